@@ -1,0 +1,1 @@
+"""metaopt's library: meta-learning without orchestration. Imports neither Prefect nor `flows` nor `tasks`."""

@@ -1,0 +1,49 @@
+"""The one folder that holds all state: outputs, checkpoints, downloads, MLflow's and Prefect's data. Removing it removes everything."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+VARIABLE = "METAOPT_HOME"
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where everything lies below one root."""
+
+    root: Path
+
+    @classmethod
+    def beside(cls, pipelines_file: Path) -> "Home":
+        """The folder that METAOPT_HOME names, else `.metaopt/` beside the pipelines file."""
+        named = os.environ.get(VARIABLE)
+        return cls((Path(named).expanduser() if named else pipelines_file.parent / ".metaopt").resolve())
+
+    @classmethod
+    def current(cls) -> "Home":
+        """The folder of this process: the command line and `metaopt serve` set METAOPT_HOME for the flows that they start."""
+        return cls.beside(Path.cwd() / "pipelines.yaml")
+
+    @property
+    def outputs(self) -> Path:
+        return self.root / "outputs"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def downloads(self) -> Path:
+        return self.root / "downloads"
+
+    @property
+    def locks(self) -> Path:
+        return self.root / "locks"
+
+    @property
+    def mlflow(self) -> Path:
+        return self.root / "mlflow"
+
+    @property
+    def prefect(self) -> Path:
+        return self.root / "prefect"

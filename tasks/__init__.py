@@ -1,0 +1,1 @@
+"""The four stages as Prefect tasks: generate, train, evaluate, log. One module a stage."""
