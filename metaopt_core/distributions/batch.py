@@ -1,0 +1,63 @@
+"""A batch of tasks as plain frozen data, and what is common to every distribution that tasks come from."""
+
+from dataclasses import dataclass, fields
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+HeldOutSplit = Literal["validation", "test"]
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """T tasks with S support and Q query examples each.
+
+    support_x [T, S, …], support_y [T, S, 1] (regression) or [T, S] (class labels 0 … ways−1, int64); the query likewise with Q.
+    support_weight [T, S] and query_weight [T, Q]: weights of the examples in their task's loss, where not all are alike (0 pads).
+    classes [T, ways]: the class of the whole split that each label stands for (classification only).
+    """
+
+    support_x: Tensor
+    support_y: Tensor
+    query_x: Tensor
+    query_y: Tensor
+    support_weight: Tensor | None = None
+    query_weight: Tensor | None = None
+    classes: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.support_x.shape[0]
+
+    def __getitem__(self, tasks: slice) -> "TaskBatch":
+        """The tasks of a slice, as views."""
+        return TaskBatch(*(None if tensor is None else tensor[tasks] for tensor in self._tensors()))  # type: ignore[arg-type]
+
+    def to(self, device: torch.device | str) -> "TaskBatch":
+        return TaskBatch(*(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in self._tensors()))  # type: ignore[arg-type]
+
+    def _tensors(self) -> list[Tensor | None]:
+        return [getattr(self, field.name) for field in fields(self)]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """The shape of a task: ways (none for regression), support examples and query examples (per class, where there are classes)."""
+
+    ways: int | None
+    shots: int
+    queries: int
+
+
+class TaskDistribution(Protocol):
+    """What training and evaluation ask of a distribution. A loaded one holds its data in memory; drawing a task is indexing."""
+
+    @property
+    def train_classes(self) -> int | None:
+        """Classes of the meta-train split; none for regression."""
+
+    def train(self, episode: Episode, start: int, count: int) -> TaskBatch:
+        """The meta-train tasks with indices start … start+count−1."""
+
+    def held_out(self, split: HeldOutSplit, episode: Episode) -> TaskBatch:
+        """All tasks of a held-out split, drawn once in `generate`: the first `shots` support examples (of the first `ways` classes)."""

@@ -1,0 +1,48 @@
+"""Random numbers as a function of (seed, stream, index): what index i gets does not depend on what was drawn before.
+
+Philox is a counter-based generator: its n-th number can be had without the ones before. Index i owns the numbers from i·width on.
+"""
+
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+_PER_COUNT = 4  # 64-bit numbers that Philox makes from one value of its counter
+
+
+class Stream(IntEnum):
+    """What random numbers are for. A number never changes its meaning: results depend on it."""
+
+    TRAIN = 0
+    VALIDATION = 1
+    TEST = 2
+    SPLIT = 3
+    PARAMETERS = 4
+    BASELINE_PARAMETERS = 5
+
+
+def uniform(seed: int, stream: Stream, start: int, count: int, width: int) -> npt.NDArray[np.float64]:
+    """Uniform numbers in [0, 1), [count, width]: row j belongs to index start + j."""
+    stride = -(-width // _PER_COUNT) * _PER_COUNT
+    philox = np.random.Philox(key=np.array([seed, stream], dtype=np.uint64))
+    philox.advance(start * stride // _PER_COUNT)
+    raw = philox.random_raw(count * stride).reshape(count, stride)[:, :width]
+    return (raw >> np.uint64(11)) * 2.0**-53
+
+
+def without_replacement(uniforms: npt.NDArray[np.float64], population: int) -> npt.NDArray[np.int64]:
+    """Distinct integers of 0 … population−1 from independent uniforms: [..., k] → [..., k], each ordered k-tuple equally likely.
+
+    The j-th number picks one of the population−j values that are left; it is shifted past each earlier pick that lies below it.
+    """
+    k = uniforms.shape[-1]
+    if k > population:
+        raise ValueError(f"{k} distinct numbers out of {population}: expected at most {population}")
+    picks = np.empty(uniforms.shape, dtype=np.int64)
+    for j in range(k):
+        pick = (uniforms[..., j] * (population - j)).astype(np.int64)
+        for earlier in np.moveaxis(np.sort(picks[..., :j], axis=-1), -1, 0):
+            pick += pick >= earlier
+        picks[..., j] = pick
+    return picks

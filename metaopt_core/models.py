@@ -1,0 +1,156 @@
+"""Networks as pure functions of (parameters, inputs), written for a batch of tasks that each have parameters of their own.
+
+Parameters are a dictionary name → tensor. An initialization has the plain shapes; a network is applied to parameters with a leading
+task dimension, [tasks, …], and to inputs [tasks, examples, …]. There is no loop over tasks: a linear layer is one batched matrix
+product, and a convolution is one grouped convolution over tasks folded into channels, [examples, tasks · channels, height, width],
+where native batch norm then works per task and channel.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metaopt_core.convolution import convolve
+from metaopt_core.distributions.random import Stream, uniform
+from metaopt_core.spec.models import Conv4Spec, MLPSpec
+
+Params = dict[str, Tensor]
+
+
+class Network(Protocol):
+    """What adaptation asks of a network."""
+
+    @property
+    def head(self) -> tuple[str, ...]:
+        """Names of the parameters of the last layer."""
+
+    @property
+    def examples_at_once(self) -> int:
+        """How many examples, over all tasks, are quickest to put through the network together."""
+
+    @property
+    def small(self) -> bool:
+        """Whether its matrix products are too small for a second thread to help (waiting for each other costs threads more)."""
+
+    def init(self, seed: int, stream: Stream = Stream.PARAMETERS) -> Params:
+        """Initial parameters, in float32 on the CPU, as a function of the seed."""
+
+    def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Outputs [tasks, examples, outputs] of parameters [tasks, …] on inputs [tasks, examples, …]."""
+
+
+def build(spec: MLPSpec | Conv4Spec, input_shape: tuple[int, ...], outputs: int) -> Network:
+    """The network that a spec names, for inputs of a shape (without task and example dimensions) and a number of outputs."""
+    if isinstance(spec, MLPSpec):
+        return MLP((math.prod(input_shape), *spec.hidden, outputs))
+    return Conv4(input_shape[0], spec.filters, outputs)
+
+
+@dataclass(frozen=True)
+class MLP:
+    """Linear layers with ReLU between them; inputs of any shape are flattened.
+
+    widths: units from the input to the output. Weights and biases start uniform within ±1/√(inputs of the layer).
+    """
+
+    widths: tuple[int, ...]
+
+    examples_at_once = 20_000
+
+    @property
+    def small(self) -> bool:
+        return max(inputs * units for inputs, units in zip(self.widths, self.widths[1:], strict=False)) <= 64 * 64
+
+    @property
+    def head(self) -> tuple[str, ...]:
+        return f"layer{len(self.widths) - 2}.weight", f"layer{len(self.widths) - 2}.bias"
+
+    def init(self, seed: int, stream: Stream = Stream.PARAMETERS) -> Params:
+        shapes: dict[str, tuple[tuple[int, ...], float]] = {}
+        for layer, (inputs, units) in enumerate(zip(self.widths, self.widths[1:], strict=False)):
+            shapes[f"layer{layer}.weight"] = (inputs, units), inputs**-0.5
+            shapes[f"layer{layer}.bias"] = (1, units), inputs**-0.5
+        return _uniform(shapes, seed, stream)
+
+    def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        last = len(self.widths) - 2
+        x = x.flatten(2)
+        for layer in range(last + 1):
+            x = torch.baddbmm(params[f"layer{layer}.bias"], x, params[f"layer{layer}.weight"])
+            if layer < last:
+                x = x.relu()
+        return x
+
+
+@dataclass(frozen=True)
+class Conv4:
+    """Four blocks of 3×3 convolution (stride 2, padding 1), batch norm on the current batch and ReLU, the mean over the remaining
+    positions, then a linear layer (Finn, Abbeel, Levine 2017, section 5.2, the network without pooling).
+
+    Convolutions have no bias: the normalization that follows would take it out again.
+    """
+
+    channels: int
+    filters: int
+    outputs: int
+
+    blocks = 4
+    epsilon = 1e-5
+    examples_at_once = 160
+    small = False
+
+    @property
+    def head(self) -> tuple[str, ...]:
+        return "linear.weight", "linear.bias"
+
+    def init(self, seed: int, stream: Stream = Stream.PARAMETERS) -> Params:
+        shapes: dict[str, tuple[tuple[int, ...], float]] = {}
+        for block in range(self.blocks):
+            inputs = self.filters if block else self.channels
+            glorot = math.sqrt(6 / (9 * (inputs + self.filters)))
+            shapes[f"conv{block}.weight"] = (self.filters, inputs, 3, 3), glorot
+        shapes["linear.weight"] = (self.filters, self.outputs), math.sqrt(6 / (self.filters + self.outputs))
+        params = _uniform(shapes, seed, stream)
+        for block in range(self.blocks):
+            params[f"norm{block}.scale"] = torch.ones(self.filters)
+            params[f"norm{block}.shift"] = torch.zeros(self.filters)
+        params["linear.bias"] = torch.zeros(1, self.outputs)
+        return params
+
+    def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        tasks, examples = x.shape[:2]
+        x = x.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)  # [examples, tasks · channels, h, w]
+        for block in range(self.blocks):
+            x = convolve(x, params[f"conv{block}.weight"].flatten(0, 1), stride=2, padding=1, groups=tasks)
+            scale, shift = params[f"norm{block}.scale"].flatten(), params[f"norm{block}.shift"].flatten()
+            x = F.batch_norm(x, None, None, scale, shift, training=True, eps=self.epsilon).relu()
+        features = x.mean((2, 3)).view(examples, tasks, self.filters).transpose(0, 1)
+        return torch.baddbmm(params["linear.bias"], features, params["linear.weight"])
+
+
+@contextmanager
+def threads_for(network: Network) -> Iterator[None]:
+    """For the length of a block, as many threads as the network can make use of."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if network.small else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _uniform(shapes: Mapping[str, tuple[tuple[int, ...], float]], seed: int, stream: Stream) -> Params:
+    """Tensors of the given shapes, uniform within ± the given bound; each is a function of (seed, stream, its place)."""
+    params = {}
+    for place, (name, (shape, bound)) in enumerate(shapes.items()):
+        count = math.prod(shape)
+        # An index must own one width of numbers, so the place picks a far-away range instead of being the index itself.
+        numbers = torch.from_numpy(uniform(seed, stream, place * 2**32, count, 1).reshape(shape))
+        params[name] = ((2 * numbers - 1) * bound).float()
+    return params

@@ -1,0 +1,170 @@
+"""The meta-gradient against independent computations: a plain loop over tasks, finite differences, and closed forms."""
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metaopt_core.distributions.batch import TaskBatch
+from metaopt_core.learner import Learner
+from metaopt_core.meta.gradients import MetaGradient, gradient_step, meta_gradient
+from metaopt_core.meta.objectives import maml
+from metaopt_core.models import MLP, Conv4, Params
+
+TASKS = 3
+STEPS = [1, 2, 3, 5]
+PLAIN_LOOP_TOLERANCE = 1e-9  # relative, in float64: the same sums in another order
+DIFFERENCE_TOLERANCE = 1e-5  # relative, in float64: what a central difference of width 1e-5 leaves
+
+
+def mlp_problem() -> tuple[Learner, Params, TaskBatch]:
+    learner = Learner(MLP((1, 8, 8, 1)), classification=False, loss_scale=1.0, inner_lr=0.05)
+    random = torch.Generator().manual_seed(1)
+    x, y, qx, qy = (torch.randn(TASKS, n, 1, generator=random, dtype=torch.float64) for n in (5, 5, 7, 7))
+    return learner, doubled(learner.network.init(0)), TaskBatch(x, y, qx, qy)
+
+
+def conv_problem() -> tuple[Learner, Params, TaskBatch]:
+    learner = Learner(Conv4(1, 4, 3), classification=True, loss_scale=3.0, inner_lr=0.1)
+    random = torch.Generator().manual_seed(2)
+    x, qx = (torch.rand(TASKS, n, 1, 28, 28, generator=random, dtype=torch.float64) for n in (3, 6))
+    y = torch.arange(3).expand(TASKS, 3)
+    return learner, doubled(learner.network.init(0)), TaskBatch(x, y, qx, torch.cat([y, y], 1))
+
+
+def doubled(params: Params) -> Params:
+    return {name: value.double() for name, value in params.items()}
+
+
+PROBLEMS = {"mlp": mlp_problem, "conv4": conv_problem}
+
+
+@pytest.fixture(params=PROBLEMS)
+def problem(request: pytest.FixtureRequest) -> tuple[Learner, Params, TaskBatch]:
+    return PROBLEMS[request.param]()
+
+
+def plain_network(learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """One task's outputs, by PyTorch's ordinary functions."""
+    network = learner.network
+    if isinstance(network, MLP):
+        for layer in range(3):
+            x = x @ params[f"layer{layer}.weight"] + params[f"layer{layer}.bias"]
+            x = x.relu() if layer < 2 else x
+        return x
+    for block in range(4):
+        x = F.conv2d(x, params[f"conv{block}.weight"], stride=2, padding=1)
+        mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, unbiased=False)
+        x = (x - mean) / (variance + 1e-5).sqrt()
+        x = (x * params[f"norm{block}.scale"].view(1, -1, 1, 1) + params[f"norm{block}.shift"].view(1, -1, 1, 1)).relu()
+    return x.mean((2, 3)) @ params["linear.weight"] + params["linear.bias"]
+
+
+def plain_loss(learner: Learner, params: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+    outputs = plain_network(learner, params, x)
+    return F.cross_entropy(outputs, y) * learner.loss_scale if learner.classification else F.mse_loss(outputs, y)
+
+
+def plain_loop(
+    learner: Learner, params: Params, batch: TaskBatch, steps: int, first_order: bool = False
+) -> tuple[Tensor, list[Tensor]]:
+    """The mean query loss and its gradient, one task after the other, through the unrolled inner loop."""
+    leaves = {name: value.clone().requires_grad_() for name, value in params.items()}
+    losses = []
+    for task in range(len(batch)):
+        theta: Mapping[str, Tensor] = leaves
+        for _ in range(steps):
+            loss = plain_loss(learner, theta, batch.support_x[task], batch.support_y[task])
+            gradient = torch.autograd.grad(loss, list(theta.values()), create_graph=not first_order)
+            theta = {name: value - learner.inner_lr * g for (name, value), g in zip(theta.items(), gradient, strict=True)}
+        losses.append(plain_loss(learner, theta, batch.query_x[task], batch.query_y[task]))
+    mean = torch.stack(losses).mean()
+    return mean.detach(), list(torch.autograd.grad(mean, list(leaves.values())))
+
+
+def ours(learner: Learner, params: Params, batch: TaskBatch, steps: int) -> MetaGradient:
+    return meta_gradient(learner.support_loss(batch), learner.query_loss(batch), params, len(batch), learner.inner_lr, steps)
+
+
+def relative_error(found: list[Tensor], expected: list[Tensor]) -> float:
+    flat, reference = torch.cat([t.flatten() for t in found]), torch.cat([t.flatten() for t in expected])
+    return ((flat - reference).norm() / reference.norm()).item()
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_equals_the_unrolled_loop_over_tasks(problem: tuple[Learner, Params, TaskBatch], steps: int) -> None:
+    learner, params, batch = problem
+    loss, gradient = plain_loop(learner, params, batch, steps)
+    found = ours(learner, params, batch, steps)
+    assert found.losses.mean().item() == pytest.approx(loss.item(), rel=PLAIN_LOOP_TOLERANCE)
+    assert relative_error(list(found.gradient.values()), gradient) < PLAIN_LOOP_TOLERANCE
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_equals_central_differences(problem: tuple[Learner, Params, TaskBatch], steps: int) -> None:
+    learner, params, batch = problem
+    found = ours(learner, params, batch, steps).gradient
+    width, random = 1e-5, torch.Generator().manual_seed(3)
+    for _ in range(3):
+        direction = {k: torch.randn(v.shape, generator=random, dtype=v.dtype) for k, v in params.items()}
+        norm = sum(d.square().sum() for d in direction.values()) ** 0.5
+        direction = {k: d / norm for k, d in direction.items()}
+
+        def loss_at(sign: float, along: Params = direction) -> float:
+            moved = {k: v + sign * width * along[k] for k, v in params.items()}
+            return learner.curves(moved, batch, steps).loss[:, -1].mean().item()
+
+        slope = (loss_at(1) - loss_at(-1)) / (2 * width)
+        assert slope == pytest.approx(sum((found[k] * direction[k]).sum().item() for k in params), rel=DIFFERENCE_TOLERANCE, abs=1e-8)
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_a_first_order_gradient_is_told_apart(problem: tuple[Learner, Params, TaskBatch], steps: int) -> None:
+    learner, params, batch = problem
+    _, first_order = plain_loop(learner, params, batch, steps, first_order=True)
+    found = ours(learner, params, batch, steps)
+    assert relative_error(list(found.gradient.values()), first_order) > 1000 * DIFFERENCE_TOLERANCE
+
+
+def test_chunks_of_tasks_change_nothing_beyond_rounding(problem: tuple[Learner, Params, TaskBatch], monkeypatch: pytest.MonkeyPatch) -> None:
+    learner, params, batch = problem
+    whole = maml(learner, 2)(params, batch)
+    monkeypatch.setattr(type(learner.network), "examples_at_once", 2 * (batch.support_x.shape[1] + batch.query_x.shape[1]))
+    assert len(list(learner.chunks(batch))) == 2
+    chunked = maml(learner, 2)(params, batch)
+    assert relative_error(list(chunked.gradient.values()), list(whole.gradient.values())) < PLAIN_LOOP_TOLERANCE
+    assert torch.allclose(chunked.losses, whole.losses, rtol=PLAIN_LOOP_TOLERANCE)
+
+
+class TestQuadratic:
+    """L_i(θ) = ½‖θ − c_i‖²: with α and K steps, θ_K = c_i + (1−α)^K (θ − c_i), and the meta-gradient is (1−α)^{2K} (θ − mean c)."""
+
+    centres = torch.tensor([[1.0, -2.0], [0.5, 4.0], [-3.0, 1.0]], dtype=torch.float64)
+    theta = torch.tensor([2.0, 0.5], dtype=torch.float64)
+    lr = 0.3
+
+    def loss(self, params: Mapping[str, Tensor]) -> Tensor:
+        return 0.5 * (params["theta"] - self.centres).square().sum(1)
+
+    @pytest.mark.parametrize("steps", [1, 2, 5, 20])
+    def test_inner_loop(self, steps: int) -> None:
+        params = {"theta": self.theta.expand(3, 2)}
+        for _ in range(steps):
+            params = gradient_step(self.loss, params, self.lr)
+        torch.testing.assert_close(params["theta"], self.centres + (1 - self.lr) ** steps * (self.theta - self.centres))
+
+    @pytest.mark.parametrize("steps", [1, 2, 5, 20])
+    def test_meta_gradient(self, steps: int) -> None:
+        found = meta_gradient(self.loss, self.loss, {"theta": self.theta}, 3, self.lr, steps)
+        torch.testing.assert_close(found.gradient["theta"], (1 - self.lr) ** (2 * steps) * (self.theta - self.centres.mean(0)))
+        torch.testing.assert_close(
+            found.losses, (1 - self.lr) ** (2 * steps) * self.loss({"theta": self.theta.expand(3, 2)}), rtol=1e-12, atol=0
+        )
+
+    def test_optimum_is_the_mean_of_the_centres(self) -> None:
+        theta = self.theta
+        for _ in range(400):
+            theta = theta - 0.5 * meta_gradient(self.loss, self.loss, {"theta": theta}, 3, self.lr, 2).gradient["theta"]
+        torch.testing.assert_close(theta, self.centres.mean(0))

@@ -1,0 +1,174 @@
+"""Training goes on where it was: after a kill at any moment, after Ctrl-C, and it stops where a loss is not a number."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from metaopt_core.distributions import sinusoid
+from metaopt_core.distributions.batch import Episode, TaskBatch
+from metaopt_core.errors import UserError
+from metaopt_core.meta.checkpoint import load_checkpoint, save_checkpoint
+from metaopt_core.meta.gradients import MetaGradient
+from metaopt_core.meta.outer_loop import Record, Training, fit
+from metaopt_core.meta.training import train
+from metaopt_core.models import Params
+from metaopt_core.spec.models import OuterSpec, SinusoidSpec
+from tests.metaopt_core.meta.train_once import SPEC
+
+RESULTS = ("maml.safetensors", "pretrained.safetensors", "history.json")
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.metaopt_core.meta.train_once", str(folder)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def iteration_reached(folder: Path, phase: str) -> int:
+    loaded = load_checkpoint(folder / "checkpoints" / f"{phase}.safetensors")
+    return loaded[1]["iteration"] if loaded else 0
+
+
+def wait_for(folder: Path, phase: str, iteration: int, process: subprocess.Popen[str]) -> None:
+    while iteration_reached(folder, phase) < iteration:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        time.sleep(0.005)
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in RESULTS}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    assert start(folder).wait() == 0
+    return results(folder)
+
+
+def test_two_runs_of_one_seed_are_the_same_bytes(uninterrupted: dict[str, bytes], tmp_path: Path) -> None:
+    assert start(tmp_path).wait() == 0
+    assert results(tmp_path) == uninterrupted
+
+
+def test_killed_again_and_again_the_result_is_the_same_bytes(uninterrupted: dict[str, bytes], tmp_path: Path) -> None:
+    for phase, iteration in (("maml", 1), ("maml", 150), ("maml", 400), ("pretrained", 200)):
+        process = start(tmp_path)
+        wait_for(tmp_path, phase, iteration, process)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert not (tmp_path / RESULTS[-1]).exists()
+    assert start(tmp_path).wait() == 0
+    assert results(tmp_path) == uninterrupted
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_saves_where_it_is_and_goes_on(
+    uninterrupted: dict[str, bytes], tmp_path: Path, number: signal.Signals
+) -> None:
+    process = start(tmp_path)
+    wait_for(tmp_path, "maml", 1, process)
+    before = iteration_reached(tmp_path, "maml")
+    process.send_signal(number)
+    assert process.wait() != 0
+    assert before <= iteration_reached(tmp_path, "maml") < 500
+    assert start(tmp_path).wait() == 0
+    assert results(tmp_path) == uninterrupted
+
+
+@pytest.fixture
+def distribution(tmp_path: Path) -> sinusoid.Sinusoid:
+    assert isinstance(SPEC.generate, SinusoidSpec)
+    sinusoid.materialize(SPEC.generate, SPEC.seed, tmp_path)
+    return sinusoid.Sinusoid.load(tmp_path)
+
+
+def test_another_seed_gives_other_parameters(distribution: sinusoid.Sinusoid, tmp_path: Path) -> None:
+    short = SPEC.model_copy(update={"train": SPEC.train.model_copy(update={"iterations": 3})})
+    first, other = (
+        train(spec, distribution, tmp_path / str(spec.seed))["maml"].params for spec in (short, short.model_copy(update={"seed": 1}))
+    )
+    assert not torch.equal(first["layer0.weight"], other["layer0.weight"])
+
+
+def test_training_lowers_the_validation_loss_and_keeps_the_best(distribution: sinusoid.Sinusoid, tmp_path: Path) -> None:
+    trained = train(SPEC, distribution, tmp_path / "checkpoints")["maml"]
+    validations = {r.iteration: r.value for r in trained.history if r.name == "validation_loss"}
+    assert list(validations) == [70, 140, 210, 280, 350, 420, 490, 500]
+    assert validations[trained.best_iteration] == min(validations.values()) < 0.8 * validations[70]
+
+
+def constant(distribution: sinusoid.Sinusoid, losses: list[float], validation: list[float]) -> Training:
+    """A training of one parameter w with gradient 1, whose loss in iteration i is losses[i] and validates at validation[i]."""
+    queue, validations = iter(losses), iter(validation)
+
+    def objective(params: Params, batch: TaskBatch) -> MetaGradient:
+        return MetaGradient({"w": torch.ones(1)}, torch.tensor([0.0, next(queue), 0.0]))
+
+    return Training(
+        name="MAML",
+        objective=objective,
+        distribution=distribution,
+        episode=Episode(None, 1, 1),
+        meta_batch_size=3,
+        iterations=len(losses),
+        outer=OuterSpec(lr=0.1),
+        validate=lambda params: {"validation_loss": next(validations)},
+        validate_every=2,
+        checkpoint_every=1e9,
+        device=torch.device("cpu"),
+    )
+
+
+def test_a_loss_that_is_not_a_number_stops_with_iteration_task_and_value(distribution: sinusoid.Sinusoid, tmp_path: Path) -> None:
+    training = constant(distribution, [1.0, 1.0, 1.0, math.nan, 1.0], [1.0, 1.0])
+    with pytest.raises(UserError, match=r"MAML: the loss of meta-train task 10 is nan in iteration 3: expected a finite number"):
+        fit(training, {"w": torch.zeros(1)}, tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_the_parameters_of_the_best_validation_are_kept(distribution: sinusoid.Sinusoid, tmp_path: Path) -> None:
+    seen: list[Record] = []
+    trained = fit(constant(distribution, [1.0] * 6, [3.0, 2.0, math.inf]), {"w": torch.zeros(1)}, tmp_path / "c", seen.append)
+    assert trained.best_iteration == 4
+    torch.testing.assert_close(trained.params["w"], torch.tensor([-0.4]))  # Adam's steps have the size of the step size
+    assert [r for r in seen if r.name == "validation_loss"] == [(2, "validation_loss", 3.0), (4, "validation_loss", 2.0)]
+    assert seen == trained.history
+
+
+def test_a_training_that_never_validates_finitely_says_so(distribution: sinusoid.Sinusoid, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"adaptation diverged in every validation up to iteration 4"):
+        fit(constant(distribution, [1.0] * 4, [math.inf, math.nan]), {"w": torch.zeros(1)}, tmp_path / "c")
+
+
+def test_the_step_size_falls_to_zero_along_a_cosine(distribution: sinusoid.Sinusoid, tmp_path: Path) -> None:
+    training = constant(distribution, [1.0] * 4, [4.0, 3.0])
+    training = replace(training, outer=OuterSpec(lr=0.1, schedule="cosine"))
+    trained = fit(training, {"w": torch.zeros(1)}, tmp_path / "c")
+    steps = [0.05 * (1 + math.cos(math.pi * i / 4)) for i in range(4)]
+    torch.testing.assert_close(trained.params["w"], torch.tensor([-sum(steps)]))
+
+
+def test_a_damaged_checkpoint_is_named_with_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "maml.safetensors"
+    save_checkpoint(path, {"w": torch.ones(1000)}, {"iteration": 3})
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"maml.safetensors: not a readable checkpoint .* delete it to train from the beginning"):
+        load_checkpoint(path)
+
+
+def test_a_checkpoint_gives_back_what_was_saved(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "c", {"w": torch.arange(3.0)}, {"best_loss": math.inf, "history": [[1, "loss", 0.1]]})
+    loaded = load_checkpoint(tmp_path / "c")
+    assert loaded is not None
+    assert torch.equal(loaded[0]["w"], torch.arange(3.0))
+    assert json.loads(json.dumps(loaded[1])) == {"best_loss": math.inf, "history": [[1, "loss", 0.1]]}

@@ -1,0 +1,45 @@
+"""Trains a small sinusoid pipeline in a folder, going on from its checkpoints: the process that the tests kill.
+
+python train_once.py FOLDER: writes FOLDER/maml.safetensors, pretrained.safetensors and history.json.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from metaopt_core.distributions import sinusoid
+from metaopt_core.meta.training import train
+from metaopt_core.spec.models import PipelineSpec, SinusoidSpec
+
+SPEC = PipelineSpec.model_validate(
+    {
+        "name": "small",
+        "generate": {"distribution": "sinusoid", "held_out": {"validation_tasks": 20, "test_tasks": 20}},
+        "train": {
+            "model": {"name": "mlp"},
+            "iterations": 500,
+            "shots": 5,
+            "queries": 5,
+            "inner": {"steps": 2},
+            "outer": {"schedule": "cosine", "clip_norm": 10.0},
+            "validation": {"every": 70, "steps": 3},
+            "checkpoint_every": 0.02,
+        },
+    }
+)
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    assert isinstance(SPEC.generate, SinusoidSpec)
+    sinusoid.materialize(SPEC.generate, SPEC.seed, folder)
+    trained = train(SPEC, sinusoid.Sinusoid.load(folder), folder / "checkpoints")
+    for phase, result in trained.items():
+        save_file(result.params, folder / f"{phase}.safetensors")
+    (folder / "history.json").write_text(json.dumps({phase: (r.best_iteration, r.history) for phase, r in trained.items()}))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
