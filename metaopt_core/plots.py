@@ -1,0 +1,108 @@
+"""Figures, as matplotlib objects of their own: no global state, so nothing to close and no window ever opens."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from metaopt_core.distributions.batch import TaskBatch
+from metaopt_core.learner import Learner
+from metaopt_core.models import Params
+
+COLORS = {"maml": "tab:blue", "pretrained": "tab:orange", "random": "tab:gray"}
+_TASKS_SHOWN = 4
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG whose bytes depend on the figure alone."""
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def tasks_of_sinusoid(tasks: TaskBatch) -> Figure:
+    """A few tasks of p(T): the function on the query grid and the support points."""
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for index in range(min(2 * _TASKS_SHOWN, len(tasks))):
+        (line,) = axes.plot(tasks.query_x[index, :, 0], tasks.query_y[index, :, 0], linewidth=1)
+        axes.plot(tasks.support_x[index, :, 0], tasks.support_y[index, :, 0], "o", color=line.get_color(), markersize=4)
+    axes.set(title="Meta-test tasks: the function and the support points", xlabel="x", ylabel="y")
+    return figure
+
+
+def adaptation(summary: Mapping[str, Any]) -> Figure:
+    """The mean over meta-test tasks after each number of steps, with its 95 % interval: accuracy where there is one, else the error."""
+    key, label = ("accuracy", "accuracy") if summary["ways"] else ("loss", "mean squared error")
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    for method, result in summary["methods"].items():
+        points = [point for point in result["steps"] if point[key]["mean"] is not None]
+        steps = [point["step"] for point in points]
+        mean = [point[key]["mean"] for point in points]
+        half = [point[key]["ci95"] or 0.0 for point in points]
+        low, high = [m - h for m, h in zip(mean, half, strict=True)], [m + h for m, h in zip(mean, half, strict=True)]
+        axes.plot(steps, mean, "o-", color=COLORS[method], label=result["label"], markersize=3.5)
+        axes.fill_between(steps, low, high, color=COLORS[method], alpha=0.2, linewidth=0)
+    shape = f"{summary['ways']}-way {summary['shots']}-shot" if summary["ways"] else f"K = {summary['shots']}"
+    batch_norm = f", {summary['batch_norm']} batch norm" if summary["batch_norm"] else ""
+    axes.set(
+        title=f"Adaptation to {summary['tasks']} new tasks ({shape}{batch_norm}), mean and 95 % interval",
+        xlabel="adaptation steps",
+        ylabel=label,
+    )
+    axes.title.set_fontsize(9.5)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def fits(learner: Learner, compared: Mapping[str, Params], tasks: TaskBatch, steps: int) -> Figure:
+    """Regression: a few tasks, each method's function before and after adaptation."""
+    tasks = tasks[:_TASKS_SHOWN]
+    figure = Figure(figsize=(3.2 * _TASKS_SHOWN, 2.6 * len(compared)), layout="constrained")
+    grid = figure.subplots(len(compared), len(tasks), sharex=True, sharey="col", squeeze=False)
+    for row, (method, params) in zip(grid, compared.items(), strict=True):
+        before, after = (
+            learner.predict(params, tasks.support_x, tasks.support_y, tasks.query_x, count)[..., 0] for count in (0, steps)
+        )
+        for index, axes in enumerate(row):
+            x = tasks.query_x[index, :, 0]
+            axes.plot(x, tasks.query_y[index, :, 0], color="black", linewidth=1, label="task")
+            axes.plot(x, before[index], ":", color=COLORS[method], label="before")
+            axes.plot(x, after[index], color=COLORS[method], label=f"after {steps} steps")
+            axes.plot(tasks.support_x[index, :, 0], tasks.support_y[index, :, 0], "k^", markersize=5, label="support")
+        row[0].set_ylabel(method)
+        row[0].legend(fontsize=7)
+    return figure
+
+
+def pictures(learner: Learner, params: Params, tasks: TaskBatch, steps: int) -> Figure:
+    """Classification: a few tasks, a row each: the support pictures, then queries with the label that the adapted model predicts."""
+    tasks = tasks[:_TASKS_SHOWN]
+    ways = int(tasks.support_y.max()) + 1
+    shown = min(ways, 10)
+    logits = learner.predict(params, tasks.support_x, tasks.support_y, tasks.query_x, steps)
+    predicted = logits.argmax(-1)
+    figure = Figure(figsize=(0.85 * 2 * shown + 0.6, 1.15 * len(tasks) + 0.5), layout="constrained")
+    grid = figure.subplots(len(tasks), 2 * shown, squeeze=False)
+    for index, row in enumerate(grid):
+        for way in range(shown):
+            support = int(torch.nonzero(tasks.support_y[index] == way)[0])
+            query = int(torch.nonzero(tasks.query_y[index] == way)[0])
+            _picture(row[way], tasks.support_x[index, support, 0], f"class {way}", "black")
+            answer = int(predicted[index, query])
+            _picture(row[shown + way], tasks.query_x[index, query, 0], f"{way} → {answer}", "tab:green" if answer == way else "tab:red")
+    figure.suptitle(f"Support pictures (left) and queries after {steps} steps: class → prediction (right)", fontsize=10)
+    return figure
+
+
+def _picture(axes: Axes, pixels: torch.Tensor, title: str, color: str) -> None:
+    axes.imshow(1 - pixels, cmap="gray", vmin=0, vmax=1)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_title(title, fontsize=8, color=color)
+    for spine in axes.spines.values():
+        spine.set_color(color)

@@ -1,0 +1,33 @@
+"""Stage 1, generate: the task distribution, with its held-out tasks, on disk."""
+
+import pandas as pd
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from metaopt_core import plots
+from metaopt_core.distributions.batch import Episode
+from metaopt_core.distributions.materialize import load, materialize
+from metaopt_core.distributions.omniglot import Omniglot
+from metaopt_core.home import Home
+from metaopt_core.plots_pictures import contact_sheet
+from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.stages import Identity
+from metaopt_core.store import StageOutput, Store
+
+
+@task(name="generate", cache_policy=NO_CACHE)
+def generate(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str, StageOutput]) -> StageOutput:
+    """Publish the distribution, a table of what is in it, and a figure that shows it.
+
+    Downloads are retried where they happen; nothing else here could go better the second time.
+    """
+    store = Store(home)
+    with store.publish(identity, upstream) as (folder, _):
+        materialize(spec, home.downloads, folder)
+        distribution = load(folder)
+        if isinstance(distribution, Omniglot):
+            contact_sheet(folder / "contact_sheet.png", distribution.pixels, pd.read_parquet(folder / "splits.parquet"))
+        else:
+            tasks = distribution.held_out("test", Episode(None, spec.evaluate_shots, 100))
+            plots.save(plots.tasks_of_sinusoid(tasks), folder / "tasks.png")
+    return store.made(identity)

@@ -1,0 +1,47 @@
+"""Stage 2, train: the initial parameters, by MAML, and those of the pre-trained baseline."""
+
+import shutil
+
+import pandas as pd
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from safetensors.torch import save_file
+
+from metaopt_core import tracking
+from metaopt_core.distributions.materialize import load
+from metaopt_core.home import Home
+from metaopt_core.learner import device_named
+from metaopt_core.meta.outer_loop import Record
+from metaopt_core.meta.training import train as meta_train
+from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.stages import Identity
+from metaopt_core.store import StageOutput, Store
+
+
+@task(name="train", cache_policy=NO_CACHE)
+def train(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str, StageOutput]) -> StageOutput:
+    """Publish the parameters and the curves of training; the curves also go to MLflow as they grow.
+
+    Not retried: an error would come again, and after a kill the next run goes on from the last checkpoint.
+    """
+    store, checkpoints = Store(home), home.checkpoints / identity.fingerprint
+    distribution = load(upstream["generate"] / "")
+    with tracking.running(home, spec) as run, store.publish(identity, upstream) as (folder, extra):
+
+        def on_record(phase: str, record: Record) -> None:
+            run.log_curve(f"{phase}/{record.name}", record.iteration, record.value)
+
+        trained = meta_train(spec, distribution, checkpoints, on_record)
+        save_file(trained["maml"].params, folder / "parameters.safetensors")
+        save_file(trained["pretrained"].params, folder / "pretrained.safetensors")
+        rows = [(phase, *record) for phase, result in trained.items() for record in result.history]
+        pd.DataFrame(rows, columns=["phase", "iteration", "name", "value"]).to_parquet(folder / "history.parquet", index=False)
+        extra |= {
+            "mlflow_run": run.id,
+            "iterations": spec.train.iterations,
+            "best_iteration": trained["maml"].best_iteration,
+            "seconds_by_phase": {phase: round(result.seconds, 3) for phase, result in trained.items()},
+            "device": str(device_named(spec.device)),
+        }
+    shutil.rmtree(checkpoints)
+    return store.made(identity)

@@ -1,0 +1,80 @@
+"""Statistics over tasks that leave no task out, against hand-made tables."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+
+from metaopt_core.distributions.batch import TaskBatch
+from metaopt_core.evaluation import summarize
+from metaopt_core.learner import Learner
+from metaopt_core.meta.gradients import for_each_task, gradient_step
+from metaopt_core.models import MLP
+from metaopt_core.spec.models import PipelineSpec
+
+SPEC = PipelineSpec.model_validate(
+    {
+        "name": "s",
+        "generate": {"distribution": "sinusoid"},
+        "train": {"model": {"name": "mlp"}, "iterations": 1, "shots": 5, "queries": 5},
+        "evaluate": {"steps": 1},
+    }
+)
+
+
+def summary_of(before: list[float], after: list[float]) -> list[dict]:  # type: ignore[type-arg]
+    table = pd.DataFrame({"method": "maml", "task": range(len(before)), "loss_0": before, "loss_1": after})
+    found = summarize(SPEC, table)
+    assert found["tasks"] == len(before)
+    steps: list[dict] = found["methods"]["maml"]["steps"]  # type: ignore[type-arg]
+    return steps
+
+
+def test_mean_interval_and_quantiles() -> None:
+    values = np.random.default_rng(0).exponential(size=201)
+    loss = summary_of(values.tolist(), values.tolist())[1]["loss"]
+    low, high = stats.t.interval(0.95, 200, values.mean(), stats.sem(values))
+    assert (loss["mean"], loss["mean"] - loss["ci95"], loss["mean"] + loss["ci95"]) == pytest.approx((values.mean(), low, high))
+    ordered = np.sort(values)
+    expected = {"median": 100, "q05": 10, "q25": 50, "q75": 150, "q95": 190}
+    assert {name: loss[name] for name in expected} == pytest.approx({name: ordered[rank] for name, rank in expected.items()})
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_task_that_is_not_finite_is_counted_and_not_averaged_away(bad: float) -> None:
+    step = summary_of([1.0, 1.0, 1.0], [0.5, bad, 0.7])[1]
+    assert step["diverged"] == 1
+    assert step["loss"]["mean"] is None and step["loss"]["ci95"] is None
+    assert step["loss"]["median"] == 0.7
+
+
+def test_a_task_far_above_every_loss_before_adaptation_has_diverged() -> None:
+    before, after = summary_of([1.0, 2.0], [19.0, 21.0])
+    assert (before["diverged"], after["diverged"]) == (0, 1)
+    assert after["loss"]["mean"] == pytest.approx(20.0)
+
+
+def test_curves_hold_the_losses_after_every_number_of_steps() -> None:
+    learner = Learner(MLP((1, 8, 1)), classification=False, loss_scale=1.0, inner_lr=0.1)
+    params = learner.network.init(0)
+    batch = TaskBatch(*(torch.randn(4, 5, 1, generator=torch.Generator().manual_seed(i)) for i in range(4)))
+    curves = learner.curves(params, batch, 2)
+    theta = for_each_task(params, 4)
+    for step in range(3):
+        expected = (learner.network(theta, batch.query_x) - batch.query_y).square().mean((1, 2))
+        torch.testing.assert_close(curves.loss[:, step], expected)
+        theta = gradient_step(learner.support_loss(batch), theta, 0.1)
+    assert curves.accuracy is None
+
+
+def test_examples_of_weight_zero_do_not_count() -> None:
+    learner = Learner(MLP((1, 8, 3)), classification=True, loss_scale=3.0, inner_lr=0.1)
+    outputs = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([[0, 1, 2, 0], [2, 2, 1, 0]])
+    padded = learner.loss(outputs, targets, torch.tensor([[1.0, 1.0, 0.0, 0.0]] * 2))
+    torch.testing.assert_close(padded, learner.loss(outputs[:, :2], targets[:, :2]))
+    mean = -outputs.log_softmax(-1).gather(2, targets[..., None]).mean((1, 2))
+    torch.testing.assert_close(learner.loss(outputs, targets), 3 * mean)
