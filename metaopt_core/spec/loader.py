@@ -1,0 +1,317 @@
+"""`pipelines.yaml` → checked pipelines, or every mistake of the file at once.
+
+A pipeline's block is merged over the block that it `extends`, `--set` options are merged over that, and the models check the
+result. Keys and values keep their places through both merges, so that an inherited mistake is named once, where it was written.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import ValidationError
+
+from metaopt_core.errors import UserError
+from metaopt_core.spec import explain
+from metaopt_core.spec.document import BROKEN, Entry, Node, Place, Problem, dotted, read_file, read_value
+from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.schema import Schema, kind_key, kinds, models_schema, resolve
+
+_NAME = re.compile(models_schema()["properties"]["name"]["pattern"])
+_NAME_RULE = "lower-case letters, digits, . _ and -, a letter or digit first"
+
+
+class SpecError(UserError):
+    """Every mistake of a pipelines file and of the `--set` options given with it: a line each, in the order of the file."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        ordered = sorted(
+            dict.fromkeys(problems), key=lambda problem: (not problem.place.line, problem.place.line, problem.place.column)
+        )
+        self.problems = tuple(ordered)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+def load(path: Path, overrides: Mapping[str, Sequence[str]] = MappingProxyType({})) -> dict[str, PipelineSpec]:
+    """Reads and checks a pipelines file.
+
+    path: the file; messages name it as it is given here.
+    overrides: pipeline → `--set` options, each `KEY.KEY=VALUE` with a value in YAML. They change that pipeline alone, not those
+        that extend it, and the file has to be right without them.
+
+    Returns all pipelines by name, in the order of the file. Raises SpecError.
+    """
+    root, problems = read_file(_text(path), str(path))
+    if root is None:
+        raise SpecError(problems)
+    blocks = _blocks(root, Place(str(path), 1, 1), problems)
+    parents = _parents(blocks, problems)
+
+    checked: dict[str, _Checked] = {}
+    for name in sorted(blocks, key=lambda name: len(parents[name].names)):  # parents first
+        lineage = parents[name]
+        layers = [blocks[link].node for link in (*reversed(lineage.names), name) if isinstance(blocks[link].node.value, dict)]
+        block = reduce(_merge, map(_without_extends, layers), Node(blocks[name].node.place, {}))
+        said = frozenset[tuple[str, str]]().union(*(checked[parent].said for parent in lineage.names if parent in checked))
+        checked[name] = _check(name, block, blocks[name].key, lineage.complete, said)
+        problems += checked[name].problems
+        if overrides.get(name):
+            key, options = _options(overrides[name], problems)
+            changed = _check(name, _merge(block, options), key, lineage.complete, checked[name].said)
+            problems += changed.problems
+            checked[name] = replace(changed, said=checked[name].said)
+    for name in [name for name in overrides if blocks and name not in blocks]:
+        message = explain.unknown_name("pipeline", name, blocks)
+        problems += [Problem(_option_place(option), "", message) for option in overrides[name]]
+
+    specs = {name: checked[name].spec for name in blocks}
+    if problems:
+        raise SpecError(problems)
+    return {name: spec for name, spec in specs.items() if spec is not None}
+
+
+# --- the file, down to the pipelines' blocks ----------------------------------------------------------------------------
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        message = "no such file, expected a pipelines file (-f FILE names another one)"
+    except IsADirectoryError:
+        message = f"a directory, expected a file, such as {path / 'pipelines.yaml'}"
+    except (OSError, ValueError) as error:
+        message = f"cannot be read ({getattr(error, 'strerror', None) or error}), expected a pipelines file"
+    else:
+        try:
+            return data.decode()
+        except UnicodeDecodeError as error:
+            before = data[: error.start].decode()
+            place = Place(str(path), before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
+            problem = Problem(place, "", f"byte 0x{data[error.start]:02X} is not UTF-8, expected text in UTF-8")
+            raise SpecError([problem]) from None
+    raise SpecError([Problem(Place(str(path)), "", message)])
+
+
+def _blocks(root: Node, start: Place, problems: list[Problem]) -> dict[str, Entry]:
+    """The entries below `pipelines`: name → block."""
+    if root.value is None:
+        problems.append(Problem(start, "", "the file is empty, expected a mapping with the key pipelines"))
+    elif not isinstance(root.value, dict):
+        if root.value is not BROKEN:
+            problems.append(Problem(root.place, "", f"expected a mapping with the key pipelines, found {root.describe()}"))
+    else:
+        unknown = [(entry.key, key) for key, entry in root.entries.items() if key != "pipelines"]
+        problems += [Problem(place, key, explain.unknown_key(key, ["pipelines"])) for place, key in unknown]
+        if "pipelines" not in root.entries and not any("did you mean" in problem.message for problem in problems):
+            problems.append(Problem(root.place, "pipelines", "missing, expected a mapping from names to pipelines"))
+    blocks = root.entries.get("pipelines", Entry(start, Node(start, BROKEN))).node
+    if blocks.value is not BROKEN and not blocks.entries:
+        problems.append(
+            Problem(blocks.place, "pipelines", f"expected a mapping from names to pipelines, found {blocks.describe()}")
+        )
+    for name, entry in blocks.entries.items():
+        if not _NAME.fullmatch(name):
+            problems.append(Problem(entry.key, name, f'expected a name of {_NAME_RULE}, found "{name}"'))
+        if not isinstance(entry.node.value, dict) and entry.node.value is not BROKEN:
+            message = f"expected a mapping with keys such as extends, generate, train, found {entry.node.describe()}"
+            problems.append(Problem(entry.node.place, name, message))
+    return blocks.entries
+
+
+@dataclass(frozen=True)
+class _Lineage:
+    """names: the pipelines that one extends, the nearest first. complete: the blocks of all of them could be read."""
+
+    names: tuple[str, ...]
+    complete: bool
+
+
+def _parents(blocks: Mapping[str, Entry], problems: list[Problem]) -> dict[str, _Lineage]:
+    target = {name: _extended(name, entry.node, blocks, problems) for name, entry in blocks.items()}
+    in_circles: set[str] = set()
+    lineages: dict[str, _Lineage] = {}
+    for name in blocks:
+        chain = [name]
+        while (parent := target[chain[-1]]) is not None and parent not in chain:
+            chain.append(parent)
+        if parent == name and name not in in_circles:
+            in_circles.update(chain)
+            place = blocks[name].node.entries["extends"].node.place
+            circle = " extends ".join([*chain, name])
+            problems.append(
+                Problem(place, f"{name}.extends", f"a circle ({circle}), expected a pipeline that does not extend this one")
+            )
+        readable = (isinstance(blocks[link].node.value, dict) for link in chain)
+        ends = target[chain[-1]] is None and "extends" not in blocks[chain[-1]].node.entries
+        lineages[name] = _Lineage(() if parent == name else tuple(chain[1:]), ends and all(readable))
+    return lineages
+
+
+def _extended(name: str, block: Node, blocks: Mapping[str, Entry], problems: list[Problem]) -> str | None:
+    """The pipeline that a block extends, if there is one that it can."""
+    if "extends" not in block.entries:
+        return None
+    node = block.entries["extends"].node
+    if isinstance(node.value, str) and node.value in blocks:
+        return node.value
+    if node.value is not BROKEN:
+        known = [other for other in blocks if other != name]
+        message = f"expected the name of a pipeline, found {node.describe()}"
+        message = explain.unknown_name("pipeline", node.value, known) if isinstance(node.value, str) and known else message
+        problems.append(Problem(node.place, f"{name}.extends", message))
+    return None
+
+
+def _without_extends(block: Node) -> Node:
+    return Node(block.place, {key: entry for key, entry in block.entries.items() if key != "extends"})
+
+
+# --- merging ------------------------------------------------------------------------------------------------------------
+
+
+def _merge(lower: Node, upper: Node, schema: Schema | None = None) -> Node:
+    """Mappings are merged key by key; anything else is replaced, and so is a mapping that becomes one of another kind."""
+    schema = resolve(models_schema() if schema is None else schema)
+    if not isinstance(lower.value, dict) or not isinstance(upper.value, dict):
+        return upper
+    before, after = _kind(lower, schema), _kind(upper, schema)
+    if None not in (before, after) and before != after:
+        return upper
+    properties: Schema = schema.get("properties", {})
+    for member in kinds(schema).values():
+        properties = properties | member["properties"]
+    entries = dict(lower.entries)
+    for key, entry in upper.entries.items():
+        below = entries.get(key)
+        merged = _merge(below.node, entry.node, properties.get(key, {})) if below else entry.node
+        entries[key] = Entry(_together(below.key, entry.key) if below else entry.key, merged)
+    return Node(upper.place, entries)
+
+
+def _kind(block: Node, schema: Schema) -> Any:
+    """Which of the models a block is for, if it says so."""
+    if key := kind_key(schema):
+        return block.entries[key].node.value if key in block.entries else None
+    named = [tag for tag in kinds(schema) if tag in block.entries]
+    return named[0] if len(named) == 1 else None
+
+
+def _together(lower: Place, upper: Place) -> Place:
+    """Two `--set` options below one key stand for it together; otherwise the upper layer does."""
+    if lower.line is None and upper.line is None and lower != upper:
+        return Place(f"{lower.source} {upper.source}")
+    return upper
+
+
+# --- `--set` ------------------------------------------------------------------------------------------------------------
+
+
+def _options(options: Sequence[str], problems: list[Problem]) -> tuple[Place, Node]:
+    """The place of all options together, and the block that they amount to."""
+    everywhere = Place(" ".join(_option_place(option).source for option in options))
+    block = Node(everywhere, {})
+    for option in options:
+        place = _option_place(option)
+        key, equals, text = option.partition("=")
+        path = tuple(key.strip().split("."))
+        if not equals or not all(path):
+            problems.append(Problem(place, "", "expected KEY=VALUE, as in train.outer.lr=0.002"))
+            continue
+        if path[0] in ("extends", "name"):
+            problems.append(Problem(place, path[0], "cannot be set by an option, expected it in the file"))
+            continue
+        node, more = read_value(text, place.source, path)
+        problems += more
+        if node is not None:
+            block = _merge(block, reduce(lambda inner, part: Node(place, {part: Entry(place, inner)}), reversed(path), node))
+    return everywhere, block
+
+
+def _option_place(option: str) -> Place:
+    return Place(f"--set {option}")
+
+
+# --- checking -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """spec: the pipeline, if it is right. said: path and message of every mistake, those of its parents included."""
+
+    spec: PipelineSpec | None
+    problems: list[Problem] = field(default_factory=list)
+    said: frozenset[tuple[str, str]] = frozenset()
+
+
+def _check(name: str, block: Node, layer: Place, complete: bool, said: frozenset[tuple[str, str]]) -> _Checked:
+    """Checks a merged block.
+
+    layer: the place of the upper layer: the pipeline's key, or the `--set` options.
+    complete: all lower layers are there; otherwise what seems to be missing may be in them.
+    said: what was said of the lower layers.
+    """
+    problems = []
+    if "name" in block.entries:
+        message = "unknown key: the key of the block is the pipeline's name, expected no other"
+        problems.append(_problem(block.entries["name"].key, ("name",), message))
+    values = {key: entry.node.plain() for key, entry in block.entries.items()} | {
+        "name": name if _NAME.fullmatch(name) else "unnamed"
+    }
+    spec, refused = _validate(values, block)
+    repeated = set(said)
+    for refusal in refused:
+        if refusal.absence and not complete:
+            continue
+        place, written_here = _locate(block, refusal, layer)
+        remark = (dotted(refusal.path), refusal.message)
+        if remark in said and not written_here:
+            continue  # said of a lower layer, where it is to be mended
+        repeated.add(remark)
+        problems.append(_problem(place, refusal.path, refusal.message))
+    return _Checked(spec, problems, frozenset(repeated))
+
+
+def _validate(values: Mapping[str, Any], block: Node) -> tuple[PipelineSpec | None, list[explain.Refusal]]:
+    try:
+        return PipelineSpec.model_validate(values), []
+    except ValidationError as error:
+        refused = list(explain.refusals(error, block))
+        wrong = {str(details["loc"][0]) for details in error.errors() if details["loc"]}
+    # The models look for impossible combinations where each value is right. Blocks that no combination needs must not hide them.
+    optional = models_schema()["properties"].keys() - set(models_schema()["required"])
+    if wrong and wrong <= optional:
+        _, more = _validate({key: value for key, value in values.items() if key not in wrong}, block)
+        refused += [refusal for refusal in more if refusal.path[0] not in wrong]
+    return None, refused
+
+
+def _locate(block: Node, refusal: explain.Refusal, layer: Place) -> tuple[Place, bool]:
+    """Where a mistake is to be pointed at, and whether the key or value that it is about was written there.
+
+    A value is to blame itself. For a key or a combination it is the deepest key on the path that the upper layer has written: the
+    lower layers were right without it.
+    """
+    place, written, node, key = layer, False, block, layer
+    for depth, part in enumerate(refusal.path, 1):
+        if isinstance(part, int):
+            node, key = node.value[part], node.value[part].place
+        elif part in node.entries:
+            key, node = node.entries[part].key, node.entries[part].node
+        else:
+            break
+        if (key.line is None) == (layer.line is None) and key.pipeline == layer.pipeline:
+            place, written = key, depth == len(refusal.path)
+    else:
+        if not refusal.at_key:
+            return node.place, True
+        if refusal.unknown:
+            return key, True
+    return place, written
+
+
+def _problem(place: Place, path: tuple[str | int, ...], message: str) -> Problem:
+    return Problem(place, dotted((place.pipeline, *path) if place.pipeline else path), message)
