@@ -3,14 +3,14 @@
 import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from safetensors.numpy import load_file
 
 from metaopt_core import plots
 from metaopt_core.distributions.batch import Episode
 from metaopt_core.distributions.materialize import load, materialize
-from metaopt_core.distributions.omniglot import Omniglot
 from metaopt_core.home import Home
 from metaopt_core.plots_pictures import contact_sheet
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.models import OmniglotSpec, PipelineSpec
 from metaopt_core.stages import Identity
 from metaopt_core.store import StageOutput, Store
 
@@ -24,10 +24,10 @@ def generate(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[
     store = Store(home)
     with store.publish(identity, upstream) as (folder, _):
         materialize(spec, home.downloads, folder)
-        distribution = load(folder)
-        if isinstance(distribution, Omniglot):
-            contact_sheet(folder / "contact_sheet.png", distribution.pixels, pd.read_parquet(folder / "splits.parquet"))
+        if isinstance(spec.generate, OmniglotSpec):
+            pixels = load_file(folder / "pictures.safetensors")["pixels"]
+            contact_sheet(folder / "contact_sheet.png", pixels, pd.read_parquet(folder / "splits.parquet"))
         else:
-            tasks = distribution.held_out("test", Episode(None, spec.evaluate_shots, 100))
+            tasks = load(folder).held_out("test", Episode(None, spec.evaluate_shots, 100))
             plots.save(plots.tasks_of_sinusoid(tasks), folder / "tasks.png")
     return store.made(identity)

@@ -1,0 +1,551 @@
+"""Everything that speaks to MLflow: one run for one execution of a pipeline, however often its stages are retried or resumed.
+
+An execution is a random id, kept in `executions/` of the home under the pipeline's name and the fingerprint of its log stage, and
+carried by the MLflow run as a tag. Whoever needs the run finds it by that tag, or makes it under a file lock. All that is written
+is written so that writing it again changes nothing: metric points have times that follow from the start of the run and their step,
+files replace themselves, models and their versions are looked up first. Run ids are always explicit, because MLflow's global state
+(the active run, MLFLOW_RUN_ID in the environment) belongs to the user.
+"""
+
+import contextlib
+import getpass
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+import yaml
+from filelock import FileLock
+
+from metaopt_core.errors import UserError
+from metaopt_core.home import Home
+from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.stages import flatten, identities
+from metaopt_core.store import StageOutput, write_atomically
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Metric
+    from mlflow.entities import Run as MlflowRun
+
+UP_ADDRESS = "http://127.0.0.1:5000"  # where `metaopt up` serves the embedded store
+
+EXECUTION = "metaopt.execution"
+_DESCRIBED = "metaopt.described"  # set when parameters and spec.yaml are complete
+_TRAINED_IN = "metaopt.trained_in"
+MODEL_NAME = "learner"
+
+_FLUSH_SECONDS = 5.0
+_OUTAGE_SECONDS = 60.0  # each attempt to reach a server that is away costs training some seconds
+_METRICS_AT_ONCE = 1000  # MLflow's own limits of a batch
+_PARAMS_AT_ONCE = 100
+_LIBRARIES = ("metaopt", "torch", "numpy", "mlflow", "prefect")
+
+# Read by MLflow when it is imported or makes a request. What the user has set stays. Its own retries would go on for minutes.
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
+
+_log = logging.getLogger(__name__)
+
+
+class UnreachableError(UserError):
+    """The tracking server does not answer, or not as an MLflow server does. Trying again later may help."""
+
+
+# --- the tracking store -------------------------------------------------------------------------------------------------
+
+
+def embedded_uri(home: Home) -> str:
+    """The address of the SQLite file in the home."""
+    return f"sqlite:///{home.mlflow / 'mlflow.db'}"
+
+
+def tracking_uri(home: Home, spec: PipelineSpec) -> str:
+    """The spec's tracking address, else MLFLOW_TRACKING_URI, else the embedded store."""
+    return spec.log.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or embedded_uri(home)
+
+
+def initialize(home: Home) -> None:
+    """Make the embedded store, if it isn't there yet. Safe in several processes at once, which MLflow's own migration isn't."""
+    _client(home, embedded_uri(home))
+
+
+def _client(home: Home, uri: str) -> "MlflowClient":
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        if not _is_database(uri):
+            from mlflow import MlflowClient
+
+            return MlflowClient(uri)
+
+        # The client would import this while the lock is held, and that takes seconds.
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+        from mlflow import MlflowClient
+
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it announces each table creation
+        home.mlflow.mkdir(parents=True, exist_ok=True)
+        with _locked(home, "mlflow"):
+            return MlflowClient(uri, registry_uri=uri)
+    except Exception as error:
+        raise _unreachable(uri, error) from error
+
+
+def _is_database(uri: str) -> bool:
+    """Whether this process speaks to the database itself, and not to a server."""
+    return uri.startswith(("sqlite", "postgresql", "mysql", "mssql"))
+
+
+@contextlib.contextmanager
+def _locked(home: Home, name: str) -> Iterator[None]:
+    home.locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(home.locks / f"{name}.lock"):
+        yield
+
+
+def _experiment(client: "MlflowClient", home: Home, spec: PipelineSpec) -> str:
+    """The id of the spec's experiment, which is made if need be."""
+    from mlflow.exceptions import MlflowException
+
+    name = spec.log.experiment or spec.name
+    # A server knows where its artifacts lie; a database would have them below the current folder.
+    location = (home.mlflow / "artifacts").as_uri() if _is_database(client.tracking_uri) else None
+    try:
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            with contextlib.suppress(MlflowException):  # another one may have made it in the meantime; if not, we see below
+                return str(client.create_experiment(name, artifact_location=location))
+            found = client.get_experiment_by_name(name)
+    except Exception as error:
+        raise _unreachable(client.tracking_uri, error) from error
+    if found is None:
+        raise UserError(
+            f"log.experiment: MLflow at {_shown(client.tracking_uri)} refuses to make an experiment named {name!r}: choose another"
+        )
+    if found.lifecycle_stage != "active":
+        raise UserError(
+            f"log.experiment: {name!r} was deleted in MLflow: restore it with `mlflow experiments restore --experiment-id "
+            f"{found.experiment_id}`, or name another"
+        )
+    return str(found.experiment_id)
+
+
+def _unreachable(uri: str, error: Exception) -> UnreachableError:
+    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UnreachableError(
+        f"MLflow at {_shown(uri)} can't be used: {cause}\nStart it, or correct log.tracking_uri in the spec or the environment "
+        "variable MLFLOW_TRACKING_URI; with neither of the two, runs are recorded in the embedded store."
+    )
+
+
+def _shown(uri: str) -> str:
+    """An address without the password that it may hold."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.password else uri
+
+
+# --- executions and their runs ------------------------------------------------------------------------------------------
+
+
+def _execution_key(spec: PipelineSpec, fingerprint: str) -> str:
+    return f"{spec.name}-{fingerprint}"
+
+
+def _execution_file(home: Home, key: str) -> Path:
+    return home.root / "executions" / f"{key}.json"
+
+
+def new_execution(home: Home, spec: PipelineSpec) -> None:
+    """Forget the execution, so that the next `running` makes a new run. The old run stays in MLflow."""
+    key = _execution_key(spec, identities(spec)["log"].fingerprint)
+    with _locked(home, f"execution-{key}"):
+        _execution_file(home, key).unlink(missing_ok=True)
+
+
+def _execution(home: Home, key: str) -> str:
+    """The id of an execution; call it under the execution's lock."""
+    path = _execution_file(home, key)
+    try:
+        return str(json.loads(path.read_text())["execution"])
+    except (OSError, ValueError, KeyError, TypeError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        execution = uuid.uuid4().hex
+        write_atomically(path, json.dumps({"execution": execution}))
+        return execution
+
+
+class Run:
+    """The MLflow run of an execution.
+
+    id, experiment_id: MLflow's. execution: its id in the tag. start: when the run began, in milliseconds since 1970.
+    """
+
+    def __init__(self, client: "MlflowClient", run: "MlflowRun"):
+        self.client = client
+        self.id: str = run.info.run_id
+        self.experiment_id: str = run.info.experiment_id
+        self.execution: str = run.data.tags[EXECUTION]
+        self.start: int = run.info.start_time
+        self._buffer: list[Metric] = []
+        self._due = time.monotonic() + _FLUSH_SECONDS
+
+    @property
+    def url(self) -> str:
+        """Where a browser shows the run; for the embedded store that is where `metaopt up` serves it."""
+        uri = _shown(self.client.tracking_uri)
+        address = uri.rstrip("/") if uri.startswith(("http://", "https://")) else UP_ADDRESS
+        return f"{address}/#/experiments/{self.experiment_id}/runs/{self.id}"
+
+    def point(self, name: str, step: int, value: float, model_id: str | None = None) -> "Metric":
+        """A metric point. Its time is a function of the step, so that logging it again is no second point."""
+        from mlflow.entities import Metric
+
+        return Metric(name, value, self.start + step, step, model_id=model_id, run_id=self.id if model_id else None)
+
+    def log_curve(self, name: str, step: int, value: float) -> None:
+        """Note a point of a curve. Points are sent in batches every few seconds, and when the run is left."""
+        self._buffer.append(self.point(name, step, value))
+        if time.monotonic() > self._due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send the points noted so far. If that fails they are kept for the next time: an outage must not end hours of training."""
+        try:
+            self.log_points(self._buffer)
+        except Exception as error:
+            _log.warning("MLflow does not take %d metric points, they will be sent again later: %s", len(self._buffer), error)
+            self._due = time.monotonic() + _OUTAGE_SECONDS
+        else:
+            self._buffer = []
+            self._due = time.monotonic() + _FLUSH_SECONDS
+
+    def log_points(self, points: "list[Metric]") -> None:
+        for start in range(0, len(points), _METRICS_AT_ONCE):
+            self.client.log_batch(self.id, metrics=points[start : start + _METRICS_AT_ONCE])
+
+
+@contextlib.contextmanager
+def running(home: Home, spec: PipelineSpec) -> Iterator[Run]:
+    """The run of this execution, found or made. It is RUNNING inside the block, and FINISHED, FAILED or KILLED after it.
+
+    Raises UnreachableError, which is a UserError, if the tracking server doesn't answer.
+    """
+    run = _find_or_create(home, spec)
+    status = "FINISHED"
+    with _sigterm_raises():
+        try:
+            yield run
+        except Exception:
+            status = "FAILED"
+            raise
+        except BaseException:  # Ctrl-C, SIGTERM, or Prefect's way to say either
+            status = "KILLED"
+            raise
+        finally:
+            run.flush()
+            try:
+                run.client.set_terminated(run.id, status)
+            except Exception as error:
+                _log.warning("MLflow was not told that run %s is %s: %s", run.id, status, error)
+
+
+def _find_or_create(home: Home, spec: PipelineSpec) -> Run:
+    client = _client(home, tracking_uri(home, spec))
+    experiment = _experiment(client, home, spec)
+    stages = identities(spec)
+    fingerprints = {name: identity.fingerprint for name, identity in stages.items()}
+    key = _execution_key(spec, fingerprints["log"])
+    with _locked(home, f"execution-{key}"):
+        execution = _execution(home, key)
+        found = client.search_runs([experiment], f"tags.`{EXECUTION}` = '{execution}'", max_results=1)
+        if found:
+            run = found[0]
+        else:
+            tags = _tags(spec, fingerprints) | {EXECUTION: execution}
+            if data := stages["generate"].slice.get("data"):
+                tags["metaopt.data"] = str(data)
+            run = client.create_run(experiment, tags=tags, run_name=f"{spec.name}-{fingerprints['log'][:8]}")
+        _describe(client, run, spec)
+        client.update_run(run.info.run_id, status="RUNNING")
+    return Run(client, run)
+
+
+def _tags(spec: PipelineSpec, fingerprints: Mapping[str, str]) -> dict[str, str]:
+    tags = {
+        "mlflow.user": _user(),
+        "mlflow.source.name": "metaopt",
+        "mlflow.source.type": "LOCAL",
+        "metaopt.pipeline": spec.name,
+        "metaopt.seed": str(spec.seed),
+        "metaopt.python": platform.python_version(),
+    }
+    tags |= {f"metaopt.fingerprint.{stage}": fingerprint for stage, fingerprint in fingerprints.items()}
+    for library in _LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            tags[f"metaopt.version.{library}"] = importlib.metadata.version(library)
+    if spec.description:
+        tags["mlflow.note.content"] = spec.description
+    if commit := _git("rev-parse", "HEAD"):
+        tags["mlflow.source.git.commit"] = commit
+        tags["metaopt.git.dirty"] = str(bool(_git("status", "--porcelain"))).lower()
+    return tags
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user id may have no name
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    """What git says of the current folder; nothing if that is no repository, or there is no git."""
+    try:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _public(spec: PipelineSpec) -> PipelineSpec:
+    """The spec as others may read it: without a password in the tracking address."""
+    uri = spec.log.tracking_uri
+    return spec.model_copy(update={"log": spec.log.model_copy(update={"tracking_uri": uri and _shown(uri)})})
+
+
+def parameters(spec: PipelineSpec) -> dict[str, str]:
+    """The whole spec as MLflow parameters: dotted key → JSON, or a text as it is."""
+    values: dict[str, Any] = {}
+    for key, value in _public(spec).model_dump(mode="json").items():
+        values |= flatten(key, value) if isinstance(value, Mapping) else {key: value}
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+
+
+def spec_yaml(spec: PipelineSpec) -> str:
+    """The spec as a pipelines file of its own, with all defaults filled in."""
+    body = _public(spec).model_dump(mode="json")
+    return str(yaml.safe_dump({"pipelines": {body.pop("name"): body}}, sort_keys=False, allow_unicode=True, width=120))
+
+
+def _describe(client: "MlflowClient", run: "MlflowRun", spec: PipelineSpec) -> None:
+    """Write parameters and spec once. A process may have died halfway; a changed device or schedule is still this execution."""
+    from mlflow.entities import Param
+
+    if _DESCRIBED in run.data.tags:
+        return
+    missing = [Param(key, value) for key, value in parameters(spec).items() if key not in run.data.params]
+    for start in range(0, len(missing), _PARAMS_AT_ONCE):
+        client.log_batch(run.info.run_id, params=missing[start : start + _PARAMS_AT_ONCE])
+    client.log_text(run.info.run_id, spec_yaml(spec), "spec.yaml")
+    client.set_tag(run.info.run_id, _DESCRIBED, "true")
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Let SIGTERM unwind the stack, where nobody else has said what it should do, so that the run is not left RUNNING."""
+
+    def leave(number: int, _frame: object) -> None:
+        sys.exit(128 + number)
+
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+# --- the log stage ------------------------------------------------------------------------------------------------------
+
+
+def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput]) -> dict[str, Any]:
+    """Record a pipeline's results in the run of its execution: metrics, tables, figures, the data, the model and its version.
+
+    upstream: the outputs of generate, train and evaluate. Returns where it all is: tracking_uri, experiment_id, run_id, model_uri,
+    model_version (none unless the spec registers the model), url. Doing it again changes nothing.
+    """
+    with running(home, spec) as run:
+        summary = json.loads((upstream["evaluate"] / "summary.json").read_text())
+        model_id = _log_model(run, spec, upstream["train"])
+        run.log_points(_result_points(run, summary, model_id))
+        _log_times(run, spec, upstream)
+        _log_files(run, upstream, summary)
+        _log_data(run, spec, upstream["generate"])
+        _complete_curves(run, spec, upstream["train"])
+        version = _register(run, spec, model_id) if spec.log.register_as else None
+        return {
+            "tracking_uri": _shown(run.client.tracking_uri),
+            "experiment_id": run.experiment_id,
+            "run_id": run.id,
+            "model_uri": f"models:/{model_id}",
+            "model_version": version,
+            "url": run.url,
+        }
+
+
+def _result_points(run: Run, summary: Mapping[str, Any], model_id: str) -> "list[Metric]":
+    """Curves over adaptation steps (`test/maml/loss`), and MAML's last point of each as a number of its own (`test_loss`)."""
+    points = []
+    for method, results in summary["methods"].items():
+        for entry in results["steps"]:
+            values = _result_values(entry)
+            points += [run.point(f"test/{method}/{name}", entry["step"], value) for name, value in values.items()]
+    last = _result_values(summary["methods"]["maml"]["steps"][-1])
+    points += [run.point(f"test_{name}", 0, value, model_id) for name, value in last.items()]
+    return points
+
+
+def _result_values(entry: Mapping[str, Any]) -> dict[str, float]:
+    """One method after one number of steps. What isn't finite is left out, for MLflow would show a number in its place."""
+    values: dict[str, float | None] = {"diverged": entry["diverged"]}
+    for name in ("loss", "accuracy"):
+        if statistics := entry.get(name):
+            values |= {name: statistics["mean"], f"{name}_ci95": statistics["ci95"], f"{name}_median": statistics["median"]}
+    return {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
+
+
+def _log_times(run: Run, spec: PipelineSpec, upstream: Mapping[str, StageOutput]) -> None:
+    """Wall times, in seconds. Unlike results they differ when an output is made again, so those that are there stay."""
+    times = {f"seconds/{stage}": output.seconds for stage, output in upstream.items()}
+    iterations = {"maml": upstream["train"].extra.get("iterations"), "pretrained": spec.pretrain_iterations}
+    for phase, seconds in upstream["train"].extra.get("seconds_by_phase", {}).items():
+        times[f"seconds/train_{phase}"] = seconds
+        if seconds > 0 and iterations.get(phase):
+            times[f"iterations_per_second/{phase}"] = iterations[phase] / seconds
+    there = run.client.get_run(run.id).data.metrics
+    run.log_points([run.point(name, 0, value) for name, value in times.items() if name not in there])
+
+
+def _log_files(run: Run, upstream: Mapping[str, StageOutput], summary: Mapping[str, Any]) -> None:
+    """Figures as they are; tables as Parquet and as the JSON that MLflow's pages show. `log_table` would append to them."""
+    import pandas as pd
+
+    tables = {"summary": pd.DataFrame(summary_rows(summary)), "tasks": pd.read_parquet(upstream["evaluate"] / "tasks.parquet")}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "tables").mkdir()
+        for table, frame in tables.items():
+            frame.to_json(folder / f"tables/{table}.json", orient="split", index=False, double_precision=6)
+        shutil.copy(upstream["evaluate"] / "tasks.parquet", folder / "tables/tasks.parquet")
+        shutil.copy(upstream["evaluate"] / "summary.json", folder / "summary.json")
+        for stage, output in upstream.items():
+            for figure in sorted(Path(output.folder).glob("*.png")):
+                (folder / "figures" / stage).mkdir(parents=True, exist_ok=True)
+                shutil.copy(figure, folder / "figures" / stage)
+        run.client.log_artifacts(run.id, str(folder))
+    shown = [{"path": f"tables/{table}.json", "type": "table"} for table in tables]
+    run.client.set_tag(run.id, "mlflow.loggedArtifacts", json.dumps(shown))
+
+
+def summary_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """summary.json as flat rows, one a method and number of steps."""
+    rows = []
+    for results in summary["methods"].values():
+        for entry in results["steps"]:
+            row = {"method": results["label"], "steps": entry["step"], "diverged": entry["diverged"]}
+            for name in ("loss", "accuracy"):
+                row |= {f"{name}_{key}": value for key, value in (entry.get(name) or {}).items()}
+            rows.append(row)
+    return rows
+
+
+def _log_data(run: Run, spec: PipelineSpec, generated: StageOutput) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    source = json.dumps({"uri": Path(generated.folder).as_uri()})
+    dataset = Dataset(spec.generate.distribution, generated.content, "local", source)
+    run.client.log_inputs(run.id, datasets=[DatasetInput(dataset, [InputTag("mlflow.data.context", "meta-learning")])])
+
+
+def _complete_curves(run: Run, spec: PipelineSpec, trained: StageOutput) -> None:
+    """Log those points of the training curves that a killed process or an outage has cost.
+
+    Where training was done by another run, that one holds its curves: say which.
+    """
+    import pandas as pd
+
+    elsewhere = trained.extra.get("mlflow_run")
+    if elsewhere == run.id:
+        history = pd.read_parquet(trained / "history.parquet")
+        for (phase, name), curve in history.groupby(["phase", "name"]):
+            there = {point.step for point in run.client.get_metric_history(run.id, f"{phase}/{name}")}
+            missing = curve[~curve["iteration"].isin(there)]
+            points = zip(missing["iteration"].tolist(), missing["value"].tolist(), strict=True)
+            run.log_points([run.point(f"{phase}/{name}", step, value) for step, value in points])
+    elif elsewhere:
+        note = f"{spec.description}\n\nThe learned parameters were reused from run `{elsewhere}`, which holds their curves."
+        run.client.set_tag(run.id, _TRAINED_IN, elsewhere)
+        run.client.set_tag(run.id, "mlflow.note.content", note.strip())
+
+
+# --- the model ----------------------------------------------------------------------------------------------------------
+
+
+def _log_model(run: Run, spec: PipelineSpec, trained: StageOutput) -> str:
+    """The id of the run's logged model, made and filled if need be."""
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+    model = _logged_model(run)
+    if model is None:
+        model = run.client.create_logged_model(
+            run.experiment_id, MODEL_NAME, run.id, tags={EXECUTION: run.execution}, model_type=spec.train.model.name
+        )
+    if model.status != LoggedModelStatus.READY:
+        from metaopt_core import serving
+
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name) / MODEL_NAME
+            serving.save(_public(spec), trained / "parameters.safetensors", folder, run.id, model.model_id)
+            run.client.log_model_artifacts(model.model_id, str(folder))
+        run.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    outputs = run.client.get_run(run.id).outputs
+    if not outputs or model.model_id not in {output.model_id for output in outputs.model_outputs}:
+        run.client.log_outputs(run.id, [LoggedModelOutput(model.model_id, step=0)])
+    return str(model.model_id)
+
+
+def _logged_model(run: Run) -> "LoggedModel | None":
+    found = run.client.search_logged_models([run.experiment_id], f"source_run_id = '{run.id}' AND name = '{MODEL_NAME}'")
+    return found[0] if found else None
+
+
+def _register(run: Run, spec: PipelineSpec, model_id: str) -> int:
+    """The number of the registered version that holds this execution's model, made if need be."""
+    from mlflow.exceptions import MlflowException
+
+    name = spec.log.register_as
+    assert name is not None
+    found = run.client.search_model_versions(f"name = '{name}' AND tags.`{EXECUTION}` = '{run.execution}'")
+    if found:
+        return int(found[0].version)
+    try:
+        run.client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    model = run.client.get_logged_model(model_id)
+    version = run.client.create_model_version(
+        name, model.artifact_location, run.id, tags={EXECUTION: run.execution}, description=spec.description, model_id=model_id
+    )
+    return int(version.version)
