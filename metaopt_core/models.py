@@ -102,7 +102,7 @@ class Conv4:
 
     blocks = 4
     epsilon = 1e-5
-    examples_at_once = 160
+    examples_at_once = 80
     small = False
 
     @property
