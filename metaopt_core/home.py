@@ -1,4 +1,4 @@
-"""The one folder that holds all state: outputs, checkpoints, downloads, MLflow's and Prefect's data. Removing it removes everything."""
+"""The one folder that holds all state: outputs, checkpoints, downloads, MLflow's and Prefect's data. Without it all is gone."""
 
 import os
 from dataclasses import dataclass

@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.learner import Learner
@@ -26,14 +29,14 @@ def tasks_of_sinusoid(tasks: TaskBatch) -> Figure:
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
     for index in range(min(2 * _TASKS_SHOWN, len(tasks))):
-        (line,) = axes.plot(tasks.query_x[index, :, 0], tasks.query_y[index, :, 0], linewidth=1)
-        axes.plot(tasks.support_x[index, :, 0], tasks.support_y[index, :, 0], "o", color=line.get_color(), markersize=4)
+        (line,) = axes.plot(*_points(tasks.query_x[index], tasks.query_y[index]), linewidth=1)
+        axes.plot(*_points(tasks.support_x[index], tasks.support_y[index]), "o", color=line.get_color(), markersize=4)
     axes.set(title="Meta-test tasks: the function and the support points", xlabel="x", ylabel="y")
     return figure
 
 
 def adaptation(summary: Mapping[str, Any]) -> Figure:
-    """The mean over meta-test tasks after each number of steps, with its 95 % interval: accuracy where there is one, else the error."""
+    """The mean over meta-test tasks after each number of steps, with its 95 % interval: accuracy where there is one, or error."""
     key, label = ("accuracy", "accuracy") if summary["ways"] else ("loss", "mean squared error")
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
@@ -65,22 +68,20 @@ def fits(learner: Learner, compared: Mapping[str, Params], tasks: TaskBatch, ste
     figure = Figure(figsize=(3.2 * _TASKS_SHOWN, 2.6 * len(compared)), layout="constrained")
     grid = figure.subplots(len(compared), len(tasks), sharex=True, sharey="col", squeeze=False)
     for row, (method, params) in zip(grid, compared.items(), strict=True):
-        before, after = (
-            learner.predict(params, tasks.support_x, tasks.support_y, tasks.query_x, count)[..., 0] for count in (0, steps)
-        )
+        before, after = (learner.predict(params, tasks.support_x, tasks.support_y, tasks.query_x, count) for count in (0, steps))
         for index, axes in enumerate(row):
-            x = tasks.query_x[index, :, 0]
-            axes.plot(x, tasks.query_y[index, :, 0], color="black", linewidth=1, label="task")
-            axes.plot(x, before[index], ":", color=COLORS[method], label="before")
-            axes.plot(x, after[index], color=COLORS[method], label=f"after {steps} steps")
-            axes.plot(tasks.support_x[index, :, 0], tasks.support_y[index, :, 0], "k^", markersize=5, label="support")
+            x = tasks.query_x[index]
+            axes.plot(*_points(x, tasks.query_y[index]), color="black", linewidth=1, label="task")
+            axes.plot(*_points(x, before[index]), ":", color=COLORS[method], label="before")
+            axes.plot(*_points(x, after[index]), color=COLORS[method], label=f"after {steps} steps")
+            axes.plot(*_points(tasks.support_x[index], tasks.support_y[index]), "k^", markersize=5, label="support")
         row[0].set_ylabel(method)
         row[0].legend(fontsize=7)
     return figure
 
 
 def pictures(learner: Learner, params: Params, tasks: TaskBatch, steps: int) -> Figure:
-    """Classification: a few tasks, a row each: the support pictures, then queries with the label that the adapted model predicts."""
+    """Classification: a few tasks, a row each: the support pictures, then queries with the label that is predicted for them."""
     tasks = tasks[:_TASKS_SHOWN]
     ways = int(tasks.support_y.max()) + 1
     shown = min(ways, 10)
@@ -94,13 +95,20 @@ def pictures(learner: Learner, params: Params, tasks: TaskBatch, steps: int) -> 
             query = int(torch.nonzero(tasks.query_y[index] == way)[0])
             _picture(row[way], tasks.support_x[index, support, 0], f"class {way}", "black")
             answer = int(predicted[index, query])
-            _picture(row[shown + way], tasks.query_x[index, query, 0], f"{way} → {answer}", "tab:green" if answer == way else "tab:red")
+            _picture(
+                row[shown + way], tasks.query_x[index, query, 0], f"{way} → {answer}", "tab:green" if answer == way else "tab:red"
+            )
     figure.suptitle(f"Support pictures (left) and queries after {steps} steps: class → prediction (right)", fontsize=10)
     return figure
 
 
-def _picture(axes: Axes, pixels: torch.Tensor, title: str, color: str) -> None:
-    axes.imshow(1 - pixels, cmap="gray", vmin=0, vmax=1)
+def _points(x: Tensor, y: Tensor) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """One task's inputs and targets, [examples, 1] each, as matplotlib takes them."""
+    return x[:, 0].numpy(), y[:, 0].numpy()
+
+
+def _picture(axes: Axes, pixels: Tensor, title: str, color: str) -> None:
+    axes.imshow(1 - pixels.numpy(), cmap="gray", vmin=0, vmax=1)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_title(title, fontsize=8, color=color)

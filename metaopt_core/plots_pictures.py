@@ -18,7 +18,7 @@ def contact_sheet(path: Path, pixels: npt.NDArray[np.uint8], splits: pd.DataFram
     pixels: [characters, drawings, side, side], ink is 255. splits: a character a row, with columns alphabet, character and split.
     """
     names = [name for name in ("train", "validation", "test") if (splits["split"] == name).any()]
-    figure = Figure(figsize=(4.4 * len(names), 4.2), layout="constrained")
+    figure = Figure(figsize=(4.4 * len(names), 3.3), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         members = np.flatnonzero(splits["split"] == name)
         shown = members[np.linspace(0, len(members) - 1, min(_CHARACTERS, len(members))).astype(int)]  # spread over the alphabets

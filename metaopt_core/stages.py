@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from metaopt_core.distributions import omniglot_archives
+import metaopt_core.distributions.omniglot_archives as omniglot_archives
 from metaopt_core.spec.models import OmniglotSpec, PipelineSpec
 
 ROOT = Path(__file__).resolve().parent.parent  # the folder that holds the package
@@ -132,7 +132,7 @@ def _path(module: str) -> Path | None:
 
 @cache
 def _read(path: Path) -> tuple[str, tuple[str, ...]]:
-    """The SHA-256 of a file and the modules of the library that it imports (which may be names inside a module: those have no file)."""
+    """The SHA-256 of a file and what it imports of the library (names inside a module are among them, and have no file)."""
     text = path.read_bytes()
     imported = []
     for node in ast.walk(ast.parse(text)):

@@ -80,7 +80,7 @@ class Store:
         return output
 
     def why(self, pipeline: str, identity: Identity) -> list[str]:
-        """What changed since this pipeline's stage last had an output: keys with old and new value, upstream stages, sources, libraries."""
+        """What changed since the pipeline's stage last had an output: keys with old and new value, upstream, sources, libraries."""
         pointer = self._pointer(pipeline, identity.stage)
         try:
             before = json.loads(pointer.read_text())
@@ -163,7 +163,7 @@ class Store:
         if not self.folder(identity).is_dir():
             return "no output yet"
         try:
-            manifest = json.loads(path.read_text())
+            manifest: Any = json.loads(path.read_text())
         except FileNotFoundError:
             return f"missing file {_shown(path)}"
         except (OSError, ValueError):
@@ -171,7 +171,7 @@ class Store:
         complete = isinstance(manifest, dict) and {"files", "made_from", "seconds", "extra", "fingerprint"} <= manifest.keys()
         if not complete or manifest["fingerprint"] != identity.fingerprint:
             return f"damaged file {_shown(path)}"
-        return manifest
+        return dict(manifest)
 
     def _pointer(self, pipeline: str, stage: str) -> Path:
         return self.home.outputs / stage / f"last-{pipeline}.json"
@@ -201,4 +201,4 @@ def write_atomically(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(file.name, path)
+    Path(file.name).replace(path)

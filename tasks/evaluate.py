@@ -17,7 +17,7 @@ from metaopt_core.store import StageOutput, Store
 
 @task(name="evaluate", cache_policy=NO_CACHE)
 def evaluate(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str, StageOutput]) -> StageOutput:
-    """Publish a row a method and task (tasks.parquet), the statistics (summary.json) and two figures. Not retried: it only computes."""
+    """Publish a row a method and task (tasks.parquet), the statistics (summary.json) and figures. Not retried: it only computes."""
     store = Store(home)
     distribution = load(upstream["generate"] / "")
     maml, pretrained = (load_file(upstream["train"] / f"{name}.safetensors") for name in ("parameters", "pretrained"))

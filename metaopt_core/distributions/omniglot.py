@@ -1,7 +1,8 @@
-"""Omniglot's characters as a distribution of classification tasks (Lake et al. 2015; protocol of Finn, Abbeel, Levine 2017, section 5.2).
+"""Omniglot's characters as a distribution of classification tasks.
 
-A split's class c is its character c // rotations (in the order of splits.parquet), turned counterclockwise by (c % rotations) steps
-of 360° / rotations. A task is `ways` distinct classes of a split, with distinct drawings of each as support and queries.
+Source: Lake et al. 2015; protocol of Finn, Abbeel, Levine 2017, section 5.2. A split's class c is its character c // rotations (in
+the order of splits.parquet), turned counterclockwise by (c % rotations) steps of 360° / rotations. A task is `ways` distinct
+classes of a split, with distinct drawings of each as support and queries.
 """
 
 import json
@@ -111,8 +112,10 @@ class Omniglot:
         return self._batch("train", torch.from_numpy(classes), torch.from_numpy(drawings), episode)
 
     def held_out(self, split: HeldOutSplit, episode: Episode) -> TaskBatch:
-        """All tasks of a split: the first `ways` stored classes, the first `shots` of their drawings as support, the last `queries` of
-        them as queries, so that the queries stay the same whatever the number of shots."""
+        """All tasks of a split: the first `ways` stored classes, with the first `shots` of their drawings as support.
+
+        The last `queries` drawings are the queries, so that these stay the same whatever the number of shots.
+        """
         ways, needed = _ways(episode), episode.shots + episode.queries
         classes, drawings = self.held_out_tasks[f"{split}.classes"], self.held_out_tasks[f"{split}.drawings"]
         if ways > classes.shape[1] or needed > DRAWINGS_PER_CHARACTER:
@@ -132,7 +135,7 @@ class Omniglot:
         def examples(chosen: Tensor) -> tuple[Tensor, Tensor]:
             each = chosen.shape[-1]
             rows = (classes[..., None] * DRAWINGS_PER_CHARACTER + chosen).flatten()
-            x = self.pixels[split].flatten(0, 1)[rows].to(torch.float32).div_(255)
+            x = self.pixels[split].flatten(0, 1).index_select(0, rows) / 255
             y = torch.arange(ways).repeat_interleave(each).repeat(tasks, 1)
             return x.view(tasks, ways * each, 1, *x.shape[1:]), y
 

@@ -75,18 +75,19 @@ def identity(folder: str | None, parts: Sequence[Part] = PARTS) -> str:
     """A digest of the data that `read` would use, without decoding it.
 
     It covers the bytes of archives, the names and sizes in a tree, and the official checksums of what would be downloaded.
-    What is wrong with a folder is for `read` to say; only one that isn't there raises UserError here.
+    What is wrong with a folder is for `read` to say; only one that isn't there, or may not be read, raises UserError here.
     """
     root = _folder(folder)
     lines: list[str] = []
-    for part in parts:
-        if root is None:
-            lines.append(f"{part.name} md5 {part.md5}")
-        elif (archive := root / part.archive).is_file():
-            with archive.open("rb") as file:
-                lines.append(f"{part.name} sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}")
-        else:
-            lines += [f"{path} {size}" for path, size in sorted(_walk(root / part.name, part.name))]
+    with _readable():
+        for part in parts:
+            if root is None:
+                lines.append(f"{part.name} md5 {part.md5}")
+            elif (archive := root / part.archive).is_file():
+                with archive.open("rb") as file:
+                    lines.append(f"{part.name} sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}")
+            else:
+                lines += [f"{path} {size}" for path, size in sorted(_walk(root / part.name, part.name))]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -129,12 +130,23 @@ def _folder(folder: str | None) -> Path | None:
     return path
 
 
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Says which file it was where the operating system refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{error.filename}: can't be read ({error.strerror}): expected readable files; check permissions and links"
+        ) from None
+
+
 # --- sources ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Where one part lies. place: as errors name it; paths: all its drawings; read: the bytes of one; checked: `read` checks a sum."""
+    """Where one part lies. place: as errors name it; paths: all its drawings; read: the bytes of one (checked: by a sum)."""
 
     place: Path
     paths: list[str]
@@ -150,7 +162,9 @@ def _open(root: Path, part: Part) -> Iterator[_Source]:
             names = [name for name in file.namelist() if name.startswith(f"{part.name}/") and _is_drawing(name)]
             yield _Source(archive, names, file.read, checked=True)
     elif tree.is_dir():
-        yield _Source(root, [path for path, _ in _walk(tree, part.name)], lambda path: (root / path).read_bytes(), checked=False)
+        with _readable():
+            paths = [path for path, _ in _walk(tree, part.name)]
+        yield _Source(root, paths, lambda path: (root / path).read_bytes(), checked=False)
     else:
         raise UserError(
             f"{root}: neither {part.archive} nor a folder {part.name} is there: expected one of them; it can be had from {part.url}"
@@ -274,7 +288,8 @@ def _download(part: Part, downloads: Path) -> None:
     except (ValueError, OSError) as error:  # a wrong checksum is a ValueError; requests' errors are OSErrors
         raise UserError(
             f"{part.url}: the download failed ({error}): expected the official archive with MD5 {part.md5}; check the "
-            f"network, or get {' and '.join(each.archive for each in PARTS)} by other means and name their folder in generate.folder or {VARIABLE}"
+            f"network, or get {' and '.join(each.archive for each in PARTS)} by other means and name their "
+            f"folder in generate.folder or {VARIABLE}"
         ) from None
 
 

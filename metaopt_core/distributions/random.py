@@ -28,7 +28,7 @@ def uniform(seed: int, stream: Stream, start: int, count: int, width: int) -> np
     philox = np.random.Philox(key=np.array([seed, stream], dtype=np.uint64))
     philox.advance(start * stride // _PER_COUNT)
     raw = philox.random_raw(count * stride).reshape(count, stride)[:, :width]
-    return (raw >> np.uint64(11)) * 2.0**-53
+    return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def without_replacement(uniforms: npt.NDArray[np.float64], population: int) -> npt.NDArray[np.int64]:

@@ -20,7 +20,7 @@ _STREAMS = {"validation": Stream.VALIDATION, "test": Stream.TEST}
 
 def materialize(spec: SinusoidSpec, seed: int, folder: Path) -> None:
     """Write the ranges (distribution.json) and the held-out tasks (held_out.safetensors) into a folder."""
-    held_out = {}
+    held_out: dict[str, Array] = {}
     for split, stream in _STREAMS.items():
         tasks = getattr(spec.held_out, f"{split}_tasks")
         amplitude, phase, x = _draw(spec, uniform(seed, stream, 0, tasks, 2 + spec.support_points))

@@ -21,7 +21,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[st
         file.write(save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, {"state": json.dumps(state)}))
         file.flush()
         os.fsync(file.fileno())
-    os.replace(draft, path)
+    draft.replace(path)
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

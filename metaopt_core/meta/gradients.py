@@ -5,7 +5,7 @@ With inner loss L_S, outer loss L_Q, K steps of size α and the initialization �
     θ_0 = θ,  θ_{k+1} = θ_k − α ∇L_S(θ_k)                       inner loop
     v_K = ∇L_Q(θ_K),  v_k = v_{k+1} − α ∇²L_S(θ_k) v_{k+1}       the meta-gradient is v_0
 
-The second line is run as it stands: backwards over the steps, one step's graph at a time, so that memory does not grow with K.
+The second line is run as it stands: backwards over the steps, one step's graph at a time, so memory doesn't grow with K.
 Everything has a leading task dimension. Tasks are independent, so the gradient of the sum of their losses by their own parameters is
 each task's gradient, and one product with v serves all of them.
 """
@@ -42,7 +42,9 @@ def gradient_step(loss: Loss, params: Params, lr: float) -> Params:
     return _descend(params, gradient, lr)
 
 
-def meta_gradient(support_loss: Loss, query_loss: Loss, params: Mapping[str, Tensor], tasks: int, lr: float, steps: int) -> MetaGradient:
+def meta_gradient(
+    support_loss: Loss, query_loss: Loss, params: Mapping[str, Tensor], tasks: int, lr: float, steps: int
+) -> MetaGradient:
     """The exact (second-order) gradient of the mean query loss after `steps` inner steps by the shared parameters."""
     theta = for_each_task(params, tasks)
     path = []
@@ -82,4 +84,3 @@ def _through_step(params: Params, gradient: Gradient, v: Gradient, lr: float) ->
     """v − α ∇²L v: the gradient of ⟨∇L(θ), v⟩ by θ is the Hessian's product with v."""
     product = torch.autograd.grad(gradient, list(params.values()), grad_outputs=v, materialize_grads=True)
     return torch._foreach_add(v, product, alpha=-lr)
-

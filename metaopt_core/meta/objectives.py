@@ -46,7 +46,7 @@ def _compiled(objective: Objective) -> Objective:
         try:
             torch._dynamo.config.trace_autograd_ops = True  # follow torch.autograd.grad instead of giving up at it
             return run(params, batch)
-        except Exception as error:  # noqa: BLE001 - compilers fail in many ways, and none of them is a reason not to train
+        except Exception as error:
             reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
             sys.stderr.write(f"training goes on without compilation, more slowly: {reason[0]}\n")
             run = objective

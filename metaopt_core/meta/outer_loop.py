@@ -113,7 +113,7 @@ class _State:
         return True
 
 
-def fit(training: Training, params: Params, checkpoint: Path, on_record: Callable[[Record], None] = lambda record: None) -> Trained:
+def fit(training: Training, params: Params, checkpoint: Path, on_record: Callable[[Record], None] = lambda _: None) -> Trained:
     """Train from initial parameters, or go on from the checkpoint where there is one.
 
     `on_record` gets every point of the curves once a call, those from before a checkpoint included. Ctrl-C and a termination signal
@@ -153,8 +153,8 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
                 break
     if not math.isfinite(state.best_loss):
         raise UserError(
-            f"{training.name}: adaptation diverged in every validation up to iteration {state.iteration}: a smaller train.inner.lr or "
-            "train.outer.lr, or fewer train.validation.steps, may help"
+            f"{training.name}: adaptation diverged in every validation up to iteration {state.iteration}: a smaller train.inner.lr "
+            "or train.outer.lr, or fewer train.validation.steps, may help"
         )
     state.save(checkpoint)  # a later phase may be interrupted, and this one is not to be trained again
     return Trained(state.best, state.best_iteration, state.history, state.seconds)
@@ -216,8 +216,8 @@ def _check_finite(training: Training, state: _State) -> None:
         iteration = state.iteration - len(recent) + row
         task = iteration * training.meta_batch_size + column
         raise UserError(
-            f"{training.name}: the loss of meta-train task {task} is {recent[row, column].item()} in iteration {iteration}: expected a "
-            "finite number; a smaller train.inner.lr or train.outer.lr, or train.outer.clip_norm, may help"
+            f"{training.name}: the loss of meta-train task {task} is {recent[row, column].item()} in iteration {iteration}: "
+            "expected a finite number; a smaller train.inner.lr or train.outer.lr, or train.outer.clip_norm, may help"
         )
 
 
@@ -240,7 +240,7 @@ def _signals_deferred() -> Iterator[list[int]]:
         yield pending
         return
     before: dict[int, Any] = {
-        number: signal.signal(number, lambda received, frame: pending.append(received)) for number in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, lambda received, _: pending.append(received)) for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
         yield pending

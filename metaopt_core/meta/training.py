@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from metaopt_core.distributions.batch import Episode, TaskDistribution
-from metaopt_core.distributions.random import Stream
 from metaopt_core.learner import INPUT_SHAPES, Learner, device_named
 from metaopt_core.meta.objectives import joint, maml
 from metaopt_core.meta.outer_loop import Record, Trained, Training, fit
@@ -34,7 +33,7 @@ def train(
     spec: PipelineSpec,
     distribution: TaskDistribution,
     checkpoints: Path,
-    on_record: Callable[[str, Record], None] = lambda phase, record: None,
+    on_record: Callable[[str, Record], None] = lambda *_: None,
 ) -> dict[str, Trained]:
     """Train, or go on with, every phase; phase → parameters to adapt on the CPU, history and seconds.
 
@@ -69,10 +68,14 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
                 return params | {key: value.to(params[key].device) for key, value in head.items()}
 
     device = device_named(spec.device)
-    validation = distribution.held_out("validation", Episode(spec.train.ways, spec.validation_shots, spec.validation_queries)).to(device)
+    validation = distribution.held_out("validation", Episode(spec.train.ways, spec.validation_shots, spec.validation_queries)).to(
+        device
+    )
 
     def validate(params: Params) -> dict[str, float]:
-        curves = learner.curves(to_adapt({key: value.detach() for key, value in params.items()}), validation, spec.train.validation.steps)
+        curves = learner.curves(
+            to_adapt({key: value.detach() for key, value in params.items()}), validation, spec.train.validation.steps
+        )
         found = {"validation_loss": curves.loss[:, -1].mean().item()}
         if curves.accuracy is not None:
             found["validation_accuracy"] = curves.accuracy[:, -1].mean().item()
@@ -98,7 +101,7 @@ def compiles(spec: PipelineSpec) -> bool:
     """Whether the meta-gradient is compiled: where asked, else where what it saves is worth more than what it takes."""
     if spec.train.compile != "auto":
         return spec.train.compile == "on"
-    return Learner.for_training(spec).network.small and spec.train.iterations >= COMPILE_FROM_ITERATIONS 
+    return Learner.for_training(spec).network.small and spec.train.iterations >= COMPILE_FROM_ITERATIONS
 
 
 def _unchanged(params: Params) -> Params:

@@ -23,7 +23,8 @@ def test_seeds_streams_and_indices_get_different_numbers() -> None:
 
 def test_numbers_are_uniform() -> None:
     numbers = uniform(0, Stream.TRAIN, 0, 20_000, 3)
-    assert numbers.min() >= 0 and numbers.max() < 1
+    assert numbers.min() >= 0
+    assert numbers.max() < 1
     assert all(stats.kstest(column, "uniform").pvalue > 0.001 for column in numbers.T)
 
 

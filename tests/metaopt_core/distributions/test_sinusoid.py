@@ -46,7 +46,8 @@ def test_a_task_is_a_function_of_its_index(distribution: sinusoid.Sinusoid) -> N
 
 def test_held_out_tasks_share_their_first_support_points(distribution: sinusoid.Sinusoid) -> None:
     five, ten = (distribution.held_out("test", Episode(None, shots, 100)) for shots in (5, 10))
-    assert len(five) == 40 and five.support_x.shape == (40, 5, 1)
+    assert len(five) == 40
+    assert five.support_x.shape == (40, 5, 1)
     assert torch.equal(five.support_x, ten.support_x[:, :5])
     assert torch.equal(five.query_y, ten.query_y)
     assert torch.equal(five.query_x[0, :, 0], torch.linspace(-5, 5, 100, dtype=torch.float64).float())

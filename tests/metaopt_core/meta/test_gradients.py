@@ -90,7 +90,7 @@ def ours(learner: Learner, params: Params, batch: TaskBatch, steps: int) -> Meta
 
 def relative_error(found: list[Tensor], expected: list[Tensor]) -> float:
     flat, reference = torch.cat([t.flatten() for t in found]), torch.cat([t.flatten() for t in expected])
-    return ((flat - reference).norm() / reference.norm()).item()
+    return float((flat - reference).norm() / reference.norm())
 
 
 @pytest.mark.parametrize("steps", STEPS)
@@ -117,7 +117,9 @@ def test_equals_central_differences(problem: tuple[Learner, Params, TaskBatch], 
             return learner.curves(moved, batch, steps).loss[:, -1].mean().item()
 
         slope = (loss_at(1) - loss_at(-1)) / (2 * width)
-        assert slope == pytest.approx(sum((found[k] * direction[k]).sum().item() for k in params), rel=DIFFERENCE_TOLERANCE, abs=1e-8)
+        assert slope == pytest.approx(
+            sum((found[k] * direction[k]).sum().item() for k in params), rel=DIFFERENCE_TOLERANCE, abs=1e-8
+        )
 
 
 @pytest.mark.parametrize("steps", STEPS)
@@ -128,7 +130,9 @@ def test_a_first_order_gradient_is_told_apart(problem: tuple[Learner, Params, Ta
     assert relative_error(list(found.gradient.values()), first_order) > 1000 * DIFFERENCE_TOLERANCE
 
 
-def test_chunks_of_tasks_change_nothing_beyond_rounding(problem: tuple[Learner, Params, TaskBatch], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_of_tasks_change_nothing_beyond_rounding(
+    problem: tuple[Learner, Params, TaskBatch], monkeypatch: pytest.MonkeyPatch
+) -> None:
     learner, params, batch = problem
     whole = maml(learner, 2)(params, batch)
     monkeypatch.setattr(type(learner.network), "examples_at_once", 2 * (batch.support_x.shape[1] + batch.query_x.shape[1]))

@@ -95,7 +95,8 @@ def distribution(tmp_path: Path) -> sinusoid.Sinusoid:
 def test_another_seed_gives_other_parameters(distribution: sinusoid.Sinusoid, tmp_path: Path) -> None:
     short = SPEC.model_copy(update={"train": SPEC.train.model_copy(update={"iterations": 3})})
     first, other = (
-        train(spec, distribution, tmp_path / str(spec.seed))["maml"].params for spec in (short, short.model_copy(update={"seed": 1}))
+        train(spec, distribution, tmp_path / str(spec.seed))["maml"].params
+        for spec in (short, short.model_copy(update={"seed": 1}))
     )
     assert not torch.equal(first["layer0.weight"], other["layer0.weight"])
 

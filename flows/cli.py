@@ -1,0 +1,403 @@
+"""The command `metaopt`.
+
+Only what parses and plans is imported here, so that `plan`, `list`, `schema` and mistakes in a spec answer at once; Prefect, MLflow
+and PyTorch come in when something is going to run.
+"""
+
+import gc
+import importlib
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from flows import environment, planning
+from metaopt_core.errors import UserError
+from metaopt_core.home import Home
+from metaopt_core.spec.models import CronSchedule, PipelineSpec, ScheduleSpec
+
+if TYPE_CHECKING:
+    from flows.planning import StagePlan
+    from metaopt_core.store import StageOutput
+
+DEFAULT_FILE = Path("pipelines.yaml")
+
+app = typer.Typer(
+    name="metaopt",
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Meta-learning, declared: [bold]pipelines.yaml[/bold] says what to meta-learn, and four stages carry it out:\n\n"
+    "[cyan]generate[/cyan] a task distribution → [cyan]train[/cyan] MAML → [cyan]evaluate[/cyan] adaptation to new tasks → "
+    "[cyan]log[/cyan] all to MLflow.\n\n"
+    "A stage whose spec, sources and inputs have not changed is not run again.",
+    epilog="[bold]A first session[/bold]\n\n"
+    "[cyan]metaopt list[/cyan]  what there is to run\n\n"
+    "[cyan]metaopt plan sinusoid-quick[/cyan]  what would run, and why\n\n"
+    "[cyan]metaopt run sinusoid-quick[/cyan]  run it: no server, no account, no network\n\n"
+    "[cyan]metaopt run sinusoid-quick --set train.outer.lr=0.002[/cyan]  the same with one value changed\n\n"
+    "[cyan]metaopt up[/cyan]  browse the runs in Prefect's and MLflow's pages\n\n"
+    "Each command has more to say: [cyan]metaopt run --help[/cyan]. All state lies in .metaopt/ beside the pipelines file, "
+    "or where METAOPT_HOME says.",
+)
+
+FileOption = Annotated[
+    Path | None, typer.Option("--file", "-f", metavar="FILE", help="The pipelines file.", show_default=str(DEFAULT_FILE))
+]
+PipelineArgument = Annotated[str, typer.Argument(metavar="PIPELINE", help="A pipeline of the file; `metaopt list` shows them.")]
+OnlyOption = Annotated[str | None, typer.Option("--only", metavar="STAGE", help="This stage alone, on the outputs that are there.")]
+FromOption = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="From this stage on.")]
+ToOption = Annotated[str | None, typer.Option("--to", metavar="STAGE", help="Up to and with this stage.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Run the selected stages although their outputs are valid.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Another value for this time, as in train.outer.lr=0.002. Repeatable."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, for programs.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(context: typer.Context, file: FileOption = None) -> None:
+    context.obj = file
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command(
+    epilog="[bold]Examples[/bold]\n\n"
+    "[cyan]metaopt run sinusoid[/cyan]\n\n"
+    "[cyan]metaopt run sinusoid --set evaluate.steps=20[/cyan]  runs evaluate and log; the rest is up to date\n\n"
+    "[cyan]metaopt run sinusoid --to train[/cyan]\n\n"
+    "[cyan]metaopt run sinusoid --only evaluate --force[/cyan]\n\n"
+    "[cyan]metaopt run sinusoid --json > result.json[/cyan]\n\n"
+    "Exit status: 0 done or up to date, 1 a defect, 2 a mistake in the spec, the command or the data, 130 interrupted."
+)
+def run(
+    context: typer.Context,
+    pipeline: PipelineArgument,
+    only: OnlyOption = None,
+    first: FromOption = None,
+    last: ToOption = None,
+    force: ForceOption = False,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+    file: FileOption = None,
+) -> None:
+    """Run a pipeline, or the stages of it that are not up to date."""
+    from metaopt_core.store import Store
+
+    path = _file(context, file)
+    selected = planning.select(only, first, last)
+    spec = _pipeline(path, pipeline, sets)
+    home = Home.beside(path)
+    store = Store(home)
+    environment.prepare(home, quiet=True)
+    started = time.monotonic()
+    plans = planning.plan(spec, store, selected, force)
+    if any(plan.runs for plan in plans):
+        with _interruptible():
+            _execute(spec, home, plans, only, first, last, force)
+        outputs = _outputs(planning.plan(spec, store))
+    else:
+        outputs = _outputs(plans)
+        for plan in plans:
+            if plan.selected:
+                _say(f"{plan.stage}: up to date")
+                store.remember(spec.name, plan.identity)
+    _finish(spec, home, plans, outputs, time.monotonic() - started, as_json)
+
+
+@app.command(
+    epilog="[bold]Examples[/bold]\n\n"
+    "[cyan]metaopt plan sinusoid[/cyan]\n\n"
+    "[cyan]metaopt plan sinusoid --set train.inner.steps=5[/cyan]  what a change would cost"
+)
+def plan(
+    context: typer.Context,
+    pipeline: PipelineArgument,
+    only: OnlyOption = None,
+    first: FromOption = None,
+    last: ToOption = None,
+    force: ForceOption = False,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+    file: FileOption = None,
+) -> None:
+    """Say of each stage whether it is up to date, or would run and why. Nothing runs."""
+    from metaopt_core.store import Store
+
+    path = _file(context, file)
+    selected = planning.select(only, first, last)
+    spec = _pipeline(path, pipeline, sets)
+    home = Home.beside(path)
+    plans = planning.plan(spec, Store(home), selected, force)
+    if as_json:
+        _print_json({"pipeline": spec.name, "home": str(home.root), "stages": [_plan_entry(plan) for plan in plans]})
+        return
+    for plan in plans:
+        print(f"{plan.stage:<9} {plan.status}" + (f": {'; '.join(plan.reasons)}" if plan.runs else ""))
+
+
+@app.command("list", epilog="[bold]Example[/bold]\n\n[cyan]metaopt list -f experiments/pipelines.yaml --json[/cyan]")
+def list_(context: typer.Context, as_json: JsonOption = False, file: FileOption = None) -> None:
+    """List the pipelines of the file."""
+    specs = _load(_file(context, file))
+    if as_json:
+        _print_json(
+            [
+                {
+                    "name": spec.name,
+                    "description": spec.description,
+                    "distribution": spec.generate.distribution,
+                    "model": spec.train.model.name,
+                    "iterations": spec.train.iterations,
+                    "schedule": spec.schedule.model_dump(mode="json") if spec.schedule else None,
+                }
+                for spec in specs.values()
+            ]
+        )
+        return
+    width = max(map(len, specs), default=0)
+    for spec in specs.values():
+        schedule = f" [{_when(spec.schedule)}]" if spec.schedule else ""
+        print(f"{spec.name:<{width}}  {spec.description}{schedule}")
+
+
+@app.command(epilog="[bold]Example[/bold]\n\n[cyan]metaopt schema > pipelines.schema.json[/cyan]")
+def schema() -> None:
+    """Print the JSON Schema of a pipelines file, with which editors complete and check it."""
+    from metaopt_core.spec.schema import file_schema
+
+    print(json.dumps(file_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command(
+    epilog="[bold]Examples[/bold]\n\n"
+    "[cyan]metaopt up[/cyan]  in one terminal, then here:\n\n"
+    "[cyan]metaopt serve[/cyan]  every pipeline with a schedule\n\n"
+    "[cyan]metaopt serve sinusoid-quick[/cyan]  this one, on its schedule or, without one, when asked in Prefect's pages\n\n"
+    "Pipelines are served as they are in the file now: after a change, start it again."
+)
+def serve(
+    context: typer.Context,
+    pipelines: Annotated[
+        list[str] | None, typer.Argument(metavar="[PIPELINE]...", help="What to serve.", show_default="all that have a schedule")
+    ] = None,
+    file: FileOption = None,
+) -> None:
+    """Run pipelines on their schedules, and stages on demand, one run at a time, for a running Prefect server."""
+    path = _file(context, file)
+    specs = _load(path)
+    chosen = [_named(specs, name, path) for name in pipelines] if pipelines else [spec for spec in specs.values() if spec.schedule]
+    if not chosen:
+        raise UserError(
+            f"{path}: no pipeline has a schedule; give one `schedule:`, or name what to serve: metaopt serve {next(iter(specs))}"
+        )
+    home = Home.beside(path)
+    environment.prepare(home, quiet=False)
+    from flows.servers import api_address
+
+    address = api_address(home)
+    if address is None:
+        raise UserError(
+            "metaopt serve needs a running Prefect server, because schedules don't fire under the one that `metaopt run` embeds; "
+            f"start one in another terminal with `metaopt up`, or name yours in {environment.API_URL}"
+        )
+    environment.use(address)
+    for spec in chosen:
+        _say(f"serving {spec.name}: {_when(spec.schedule) if spec.schedule else 'when asked'}")
+    _say(f"Prefect: {address.removesuffix('/api')}. Ctrl-C stops serving.")
+    from flows.serving import serve as serve_until_stopped
+
+    serve_until_stopped(chosen)
+
+
+@app.command(
+    epilog="[bold]Examples[/bold]\n\n"
+    "[cyan]metaopt up[/cyan]\n\n"
+    "[cyan]metaopt up --prefect-port 4300 --mlflow-port 5100[/cyan]\n\n"
+    "[cyan]metaopt up --host 0.0.0.0[/cyan]  reachable from other machines, by anyone: there is no login"
+)
+def up(
+    context: typer.Context,
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    prefect_port: Annotated[int, typer.Option("--prefect-port", min=1, max=65535)] = 4200,
+    mlflow_port: Annotated[int, typer.Option("--mlflow-port", min=1, max=65535)] = 5000,
+    file: FileOption = None,
+) -> None:
+    """Start Prefect's and MLflow's servers on what was recorded here, and stop them with Ctrl-C."""
+    home = Home.beside(_file(context, file))
+    environment.prepare(home, quiet=False)
+    from flows import servers
+
+    servers.up(home, host, prefect_port, mlflow_port)
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one plain message and exit status 2; an unexpected exception keeps its traceback."""
+    try:
+        app()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+# --- run ----------------------------------------------------------------------------------------------------------------
+
+
+def _execute(
+    spec: PipelineSpec,
+    home: Home,
+    plans: "Sequence[StagePlan]",
+    only: str | None,
+    first: str | None,
+    last: str | None,
+    force: bool,
+) -> None:
+    """Run the pipeline's flow against a running Prefect server, or else against one that is embedded in this run."""
+    from flows.servers import api_address
+
+    address = api_address(home)
+    embedded = None
+    if address is None:
+        from flows.embedded_server import EmbeddedServer
+
+        embedded = EmbeddedServer(home)
+        address = embedded.address
+    _say(f"{'starting Prefect, embedded' if embedded else 'Prefect'}: {address.removesuffix('/api')}")
+    environment.use(address)
+    # The server takes seconds to start, and so does this: they happen side by side. What is imported stays, so the garbage
+    # collector need not look at it: that saves seconds, here and when the interpreter exits.
+    gc.disable()
+    flow = importlib.import_module("flows.pipeline").pipeline
+    running = [plan.stage for plan in plans if plan.runs]
+    for stage in running:
+        importlib.import_module(f"tasks.{stage}")
+    if not {"train", "log"}.isdisjoint(running):
+        tracking = importlib.import_module("metaopt_core.tracking")
+        if tracking.tracking_uri(home, spec) == tracking.embedded_uri(home):
+            tracking.initialize(home)
+    gc.freeze()
+    gc.enable()
+    if embedded is not None:
+        embedded.wait()
+    from flows.console import OwnLines
+
+    OwnLines.install()
+    flow(spec, only=only, first=first, last=last, force=force)
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM, which is to end a run as Ctrl-C does."""
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C or SIGTERM ends the command with one line instead of a traceback. Training has saved a checkpoint by then."""
+
+    def terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise _TerminatedError
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        number = signal.SIGTERM if isinstance(interruption, _TerminatedError) else signal.SIGINT
+        _say(f"interrupted; what was finished is kept, and training goes on from where it was: {_again()}")
+        raise typer.Exit(128 + number) from None  # the status that a shell reports
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _again() -> str:
+    import shlex
+
+    return shlex.join(["metaopt", *sys.argv[1:]])
+
+
+def _outputs(plans: "Sequence[StagePlan]") -> "dict[str, StageOutput]":
+    return {plan.stage: plan.output for plan in plans if plan.output is not None}
+
+
+def _finish(
+    spec: PipelineSpec, home: Home, plans: "Sequence[StagePlan]", outputs: "dict[str, StageOutput]", seconds: float, as_json: bool
+) -> None:
+    from flows import report
+
+    if not as_json:
+        report.show(outputs, home.root)
+        return
+    stages = []
+    for plan in plans:
+        output = outputs.get(plan.stage)
+        stages.append(
+            _plan_entry(plan)
+            | {
+                "status": "ran" if plan.runs else plan.status,
+                "seconds": output.seconds if output else None,
+                "folder": output.folder if output else None,
+            }
+        )
+    _print_json(
+        {
+            "pipeline": spec.name,
+            "home": str(home.root),
+            "seconds": seconds,
+            "stages": stages,
+            "results": report.summary(outputs),
+            "figures": report.figures(outputs),
+            "mlflow": outputs["log"].extra if "log" in outputs else None,
+        }
+    )
+
+
+# --- what the commands share --------------------------------------------------------------------------------------------
+
+
+def _file(context: typer.Context, file: Path | None) -> Path:
+    """The pipelines file: `-f` after the command, else before it, else the default."""
+    return file or context.obj or DEFAULT_FILE
+
+
+def _load(path: Path, overrides: dict[str, list[str]] | None = None) -> dict[str, PipelineSpec]:
+    from metaopt_core.spec.loader import load
+
+    return load(path, overrides or {})
+
+
+def _pipeline(path: Path, name: str, sets: Sequence[str] | None) -> PipelineSpec:
+    return _named(_load(path, {name: list(sets)} if sets else None), name, path)
+
+
+def _named(specs: dict[str, PipelineSpec], name: str, path: Path) -> PipelineSpec:
+    if name not in specs:
+        raise UserError(f"{path}: no pipeline {name}{planning.suggestion(name, specs)}; expected one of {', '.join(specs)}")
+    return specs[name]
+
+
+def _plan_entry(plan: "StagePlan") -> dict[str, Any]:
+    return {"stage": plan.stage, "fingerprint": plan.identity.fingerprint, "status": plan.status, "reasons": list(plan.reasons)}
+
+
+def _when(schedule: ScheduleSpec) -> str:
+    return f"cron {schedule.cron} {schedule.timezone}" if isinstance(schedule, CronSchedule) else f"every {schedule.every}"
+
+
+def _print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""What Prefect and MLflow read from the environment, set before either is imported, so that all state lies in one home."""
+
+import os
+
+from metaopt_core import home as homes
+from metaopt_core.home import Home
+
+API_URL = "PREFECT_API_URL"
+
+
+def prepare(home: Home, *, quiet: bool) -> None:
+    """Point this process, and every process that it starts, at one home.
+
+    quiet: Prefect writes nothing to the console (its server still gets every log line); `flows.console` shows what a user wants.
+    """
+    os.environ[homes.VARIABLE] = str(home.root)
+    os.environ["PREFECT_HOME"] = str(home.prefect)
+    os.environ.pop("PREFECT_PROFILE", None)  # names a profile of the user's own Prefect home, which is not the one in use here
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
+    if quiet:
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    for variable, value in {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }.items():
+        os.environ.setdefault(variable, value)
+
+
+def use(address: str) -> None:
+    """Let Prefect, which reads this as it is imported, speak to the API at an address."""
+    os.environ[API_URL] = address

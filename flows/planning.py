@@ -1,0 +1,102 @@
+"""Which stages would run, and why. Pure functions over the spec and the store; nothing here starts anything."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from metaopt_core.errors import UserError
+from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.stages import STAGES, Identity, identities
+from metaopt_core.store import StageOutput, Store
+
+EVERYTHING = tuple(STAGES)
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What is going to happen to one stage.
+
+    reasons: why it runs, one thing a line; empty where it doesn't.
+    output: the valid output that there is now.
+    """
+
+    identity: Identity
+    selected: bool
+    reasons: tuple[str, ...]
+    output: StageOutput | None
+
+    @property
+    def stage(self) -> str:
+        return self.identity.stage
+
+    @property
+    def runs(self) -> bool:
+        return self.selected and bool(self.reasons)
+
+    @property
+    def status(self) -> str:
+        if self.runs:
+            return "would run"
+        return "up to date" if self.selected else "not selected"
+
+
+def select(only: str | None = None, first: str | None = None, last: str | None = None) -> tuple[str, ...]:
+    """The stages that `--only`, `--from` and `--to` name, in the order in which they run. Raises UserError."""
+    for option, stage in (("--only", only), ("--from", first), ("--to", last)):
+        if stage is not None and stage not in STAGES:
+            raise UserError(f"{option} {stage}: no such stage{suggestion(stage, STAGES)}; expected one of {', '.join(STAGES)}")
+    if only is not None:
+        if first is not None or last is not None:
+            raise UserError("--only names one stage, --from and --to a range of them: give one or the other")
+        return (only,)
+    start = EVERYTHING.index(first) if first else 0
+    stop = EVERYTHING.index(last) + 1 if last else len(EVERYTHING)
+    if start >= stop:
+        raise UserError(f"--from {first} --to {last}: {first} comes after {last}; the order is {' → '.join(EVERYTHING)}")
+    return EVERYTHING[start:stop]
+
+
+def plan(spec: PipelineSpec, store: Store, selected: Sequence[str] = EVERYTHING, force: bool = False) -> list[StagePlan]:
+    """What would happen to every stage. Where an upstream output is damaged, the stage below is up to date if its own fingerprint
+    stands: made again, the upstream output has the same bytes.
+
+    Raises UserError where a selected stage lacks an upstream output that no selected stage makes.
+    """
+    plans: dict[str, StagePlan] = {}
+    for name, identity in identities(spec).items():
+        upstream = {stage: plans[stage] for stage in STAGES[name].upstream}
+        if name in selected:
+            require(spec.name, name, {stage: found.output for stage, found in upstream.items() if not found.runs})
+        output, reasons = assess(store, spec.name, identity, {stage: found.output for stage, found in upstream.items()})
+        if force and name in selected:
+            reasons = ("--force",)
+        plans[name] = StagePlan(identity, name in selected, reasons if name in selected else (), output)
+    return list(plans.values())
+
+
+def assess(
+    store: Store, pipeline: str, identity: Identity, upstream: Mapping[str, StageOutput | None]
+) -> tuple[StageOutput | None, tuple[str, ...]]:
+    """The valid output of a stage, or None and the reasons why there is none."""
+    found = store.get(identity, {stage: output for stage, output in upstream.items() if output is not None})
+    if isinstance(found, StageOutput):
+        return found, ()
+    if store.folder(identity).exists():  # it was made, so what is wrong with it says more than what changed since
+        return None, (found,)
+    return None, tuple(store.why(pipeline, identity)) or (found,)
+
+
+def require(pipeline: str, stage: str, upstream: Mapping[str, StageOutput | None]) -> None:
+    """Raise UserError, naming the command that helps, where a stage lacks an upstream output."""
+    missing = [name for name, output in upstream.items() if output is None]
+    if missing:
+        raise UserError(
+            f"{stage} needs the output of {' and '.join(missing)}, and there is no valid one for this spec; "
+            f"make it first: metaopt run {pipeline} --to {missing[-1]}"
+        )
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """` (did you mean …?)` for a mistyped word, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -1,0 +1,92 @@
+"""What `metaopt run` shows at its end, and prints for programs with `--json`."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from metaopt_core.store import StageOutput
+
+_STEPS_SHOWN = (0, 1, 2, 3, 5, 10, 20, 50, 100)
+
+
+def summary(outputs: Mapping[str, StageOutput]) -> dict[str, Any] | None:
+    """The results of `evaluate`, if there are any."""
+    if "evaluate" not in outputs:
+        return None
+    found: dict[str, Any] = json.loads((outputs["evaluate"] / "summary.json").read_text())
+    return found
+
+
+def figures(outputs: Mapping[str, StageOutput]) -> list[str]:
+    return [str(path) for output in outputs.values() for path in sorted(Path(output.folder).glob("*.png"))]
+
+
+def show(outputs: Mapping[str, StageOutput], home: Path) -> None:
+    """Print the results table, the figures, the MLflow run and how to browse it all."""
+    console = Console(highlight=False, soft_wrap=True)
+    if results := summary(outputs):
+        console.print(*tables(results), sep="\n")
+    for path in figures(outputs):
+        console.print(f"figure  {path}")
+    if "log" in outputs:
+        console.print(f"MLflow  run {outputs['log'].extra.get('run_id')}")
+    console.print(f"Everything lies in {home}. To browse it: metaopt up")
+
+
+def tables(results: Mapping[str, Any]) -> list[Table]:
+    """One table a measure: a row for each number of adaptation steps, the columns of each method side by side."""
+    methods = results["methods"]
+    horizon = len(next(iter(methods.values()))["steps"]) - 1
+    shown = sorted({step for step in _STEPS_SHOWN if step < horizon} | {horizon})
+    measures = {"loss": {"mse": "Mean squared error", "cross_entropy": "Cross-entropy"}[results["metric"]]}
+    if any(step["accuracy"] for method in methods.values() for step in method["steps"]):
+        measures = {"accuracy": "Accuracy"} | measures
+    return [_table(results, measure, title, shown) for measure, title in measures.items()]
+
+
+def _table(results: Mapping[str, Any], measure: str, title: str, shown: list[int]) -> Table:
+    methods = list(results["methods"].values())
+    diverged = any(step["diverged"] for method in methods for step in method["steps"])
+    kind = f"{results['ways']}-way {results['shots']}-shot" if results["ways"] else f"{results['shots']}-shot"
+    notes = [f"{results['tasks']} meta-test tasks, {kind}", "mean ± 95 % interval"]
+    notes += [f"{results['batch_norm']} batch norm"] if results["batch_norm"] else []
+    notes += ["div.: diverged tasks" if diverged else "no task diverged"]
+    table = Table(
+        title=f"{title} by number of adaptation steps",
+        caption="; ".join(notes),
+        box=box.SIMPLE_HEAD,
+        title_style="bold",
+        caption_style="dim",
+    )
+    table.add_column("steps", justify="right")
+    for method in methods:
+        table.add_column(method["label"].replace(" ", "\n"), justify="right")
+        table.add_column("median", justify="right", style="dim")
+        if diverged:
+            table.add_column("div.", justify="right")
+    for step in shown:
+        row = [str(step)]
+        for method in methods:
+            entry = method["steps"][step]
+            values = entry[measure] or {"mean": None, "ci95": None, "median": None}
+            row += [_mean(measure, values), _number(measure, values["median"])]
+            row += [str(entry["diverged"])] if diverged else []
+        table.add_row(*row)
+    return table
+
+
+def _mean(measure: str, values: Mapping[str, float | None]) -> str:
+    if values["mean"] is None:
+        return "-"  # not finite, because tasks diverged: their number stands beside it
+    return f"{_number(measure, values['mean'])} ± {_number(measure, values['ci95'])}"
+
+
+def _number(measure: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f} %" if measure == "accuracy" else f"{value:#.3g}"

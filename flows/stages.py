@@ -1,0 +1,94 @@
+"""Each stage as a Prefect flow of its own: reuse its output where there is a valid one, else run its task under the stage's lock.
+
+The identities are computed here, in the process that runs, so that only the spec is ever passed; a stage hands on a small
+reference to its output. The stages' modules are imported when a stage runs, so that serving the flows is quick.
+"""
+
+import importlib
+from typing import Any, Literal
+
+from prefect import Flow, flow, get_run_logger
+from prefect.runtime import flow_run
+
+from flows.console import without_tracebacks_for_users
+from flows.planning import assess, require
+from metaopt_core.home import Home
+from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.stages import STAGES, identities
+from metaopt_core.store import StageOutput, Store
+
+StageName = Literal["generate", "train", "evaluate", "log"]
+RECORDED = ("train", "log")  # the stages that write to the execution's MLflow run
+
+without_tracebacks_for_users()
+
+
+@flow(flow_run_name="{spec.name}", persist_result=False, validate_parameters=True)
+def generate(spec: PipelineSpec, force: bool = False) -> StageOutput:
+    """Materialise the task distribution p(T) and its held-out tasks."""
+    return _run("generate", spec, force)
+
+
+@flow(flow_run_name="{spec.name}", persist_result=False, validate_parameters=True)
+def train(spec: PipelineSpec, force: bool = False) -> StageOutput:
+    """Meta-train by exact MAML, and pre-train the baseline."""
+    return _run("train", spec, force)
+
+
+@flow(flow_run_name="{spec.name}", persist_result=False, validate_parameters=True)
+def evaluate(spec: PipelineSpec, force: bool = False) -> StageOutput:
+    """Adapt to every meta-test task, for MAML and for the baselines."""
+    return _run("evaluate", spec, force)
+
+
+@flow(flow_run_name="{spec.name}", persist_result=False, validate_parameters=True)
+def log(spec: PipelineSpec, force: bool = False) -> StageOutput:
+    """Complete the MLflow run of this execution: metrics, tables, figures, model."""
+    return _run("log", spec, force)
+
+
+FLOWS: dict[str, Flow[..., StageOutput]] = {stage.name: stage for stage in (generate, train, evaluate, log)}
+
+
+def _run(stage: str, spec: PipelineSpec, force: bool) -> StageOutput:
+    logger = get_run_logger()
+    home = Home.current()
+    store = Store(home)
+    known = identities(spec)
+    identity = known[stage]
+    with store.locked(
+        identity, on_wait=lambda: logger.info("%s: waiting for another process that is making the same output", stage)
+    ):
+        upstream = _upstream(store, spec, stage)
+        output, reasons = assess(store, spec.name, identity, upstream)
+        if output is not None and not force:
+            logger.info("%s: up to date", stage)
+        else:
+            logger.info("%s: %s", stage, "; ".join(reasons) or "--force")
+            if force and stage in RECORDED and flow_run.parent_flow_run_id is None:  # in a pipeline it's the pipeline's to do, once
+                renew(home, spec)
+            output = _body(stage)(spec, home, identity, upstream)
+            logger.info("%s: done in %.1f s", stage, output.seconds)
+        store.remember(spec.name, identity)
+        return output
+
+
+def _upstream(store: Store, spec: PipelineSpec, stage: str) -> dict[str, StageOutput]:
+    """The valid outputs that a stage reads. Raises UserError where one is missing."""
+    known = identities(spec)
+    found: dict[str, StageOutput | None] = {}
+    for name in STAGES[stage].upstream:
+        found[name], _ = assess(store, spec.name, known[name], {above: found[above] for above in STAGES[name].upstream})
+    require(spec.name, stage, found)
+    return {name: output for name, output in found.items() if output is not None}
+
+
+def _body(stage: str) -> Any:
+    return getattr(importlib.import_module(f"tasks.{stage}"), stage)
+
+
+def renew(home: Home, spec: PipelineSpec) -> None:
+    """Make what is forced an execution of its own, with an MLflow run of its own."""
+    from metaopt_core import tracking
+
+    tracking.new_execution(home, spec)

@@ -1,0 +1,33 @@
+"""Every test session has a home and a Prefect home of its own, chosen before Prefect is imported, and tells nobody about it."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+_home = tempfile.mkdtemp(prefix="metaopt-tests-")
+os.environ["METAOPT_HOME"] = _home
+os.environ["PREFECT_HOME"] = f"{_home}/prefect"
+os.environ["DO_NOT_TRACK"] = "1"
+os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+for _variable in ("PREFECT_API_URL", "PREFECT_PROFILE", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
+    os.environ.pop(_variable, None)
+
+# Real pictures, if they are anywhere; what runs here must not find them by itself.
+_omniglot = Path(os.environ.pop("METAOPT_OMNIGLOT", Path(__file__).parents[2] / "shared" / "data" / "omniglot"))
+
+
+@pytest.fixture(scope="session")
+def omniglot_folder() -> Path:
+    """The folder with the real Omniglot archives; a test that asks for it is skipped where there is none."""
+    if not _omniglot.is_dir():
+        pytest.skip(f"no Omniglot archives in {_omniglot}: METAOPT_OMNIGLOT names their folder")
+    return _omniglot
+
+
+def pytest_unconfigure() -> None:
+    import shutil
+
+    shutil.rmtree(_home, ignore_errors=True)

@@ -1,0 +1,117 @@
+"""The command line from outside: what it prints, how it exits, and how little it imports for it."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.flows.conftest import Project
+
+HEAVY = ("torch", "prefect", "mlflow", "pandas", "matplotlib")
+
+
+def _imports(project: Project, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """The command in a fresh interpreter that says at the end which heavy libraries it has imported."""
+    code = (
+        "import sys\nfrom flows.cli import main\n"
+        f"sys.argv = {['metaopt', *arguments]!r}\n"
+        "try:\n    main()\nfinally:\n"
+        f"    print('heavy:', *[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=project.folder,
+        env=project.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["list"], 0),
+        (["list", "--json"], 0),
+        (["plan", "tiny"], 0),
+        (["schema"], 0),
+        (["run", "tiny", "--set", "train.iterations=none"], 2),
+        (["run", "tinny"], 2),
+    ],
+)
+def test_planning_and_mistakes_answer_at_once(project: Project, arguments: list[str], status: int) -> None:
+    started = time.monotonic()
+    done = _imports(project, *arguments)
+    seconds = time.monotonic() - started
+    assert done.returncode == status, done.stderr
+    assert done.stderr.splitlines()[-1] == "heavy:"
+    assert "Traceback" not in done.stderr
+    assert seconds < 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "tinny"], "no pipeline tinny (did you mean tiny?)"),
+        (["plan", "tiny", "--only", "trian"], "no such stage (did you mean train?)"),
+        (["run", "tiny", "--only", "evaluate"], "metaopt run tiny --to train"),
+        (["run", "tiny", "-f", "nowhere.yaml"], "nowhere.yaml"),
+        (["serve", "tiny"], "metaopt up"),
+        (["serve"], "no pipeline has a schedule"),
+    ],
+)
+def test_a_users_mistake_is_plain_words_and_status_2(project: Project, arguments: list[str], message: str) -> None:
+    done = project.metaopt(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+def test_without_arguments_it_teaches(project: Project) -> None:
+    done = project.metaopt()
+    assert done.returncode == 0
+    assert all(command in done.stdout for command in ("run", "plan", "list", "schema", "serve", "up"))
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "list", "schema", "serve", "up"])
+def test_every_commands_help_has_an_example(project: Project, command: str) -> None:
+    done = project.metaopt(command, "--help")
+    assert done.returncode == 0
+    assert f"metaopt {command}" in done.stdout.split("Example", 1)[1]
+
+
+def test_plan_says_a_line_a_stage(project: Project) -> None:
+    lines = project.metaopt("plan", "tiny").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["generate", "train", "evaluate", "log"]
+    assert all("would run: never run" in line for line in lines)
+
+
+def test_list_is_json_where_a_program_asks(project: Project) -> None:
+    (pipeline,) = project.json("list")
+    assert pipeline["name"] == "tiny"
+    assert pipeline["schedule"] is None
+
+
+def test_the_file_option_stands_before_or_after_the_command(project: Project) -> None:
+    (project.folder / "other.yaml").write_text((project.folder / "pipelines.yaml").read_text().replace("tiny:", "other:"))
+    for arguments in (["-f", "other.yaml", "list"], ["list", "-f", "other.yaml"]):
+        assert project.metaopt(*arguments).stdout.startswith("other ")
+
+
+def test_the_home_lies_where_the_environment_says(project: Project) -> None:
+    document = json.loads(project.metaopt("plan", "tiny", "--json", METAOPT_HOME=str(project.folder / "elsewhere")).stdout)
+    assert document["home"] == str(project.folder / "elsewhere")
+
+
+def test_up_names_a_taken_port_and_its_option(project: Project) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, socket.create_server(("127.0.0.1", 0)) as free:
+        port, other = taken.getsockname()[1], free.getsockname()[1]
+        free.close()
+        done = project.metaopt("up", "--mlflow-port", str(port), "--prefect-port", str(other))
+    assert done.returncode == 2
+    assert f"--mlflow-port {port}" in done.stderr

@@ -1,0 +1,126 @@
+"""`metaopt run` from end to end, embedded, as a user runs it."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.flows.conftest import TINY, Project, project_in
+
+pytestmark = pytest.mark.slow
+
+
+def _statuses(document: dict[str, Any]) -> dict[str, str]:
+    return {stage["stage"]: stage["status"] for stage in document["stages"]}
+
+
+def _mlflow_runs(project: Project) -> list[Any]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project.home / 'mlflow' / 'mlflow.db'}")
+    return list(client.search_runs([experiment.experiment_id for experiment in client.search_experiments()]))
+
+
+def test_the_first_run_carries_out_all_stages(ran: Project) -> None:
+    document = json.loads((ran.folder / "first.json").read_text())
+    assert set(_statuses(document).values()) == {"ran"}
+    assert len(document["results"]["methods"]["maml"]["steps"]) == 4  # 0 … evaluate.steps
+    assert all(Path(figure).is_file() for figure in document["figures"])
+    assert document["mlflow"]["run_id"] == _mlflow_runs(ran)[0].info.run_id
+
+
+def test_all_state_lies_in_the_home(ran: Project) -> None:
+    assert {path.name for path in ran.folder.iterdir()} == {"pipelines.yaml", ".metaopt", "first.json"}
+
+
+def test_a_second_run_does_no_work_and_shows_the_results_again(ran: Project) -> None:
+    started = time.monotonic()
+    done = ran.metaopt("run", "tiny")
+    assert time.monotonic() - started < 15
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [f"{stage}: up to date" for stage in ("generate", "train", "evaluate", "log")]
+    assert "Mean squared error by number of adaptation steps" in done.stdout
+    assert "metaopt up" in done.stdout
+    assert len(_mlflow_runs(ran)) == 1
+
+
+def test_prefect_knows_every_flow_and_task_as_completed(ran: Project) -> None:
+    import sqlite3
+
+    with sqlite3.connect(ran.home / "prefect" / "prefect.db") as database:
+        flows = database.execute("select f.name, r.state_name from flow_run r join flow f on f.id = r.flow_id").fetchall()
+        tasks = database.execute("select state_name from task_run where flow_run_id is not null").fetchall()
+    assert sorted(flows) == sorted((name, "Completed") for name in ("pipeline", "generate", "train", "evaluate", "log"))
+    assert {state for (state,) in tasks} == {"Completed"}
+
+
+def test_damage_and_a_changed_value_re_run_what_they_concern_alone(tmp_path: Path) -> None:
+    project = project_in(tmp_path)
+    first = project.json("run", "tiny", "--to", "evaluate")
+    assert _statuses(first) == {"generate": "ran", "train": "ran", "evaluate": "ran", "log": "not selected"}
+    parameters = Path(first["stages"][1]["folder"]) / "parameters.safetensors"
+    sound = parameters.read_bytes()
+    parameters.write_bytes(sound[:-1])
+
+    second = project.json("run", "tiny", "--set", "evaluate.steps=2")
+    assert _statuses(second) == {"generate": "up to date", "train": "ran", "evaluate": "ran", "log": "ran"}
+    assert "damaged file" in second["stages"][1]["reasons"][0]
+    assert second["stages"][2]["reasons"] == ["evaluate.steps: 3 → 2"]
+    assert parameters.read_bytes() == sound
+    assert len(_mlflow_runs(project)) == 2  # two specs were evaluated: two executions
+
+
+def test_four_runs_started_at_once_on_an_empty_folder_all_finish(tmp_path: Path) -> None:
+    text = TINY + "".join(f"  tiny-{seed}: {{extends: tiny, seed: {seed}}}\n" for seed in (1, 2, 3))
+    project = project_in(tmp_path, text)
+    names = ["tiny", "tiny-1", "tiny-2", "tiny-2"]  # two of them make the same outputs
+    started = [
+        subprocess.Popen(
+            project.command("run", name, "--json"),
+            cwd=tmp_path,
+            env=project.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in names
+    ]
+    for process in started:
+        output, errors = process.communicate(timeout=280)
+        assert process.returncode == 0, errors
+        assert json.loads(output)["mlflow"]["run_id"]
+    assert len(_mlflow_runs(project)) == 3
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_training_says_how_to_go_on_and_goes_on(tmp_path: Path, number: signal.Signals, status: int) -> None:
+    project = project_in(tmp_path)
+    arguments = ["run", "tiny", "--to", "train", "--set", "train.iterations=1000000", "--set", "train.checkpoint_every=0.2"]
+    log = tmp_path / "log"
+    with project.started(*arguments, log=log) as process:
+        deadline = time.monotonic() + 120
+        while not any((project.home / "checkpoints").rglob("*")):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
+        time.sleep(1)
+        os.kill(process.pid, number)
+        assert process.wait(60) == status, log.read_text()
+    text = log.read_text()
+    assert "Traceback" not in text, text
+    assert f"metaopt {' '.join(arguments)}" in text.splitlines()[-1]
+    assert any((project.home / "checkpoints").rglob("*"))
+    assert [run.info.status for run in _mlflow_runs(project)] == ["KILLED"]
+
+
+def test_a_mistake_that_shows_in_a_running_stage_is_plain_words(tmp_path: Path) -> None:
+    project = project_in(tmp_path)
+    done = project.metaopt("run", "tiny", "--set", "train.inner.lr=1e30")  # diverges at once: a loss is not finite
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "not finite" in done.stderr or "non-finite" in done.stderr or "nan" in done.stderr.lower()
