@@ -9,7 +9,6 @@ from metaopt_core import plots
 from metaopt_core.distributions.batch import Episode
 from metaopt_core.distributions.materialize import load, materialize
 from metaopt_core.home import Home
-from metaopt_core.plots_pictures import contact_sheet
 from metaopt_core.spec.models import OmniglotSpec, PipelineSpec
 from metaopt_core.stages import Identity
 from metaopt_core.store import StageOutput, Store
@@ -26,7 +25,8 @@ def generate(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[
         materialize(spec, home.downloads, folder)
         if isinstance(spec.generate, OmniglotSpec):
             pixels = load_file(folder / "pictures.safetensors")["pixels"]
-            contact_sheet(folder / "contact_sheet.png", pixels, pd.read_parquet(folder / "splits.parquet"))
+            sheet = plots.contact_sheet(pixels, pd.read_parquet(folder / "splits.parquet"))
+            plots.save(sheet, folder / "contact_sheet.png")
         else:
             tasks = load(folder).held_out("test", Episode(None, spec.evaluate_shots, 100))
             plots.save(plots.tasks_of_sinusoid(tasks), folder / "tasks.png")

@@ -60,4 +60,4 @@ class TaskDistribution(Protocol):
         """The meta-train tasks with indices start … start+count−1."""
 
     def held_out(self, split: HeldOutSplit, episode: Episode) -> TaskBatch:
-        """All tasks of a held-out split, as `generate` drew them: the first `shots` support examples, of the first `ways` classes."""
+        """All tasks of a held-out split as `generate` drew them: the first `shots` support examples of the first `ways` classes."""

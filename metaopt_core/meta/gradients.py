@@ -5,8 +5,8 @@ With inner loss L_S, outer loss L_Q, K steps of size α and the initialization �
     θ_0 = θ,  θ_{k+1} = θ_k − α ∇L_S(θ_k)                       inner loop
     v_K = ∇L_Q(θ_K),  v_k = v_{k+1} − α ∇²L_S(θ_k) v_{k+1}       the meta-gradient is v_0
 
-The second line is run as it stands: backwards over the steps, one step's graph at a time, so memory doesn't grow with K.
-Everything has a leading task dimension. Tasks are independent, so the gradient of the sum of their losses by their own parameters is
+The second line is run as it stands, one step's graph at a time and backwards: memory doesn't grow with K.
+Everything has a leading task dimension. Tasks are independent: the gradient of the sum of their losses by their own parameters is
 each task's gradient, and one product with v serves all of them.
 """
 

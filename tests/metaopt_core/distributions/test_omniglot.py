@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
+from metaopt_core import plots
 from metaopt_core.distributions.batch import Episode, TaskBatch
 from metaopt_core.distributions.omniglot import Omniglot, materialize
 from metaopt_core.distributions.omniglot_archives import Pictures
-from metaopt_core.plots_pictures import contact_sheet
 from metaopt_core.spec.models import CharacterSplit, HeldOut, OmniglotSpec
 
 SPEC = OmniglotSpec(
@@ -217,6 +217,6 @@ def test_queries_stay_the_same_whatever_the_shots_and_the_shots_are_nested(omnig
 
 def test_the_contact_sheet_is_a_png_with_the_same_bytes_each_time(pictures: Pictures, splits: pd.DataFrame, tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
-        contact_sheet(tmp_path / name, pictures.pixels, splits)
+        plots.save(plots.contact_sheet(pictures.pixels, splits), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
