@@ -1,4 +1,4 @@
-"""What Prefect and MLflow read from the environment, set before either is imported, so that all state lies in one home."""
+"""What Prefect, MLflow and PyTorch read from the environment, set before any is imported, so that all state lies in one home."""
 
 import os
 
@@ -17,6 +17,7 @@ def prepare(home: Home, *, quiet: bool) -> None:
     os.environ["PREFECT_HOME"] = str(home.prefect)
     os.environ.pop("PREFECT_PROFILE", None)  # names a profile of the user's own Prefect home, which is not the one in use here
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home.compiled))  # what was compiled once is there for the next run
     if quiet:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     for variable, value in {

@@ -60,12 +60,14 @@ def _table(results: Mapping[str, Any], measure: str, title: str, shown: list[int
         title=f"{title} by number of adaptation steps",
         caption="; ".join(notes),
         box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),  # fits into 80 columns
+        pad_edge=False,
         title_style="bold",
         caption_style="dim",
     )
     table.add_column("steps", justify="right")
     for method in methods:
-        table.add_column(method["label"].replace(" ", "\n"), justify="right")
+        table.add_column(method["label"], justify="right", no_wrap=True)
         table.add_column("median", justify="right", style="dim")
         if diverged:
             table.add_column("div.", justify="right")
@@ -89,4 +91,4 @@ def _mean(measure: str, values: Mapping[str, float | None]) -> str:
 def _number(measure: str, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{100 * value:.1f} %" if measure == "accuracy" else f"{value:#.3g}"
+    return f"{value:.1%}" if measure == "accuracy" else f"{value:.3f}"

@@ -14,11 +14,11 @@ from scipy import stats
 from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
 from metaopt_core.distributions.random import Stream
 from metaopt_core.learner import Learner, device_named
-from metaopt_core.models import Params, threads_for
+from metaopt_core.models import Params
 from metaopt_core.progress import bar
 from metaopt_core.spec.models import Conv4Spec, PipelineSpec
 
-LABELS = {"maml": "MAML", "pretrained": "pre-trained", "random": "random initialization"}
+LABELS = {"maml": "MAML", "pretrained": "pre-trained", "random": "random init"}
 CONFIDENCE = 0.95
 DIVERGED_FACTOR = 10.0
 """A task has diverged where its loss is not finite, or more than this many times the largest loss of any task before adaptation."""
@@ -45,7 +45,7 @@ def evaluate(spec: PipelineSpec, distribution: TaskDistribution, compared: Mappi
     learner, device = Learner.from_spec(spec), device_named(spec.device)
     tasks = test_tasks(spec, distribution).to(device)
     tables = []
-    with threads_for(learner.network), bar(len(compared), "adapting to new tasks") as progress:
+    with bar(len(compared), "adapting to new tasks") as progress:
         for done, (method, params) in enumerate(compared.items()):
             curves = learner.curves({name: value.to(device) for name, value in params.items()}, tasks, spec.evaluate.steps)
             columns: dict[str, Any] = {"method": method, "task": np.arange(len(tasks))}

@@ -41,6 +41,10 @@ class Home:
         return self.root / "locks"
 
     @property
+    def compiled(self) -> Path:
+        return self.root / "compiled"
+
+    @property
     def mlflow(self) -> Path:
         return self.root / "mlflow"
 

@@ -22,6 +22,9 @@ from metaopt_core.spec.models import Conv4Spec, MLPSpec
 
 Params = dict[str, Tensor]
 
+_THREADS = torch.get_num_threads()
+_EXAMPLES_FOR_THREADS = 5_000
+
 
 class Network(Protocol):
     """What adaptation asks of a network."""
@@ -135,10 +138,10 @@ class Conv4:
 
 
 @contextmanager
-def threads_for(network: Network) -> Iterator[None]:
-    """For the length of a block, as many threads as the network can make use of."""
+def threads_for(network: Network, examples: int) -> Iterator[None]:
+    """For the length of a block, as many threads as the network can make use of on that many examples at once."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1 if network.small else before)
+    torch.set_num_threads(1 if network.small and examples < _EXAMPLES_FOR_THREADS else _THREADS)
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ from metaopt_core.spec.models import PipelineSpec
 from metaopt_core.stages import identities
 from metaopt_core.store import StageOutput, Store
 
-METHODS = {"maml": "MAML", "pretrained": "pre-trained", "random": "random initialization"}
+METHODS = {"maml": "MAML", "pretrained": "pre-trained", "random": "random init"}
 TASKS = 4
 
 

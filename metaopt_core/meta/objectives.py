@@ -4,7 +4,6 @@ import sys
 from collections.abc import Callable
 
 import torch
-import torch._dynamo
 
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.learner import Learner
@@ -35,6 +34,8 @@ def maml(learner: Learner, steps: int, compiled: bool = False) -> Objective:
 
 def _compiled(objective: Objective) -> Objective:
     """The same, compiled at its first call; where that fails, one line says so and it runs as it is."""
+    import torch._dynamo  # takes a second, so only where it is needed
+
     run = torch.compile(objective)
     called = False
 

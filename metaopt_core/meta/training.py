@@ -42,7 +42,8 @@ def train(
     results = {}
     for name in PHASES:
         phase = _phase(name, spec, distribution)
-        with threads_for(Learner.for_training(spec).network):
+        examples = spec.train.meta_batch_size * (spec.train.shots + spec.train.queries)
+        with threads_for(Learner.for_training(spec).network, examples):
             trained = fit(phase.training, phase.initial, checkpoints / f"{name}.safetensors", partial(on_record, name))
         params = {key: value.detach().cpu() for key, value in phase.to_adapt(trained.params).items()}
         results[name] = replace(trained, params=params)
@@ -73,12 +74,13 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
     )
 
     def validate(params: Params) -> dict[str, float]:
-        curves = learner.curves(
-            to_adapt({key: value.detach() for key, value in params.items()}), validation, spec.train.validation.steps
-        )
-        found = {"validation_loss": curves.loss[:, -1].mean().item()}
-        if curves.accuracy is not None:
-            found["validation_accuracy"] = curves.accuracy[:, -1].mean().item()
+        shared = to_adapt({key: value.detach() for key, value in params.items()})
+        tasks, steps = validation, spec.train.validation.steps
+        with threads_for(learner.network, learner.network.examples_at_once):
+            outputs = learner.predict(shared, tasks.support_x, tasks.support_y, tasks.query_x, steps)
+        found = {"validation_loss": learner.loss(outputs, tasks.query_y).mean().item()}
+        if learner.classification:
+            found["validation_accuracy"] = (outputs.argmax(-1) == tasks.query_y).float().mean().item()
         return found
 
     training = Training(

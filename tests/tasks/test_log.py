@@ -92,7 +92,7 @@ def test_a_server_that_comes_back_gets_one_run(home: Home, tmp_path: Path, monke
         "steps": 1,
         "MAML": "0.500 ± 0.100 (1 diverged)",
         "pre-trained": "0.500 ± 0.100 (1 diverged)",
-        "random initialization": "0.500 ± 0.100 (1 diverged)",
+        "random init": "0.500 ± 0.100 (1 diverged)",
     }
     assert "4 meta-test tasks" in results.description
     assert link
