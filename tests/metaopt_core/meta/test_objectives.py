@@ -1,0 +1,69 @@
+"""Compilation changes speed alone, and its failure is no failure of training; pre-training pools the tasks."""
+
+import pytest
+import torch
+
+from metaopt_core.distributions.batch import TaskBatch
+from metaopt_core.learner import Learner
+from metaopt_core.meta.objectives import joint, maml
+from metaopt_core.models import MLP
+
+
+def problem(outputs: int = 1) -> tuple[Learner, TaskBatch]:
+    learner = Learner(MLP((1, 8, outputs)), classification=outputs > 1, loss_scale=1.0, inner_lr=0.05)
+    random = torch.Generator().manual_seed(0)
+    x, qx, y, qy = (torch.randn(4, 5, 1, generator=random) for _ in range(4))
+    return learner, TaskBatch(x, y, qx, qy)
+
+
+@pytest.mark.slow
+def test_compiled_and_eager_gradients_are_equal_to_rounding() -> None:
+    learner, batch = problem()
+    params = learner.network.init(0)
+    eager, compiled = maml(learner, 2)(params, batch), maml(learner, 2, compiled=True)(params, batch)
+    torch.testing.assert_close(compiled.losses, eager.losses, rtol=1e-5, atol=1e-6)
+    for name in params:
+        torch.testing.assert_close(compiled.gradient[name], eager.gradient[name], rtol=1e-4, atol=1e-6)
+
+
+def test_where_compilation_fails_training_goes_on_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch._inductor.config
+
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    monkeypatch.setattr(torch._inductor.config, "force_disable_caches", True)
+    torch._dynamo.reset()
+    learner, batch = problem()
+    params = learner.network.init(0)
+    objective, eager = maml(learner, 1, compiled=True), maml(learner, 1)(params, batch)
+    for _ in range(2):
+        torch.testing.assert_close(objective(params, batch).losses, eager.losses)
+    written = capsys.readouterr().err
+    assert written.startswith("training goes on without compilation, more slowly: ")
+    assert written.count("\n") == 1
+
+
+def test_the_joint_gradient_is_that_of_all_examples_together() -> None:
+    learner, batch = problem()
+    params = {name: value.requires_grad_() for name, value in learner.network.init(0).items()}
+    x, y = torch.cat([batch.support_x, batch.query_x]).flatten(0, 1), torch.cat([batch.support_y, batch.query_y]).flatten(0, 1)
+    hidden = (x @ params["layer0.weight"] + params["layer0.bias"]).relu()
+    loss = (hidden @ params["layer1.weight"] + params["layer1.bias"] - y).square().mean()
+    expected = torch.autograd.grad(loss, list(params.values()))
+    found = joint(learner)(params, batch)
+    assert found.losses.mean().item() == pytest.approx(loss.item(), rel=1e-5)
+    for gradient, reference in zip(found.gradient.values(), expected, strict=True):
+        torch.testing.assert_close(gradient, reference)
+
+
+def test_joint_training_tells_the_classes_of_the_whole_split_apart() -> None:
+    learner, batch = problem(outputs=7)
+    labels = torch.tensor([[0, 1, 2, 0, 1]] * 4)
+    classes = torch.tensor([[6, 2, 4], [0, 1, 2], [3, 5, 1], [2, 2, 6]])
+    tasks = TaskBatch(batch.support_x, labels, batch.query_x, labels, classes=classes)
+    x = torch.cat([tasks.support_x, tasks.query_x], 1)
+    logits = learner.network({name: value[None] for name, value in learner.network.init(0).items()}, x.flatten(0, 1)[None])[0]
+    of_the_split = torch.stack([classes[task][labels[task]] for task in range(4)]).repeat(1, 2)
+    expected = torch.nn.functional.cross_entropy(logits, of_the_split.flatten())
+    assert joint(learner)(learner.network.init(0), tasks).losses.mean().item() == pytest.approx(expected.item(), rel=1e-5)
