@@ -7,6 +7,7 @@ and PyTorch come in when something is going to run.
 import gc
 import importlib
 import json
+import shlex
 import signal
 import sys
 import time
@@ -78,7 +79,7 @@ def root(context: typer.Context, file: FileOption = None) -> None:
     "[cyan]metaopt run sinusoid --to train[/cyan]\n\n"
     "[cyan]metaopt run sinusoid --only evaluate --force[/cyan]\n\n"
     "[cyan]metaopt run sinusoid --json > result.json[/cyan]\n\n"
-    "Exit status: 0 done or up to date, 1 a defect, 2 a mistake in the spec, the command or the data, 130 interrupted."
+    "Exit status: 0 done or up to date, 1 a defect, 2 a mistake in the spec, the command or the data, 130 or 143 interrupted."
 )
 def run(
     context: typer.Context,
@@ -209,7 +210,7 @@ def serve(
     if address is None:
         raise UserError(
             "metaopt serve needs a running Prefect server, because schedules don't fire under the one that `metaopt run` embeds; "
-            f"start one in another terminal with `metaopt up`, or name yours in {environment.API_URL}"
+            f"start one in another terminal with `{environment.command('up')}`, or name yours in {environment.API_URL}"
         )
     environment.use(address)
     for spec in chosen:
@@ -318,9 +319,9 @@ def _interruptible() -> Iterator[None]:
 
 
 def _again() -> str:
-    import shlex
-
-    return shlex.join(["metaopt", *sys.argv[1:]])
+    """The command that goes on: with --force it would begin anew."""
+    words = [word for word in sys.argv[1:] if word != "--force"]
+    return shlex.join([environment.program(), *words])
 
 
 def _outputs(plans: "Sequence[StagePlan]") -> "dict[str, StageOutput]":

@@ -19,6 +19,7 @@ import threading
 
 from filelock import FileLock
 
+from metaopt_core.errors import UserError
 from metaopt_core.home import Home
 
 _SECONDS_TO_START = 90.0
@@ -52,14 +53,15 @@ class EmbeddedServer:
         atexit.register(self.stop)
 
     def wait(self) -> None:
-        """Return when the server answers. Raises RuntimeError."""
+        """Return when the server answers. Raises UserError."""
         assert self._process.stdout is not None
         timer = threading.Timer(_SECONDS_TO_START, self._process.kill)
         timer.start()
         ready = self._process.stdout.readline()
         timer.cancel()
         if not ready:
-            raise RuntimeError(f"Prefect's embedded server did not start; see {self._log}")
+            tail = "\n".join(f"  {line}" for line in self._log.read_text(errors="replace").splitlines()[-15:])
+            raise UserError(f"Prefect's embedded server did not start; the end of {self._log}:\n{tail}")
 
     def stop(self) -> None:
         assert self._process.stdin is not None

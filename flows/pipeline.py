@@ -3,7 +3,7 @@
 from prefect import flow
 
 from flows.planning import plan, select
-from flows.stages import FLOWS, RECORDED, StageName, renew
+from flows.stages import FLOWS, StageName, start_afresh
 from metaopt_core.home import Home
 from metaopt_core.spec.models import PipelineSpec
 from metaopt_core.store import StageOutput, Store
@@ -25,6 +25,6 @@ def pipeline(
     selected = select(only, first, last)
     home = Home.current()
     plan(spec, Store(home), selected, force)  # a missing upstream output is an error before anything runs
-    if force and any(stage in RECORDED for stage in selected):
-        renew(home, spec)
-    return {stage: FLOWS[stage](spec, force=force) for stage in selected}
+    if force:
+        start_afresh(home, spec, selected)
+    return {stage: FLOWS[stage](spec) for stage in selected}

@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from flows import environment
 from metaopt_core.errors import UserError
 from metaopt_core.spec.models import PipelineSpec
 from metaopt_core.stages import STAGES, Identity, identities
@@ -92,7 +93,7 @@ def require(pipeline: str, stage: str, upstream: Mapping[str, StageOutput | None
     if missing:
         raise UserError(
             f"{stage} needs the output of {' and '.join(missing)}, and there is no valid one for this spec; "
-            f"make it first: metaopt run {pipeline} --to {missing[-1]}"
+            f"make it first: {environment.command('run', pipeline, '--to', missing[-1])}"
         )
 
 

@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from flows import environment
 from metaopt_core.store import StageOutput
 
 _STEPS_SHOWN = (0, 1, 2, 3, 5, 10, 20, 50, 100)
@@ -35,7 +36,7 @@ def show(outputs: Mapping[str, StageOutput], home: Path) -> None:
         console.print(f"figure  {path}")
     if "log" in outputs:
         console.print(f"MLflow  run {outputs['log'].extra.get('run_id')}")
-    console.print(f"Everything lies in {home}. To browse it: metaopt up")
+    console.print(f"Everything lies in {home}. To browse it: {environment.command('up')}")
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:

@@ -28,10 +28,11 @@ _TAIL = 15  # lines of a dead server's log
 
 @dataclass(frozen=True)
 class Servers:
-    """The addresses of running servers: Prefect's (its API is below /api) and MLflow's."""
+    """The addresses of running servers: Prefect's (its API is below /api) and MLflow's, and the process that runs them."""
 
     prefect: str
     mlflow: str
+    pid: int
 
     @property
     def api(self) -> str:
@@ -44,7 +45,18 @@ def running(home: Home) -> Servers | None:
         servers = Servers(**json.loads(_note(home).read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    return servers if _answers(f"{servers.api}/health") else None
+    return servers if _lives(servers.pid) and _answers(f"{servers.api}/health") else None
+
+
+def _lives(pid: int) -> bool:
+    """Whether there is such a process: a note may be left from one that was killed, and its port be another home's by now."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def api_address(home: Home) -> str | None:
@@ -69,7 +81,7 @@ def up(home: Home, host: str, prefect_port: int, mlflow_port: int) -> None:
         _refuse_taken(host, port, option)
     if prefect_port == mlflow_port:
         raise UserError(f"--prefect-port and --mlflow-port are both {prefect_port}: expected two different ports")
-    servers = Servers(f"http://{_shown(host)}:{prefect_port}", f"http://{_shown(host)}:{mlflow_port}")
+    servers = Servers(f"http://{_shown(host)}:{prefect_port}", f"http://{_shown(host)}:{mlflow_port}", os.getpid())
     home.mlflow.mkdir(parents=True, exist_ok=True)
     commands = {
         "Prefect": [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(prefect_port)],

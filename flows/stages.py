@@ -5,10 +5,11 @@ reference to its output. The stages' modules are imported when a stage runs, so 
 """
 
 import importlib
+import shutil
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from prefect import Flow, flow, get_run_logger
-from prefect.runtime import flow_run
 
 from flows.console import without_tracebacks_for_users
 from flows.planning import assess, require
@@ -18,7 +19,6 @@ from metaopt_core.stages import STAGES, identities
 from metaopt_core.store import StageOutput, Store
 
 StageName = Literal["generate", "train", "evaluate", "log"]
-RECORDED = ("train", "log")  # the stages that write to the execution's MLflow run
 
 without_tracebacks_for_users()
 
@@ -54,19 +54,18 @@ def _run(stage: str, spec: PipelineSpec, force: bool) -> StageOutput:
     logger = get_run_logger()
     home = Home.current()
     store = Store(home)
-    known = identities(spec)
-    identity = known[stage]
+    identity = identities(spec)[stage]
+    if force:
+        start_afresh(home, spec, [stage])
     with store.locked(
         identity, on_wait=lambda: logger.info("%s: waiting for another process that is making the same output", stage)
     ):
         upstream = _upstream(store, spec, stage)
         output, reasons = assess(store, spec.name, identity, upstream)
-        if output is not None and not force:
+        if output is not None:
             logger.info("%s: up to date", stage)
         else:
-            logger.info("%s: %s", stage, "; ".join(reasons) or "--force")
-            if force and stage in RECORDED and flow_run.parent_flow_run_id is None:  # in a pipeline it's the pipeline's to do, once
-                renew(home, spec)
+            logger.info("%s: %s", stage, "; ".join(reasons))
             output = _body(stage)(spec, home, identity, upstream)
             logger.info("%s: done in %.1f s", stage, output.seconds)
         store.remember(spec.name, identity)
@@ -87,8 +86,16 @@ def _body(stage: str) -> Any:
     return getattr(importlib.import_module(f"tasks.{stage}"), stage)
 
 
-def renew(home: Home, spec: PipelineSpec) -> None:
-    """Make what is forced an execution of its own, with an MLflow run of its own."""
+def start_afresh(home: Home, spec: PipelineSpec, stages: Iterable[str]) -> None:
+    """What `--force` does: remove the stages' outputs, and make what follows an execution with an MLflow run of its own.
+
+    What follows is then a plain run: it can be interrupted, and goes on without another `--force`.
+    """
     from metaopt_core import tracking
 
+    store, known = Store(home), identities(spec)
+    for stage in {*stages, "log"}:
+        with store.locked(known[stage]):
+            store.discard(known[stage])
+            shutil.rmtree(home.checkpoints / known[stage].fingerprint, ignore_errors=True)
     tracking.new_execution(home, spec)

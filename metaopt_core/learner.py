@@ -11,9 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metaopt_core.distributions.batch import TaskBatch
+from metaopt_core.errors import UserError
 from metaopt_core.meta.gradients import Loss, for_each_task, gradient_step
 from metaopt_core.models import Network, Params, build
 from metaopt_core.spec.models import OmniglotSpec, PipelineSpec
+
+_GPU_CHUNK = 64  # times as many examples as on a CPU; not measured
 
 INPUT_SHAPES = {"sinusoid": (1,), "omniglot": (1, 28, 28)}
 
@@ -82,9 +85,10 @@ class Learner:
         return lambda params: self.loss(self.network(params, batch.query_x), batch.query_y, batch.query_weight)
 
     def chunks(self, batch: TaskBatch) -> Iterator[TaskBatch]:
-        """The batch in parts whose activations fit into the processor's caches. Results don't depend on it beyond rounding."""
+        """The batch in parts whose activations fit into a CPU's caches or a GPU's memory. Results differ by rounding alone."""
         examples = batch.support_x.shape[1] + batch.query_x.shape[1]
-        size = max(1, self.network.examples_at_once // examples)
+        at_once = self.network.examples_at_once * (_GPU_CHUNK if batch.support_x.is_cuda else 1)
+        size = max(1, at_once // examples)
         return (batch[start : start + size] for start in range(0, len(batch), size))
 
     def adapt(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> Iterator[Params]:
@@ -126,7 +130,11 @@ class Learner:
 
 
 def device_named(name: str) -> torch.device:
-    """The device that a spec names: `auto` is the GPU where there is one, else the CPU."""
+    """The device that a spec names: `auto` is the GPU where there is one, else the CPU. Raises UserError where it isn't there."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "device: cuda, but PyTorch finds no GPU that it can use here: expected auto or cpu, or a CUDA build of PyTorch"
+        )
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)

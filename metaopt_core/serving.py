@@ -36,7 +36,7 @@ from metaopt_core.learner import INPUT_SHAPES, Learner
 from metaopt_core.models import Params
 from metaopt_core.spec.models import PipelineSpec
 
-REQUIREMENTS = ("torch", "numpy", "safetensors", "pydantic", "cronsim", "filelock", "mlflow")  # stated: inferring them takes long
+REQUIREMENTS = ("torch", "numpy", "safetensors", "pydantic", "cronsim", "mlflow")  # stated: inferring them takes long
 
 
 class Adapter:
@@ -146,7 +146,8 @@ def save(spec: PipelineSpec, parameters: Path, folder: Path, run_id: str | None 
     package = Path(__file__).resolve().parent
     described = folder.with_name(f"{folder.name}-spec")
     described.mkdir()
-    (described / "spec.json").write_text(spec.model_dump_json(indent=1))
+    unscheduled = spec.model_copy(update={"schedule": None})  # a model has none, and its process may not know the time zone
+    (described / "spec.json").write_text(unscheduled.model_dump_json(indent=1))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"(?s).*An input example was not provided", category=UserWarning)
         mlflow.pyfunc.save_model(

@@ -9,11 +9,13 @@ import ast
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import metaopt_core.distributions.omniglot_archives as omniglot_archives
 from metaopt_core.spec.models import OmniglotSpec, PipelineSpec
@@ -24,21 +26,31 @@ _NOT_SOURCES = ("metaopt_core.spec",)  # what a spec says is in the slice by val
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: its name, the stages whose outputs it reads, the modules that compute its result, and their libraries."""
+    """A stage: its name, the stages whose outputs it reads, the modules that compute its result, and their libraries.
+
+    written_by: files that give the outputs their form; unlike with `modules`, what they import is not followed.
+    """
 
     name: str
     upstream: tuple[str, ...]
     modules: tuple[str, ...]
+    written_by: tuple[str, ...]
     libraries: tuple[str, ...]
 
 
 STAGES: Mapping[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("generate", (), ("metaopt_core.distributions.materialize",), ("numpy", "pillow")),
-        Stage("train", ("generate",), ("metaopt_core.meta.training",), ("numpy", "torch")),
-        Stage("evaluate", ("generate", "train"), ("metaopt_core.evaluation",), ("numpy", "torch", "pandas", "scipy")),
-        Stage("log", ("generate", "train", "evaluate"), ("metaopt_core.tracking",), ("mlflow",)),
+        Stage("generate", (), ("metaopt_core.distributions.materialize",), ("tasks/generate.py",), ("numpy", "pillow")),
+        Stage("train", ("generate",), ("metaopt_core.meta.training",), ("tasks/train.py",), ("numpy", "torch")),
+        Stage(
+            "evaluate",
+            ("generate", "train"),
+            ("metaopt_core.evaluation",),
+            ("tasks/evaluate.py", "metaopt_core/plots.py"),
+            ("numpy", "torch", "pandas", "scipy", "matplotlib"),
+        ),
+        Stage("log", ("generate", "train", "evaluate"), ("metaopt_core.tracking",), ("tasks/log.py",), ("mlflow",)),
     )
 }
 
@@ -74,7 +86,7 @@ def identities(spec: PipelineSpec) -> dict[str, Identity]:
             stage=stage.name,
             slice=_slice(stage.name, spec),
             upstream={name: found[name].fingerprint for name in stage.upstream},
-            sources=_sources(stage.modules),
+            sources=_sources(stage),
             libraries={name: importlib.metadata.version(name).split(".")[0] for name in stage.libraries},
         )
     return found
@@ -99,6 +111,9 @@ def _slice(stage: str, spec: PipelineSpec) -> dict[str, Any]:
             values["evaluate.inner_lr"] = spec.evaluate_inner_lr
         case "log":
             values = flatten("log", spec.log.model_dump(mode="json")) | {"name": spec.name}
+            values["log.tracking_uri"] = without_password(
+                spec.log.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "embedded"
+            )
         case _:
             raise ValueError(f"no stage {stage!r}: expected one of {', '.join(STAGES)}")
     return values
@@ -112,9 +127,16 @@ def flatten(prefix: str, tree: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _sources(modules: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of the named modules and of every module of the library that they import, directly or not."""
-    pending, files = list(modules), {}
+def without_password(uri: str) -> str:
+    """An address without the password that it may hold."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.password else uri
+
+
+def _sources(stage: Stage) -> dict[str, str]:
+    """SHA-256 of a stage's modules, of all that they import of the library, directly or not, and of what writes its files."""
+    pending = list(stage.modules)
+    files = {name: _read(ROOT / name)[0] for name in stage.written_by if (ROOT / name).is_file()}
     while pending:
         module = pending.pop()
         path = _path(module)

@@ -28,7 +28,7 @@ MANIFEST = "manifest.json"
 class StageOutput:
     """A small reference to a published output. It crosses flow boundaries; tensors and tables don't.
 
-    content: a digest of the output's files; two outputs with equal bytes have equal content.
+    content: a digest of the output's files but figures, which no stage computes with; outputs with equal bytes have equal content.
     extra: what the stage wanted remembered beside its files (an MLflow run, counts), JSON values only.
     """
 
@@ -83,20 +83,20 @@ class Store:
         """What changed since the pipeline's stage last had an output: keys with old and new value, upstream, sources, libraries."""
         pointer = self._pointer(pipeline, identity.stage)
         try:
-            before = json.loads(pointer.read_text())
-        except (OSError, ValueError):
+            before = Identity(**json.loads(pointer.read_text()))
+        except (OSError, ValueError, TypeError):
             return ["never run"]
         reasons = [
-            f"{key}: {json.dumps(before['slice'].get(key))} → {json.dumps(identity.slice.get(key))}"
-            for key in _differing(before["slice"], identity.slice)
+            f"{key}: {json.dumps(before.slice.get(key))} → {json.dumps(identity.slice.get(key))}"
+            for key in _differing(before.slice, identity.slice)
         ]
-        reasons += [f"changed source {name}" for name in _differing(before["sources"], identity.sources)]
+        reasons += [f"changed source {name}" for name in _differing(before.sources, identity.sources)]
         reasons += [
-            f"{name} {before['libraries'].get(name)} → {identity.libraries.get(name)}"
-            for name in _differing(before["libraries"], identity.libraries)
+            f"{name} {before.libraries.get(name)} → {identity.libraries.get(name)}"
+            for name in _differing(before.libraries, identity.libraries)
         ]
         if not reasons:
-            reasons += [f"upstream {name} differs" for name in _differing(before["upstream"], identity.upstream)]
+            reasons += [f"upstream {name} differs" for name in _differing(before.upstream, identity.upstream)]
         return reasons
 
     def remember(self, pipeline: str, identity: Identity) -> None:
@@ -124,11 +124,15 @@ class Store:
         """A temporary folder to fill, and a dictionary for `extra`. Leaving the block without an error publishes both."""
         final = self.folder(identity)
         final.parent.mkdir(parents=True, exist_ok=True)
+        for abandoned in final.parent.glob(f".{identity.fingerprint}.*"):  # by a killed process: the caller holds the lock
+            shutil.rmtree(abandoned, ignore_errors=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{identity.fingerprint}.", dir=final.parent))
         extra: dict[str, Any] = {}
         started = time.time()
         try:
             yield draft, extra
+            for path in draft.rglob("*"):
+                _to_disk(path)
             files = {
                 path.relative_to(draft).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)}
                 for path in sorted(draft.rglob("*"))
@@ -178,7 +182,8 @@ class Store:
 
 
 def _reference(identity: Identity, folder: Path, manifest: Mapping[str, Any]) -> StageOutput:
-    content = hashlib.sha256(json.dumps(manifest["files"], sort_keys=True).encode()).hexdigest()[:16]
+    data = {name: file for name, file in manifest["files"].items() if not name.endswith(".png")}
+    content = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
     return StageOutput(identity.stage, identity.fingerprint, str(folder), content, manifest["seconds"], manifest["extra"])
 
 
@@ -189,6 +194,15 @@ def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _to_disk(path: Path) -> None:
+    """Have the operating system write a file or a folder's entries now."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _shown(path: Path) -> str:

@@ -26,7 +26,6 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
 
 import yaml
 from filelock import FileLock
@@ -34,7 +33,7 @@ from filelock import FileLock
 from metaopt_core.errors import UserError
 from metaopt_core.home import Home
 from metaopt_core.spec.models import PipelineSpec
-from metaopt_core.stages import flatten, identities
+from metaopt_core.stages import ROOT, flatten, identities, without_password
 from metaopt_core.store import StageOutput, write_atomically
 
 if TYPE_CHECKING:
@@ -140,7 +139,8 @@ def _experiment(client: "MlflowClient", home: Home, spec: PipelineSpec) -> str:
         raise _unreachable(client.tracking_uri, error) from error
     if found is None:
         raise UserError(
-            f"log.experiment: MLflow at {_shown(client.tracking_uri)} refuses to make an experiment named {name!r}: choose another"
+            f"log.experiment: MLflow at {without_password(client.tracking_uri)} refuses to make an experiment named {name!r}: "
+            "choose another"
         )
     if found.lifecycle_stage != "active":
         raise UserError(
@@ -153,15 +153,9 @@ def _experiment(client: "MlflowClient", home: Home, spec: PipelineSpec) -> str:
 def _unreachable(uri: str, error: Exception) -> UnreachableError:
     cause = str(error).splitlines()[0] if str(error) else type(error).__name__
     return UnreachableError(
-        f"MLflow at {_shown(uri)} can't be used: {cause}\nStart it, or correct log.tracking_uri in the spec or the environment "
-        "variable MLFLOW_TRACKING_URI; with neither of the two, runs are recorded in the embedded store."
+        f"MLflow at {without_password(uri)} can't be used: {cause}\nStart it, or correct log.tracking_uri in the spec or the "
+        "environment variable MLFLOW_TRACKING_URI; with neither of the two, runs are recorded in the embedded store."
     )
-
-
-def _shown(uri: str) -> str:
-    """An address without the password that it may hold."""
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.password else uri
 
 
 # --- executions and their runs ------------------------------------------------------------------------------------------
@@ -207,12 +201,13 @@ class Run:
         self.execution: str = run.data.tags[EXECUTION]
         self.start: int = run.info.start_time
         self._buffer: list[Metric] = []
+        self._there: dict[str, set[int]] = {}
         self._due = time.monotonic() + _FLUSH_SECONDS
 
     @property
     def url(self) -> str:
         """Where a browser shows the run; for the embedded store that is where `metaopt up` serves it."""
-        uri = _shown(self.client.tracking_uri)
+        uri = without_password(self.client.tracking_uri)
         address = uri.rstrip("/") if uri.startswith(("http://", "https://")) else UP_ADDRESS
         return f"{address}/#/experiments/{self.experiment_id}/runs/{self.id}"
 
@@ -240,8 +235,19 @@ class Run:
             self._due = time.monotonic() + _FLUSH_SECONDS
 
     def log_points(self, points: "list[Metric]") -> None:
-        for start in range(0, len(points), _METRICS_AT_ONCE):
-            self.client.log_batch(self.id, metrics=points[start : start + _METRICS_AT_ONCE])
+        """Send points, but none for a step that the run has one for: made again on a GPU, its value may differ."""
+        missing = [point for point in points if point.step not in self._steps(point.key)]
+        for start in range(0, len(missing), _METRICS_AT_ONCE):
+            batch = missing[start : start + _METRICS_AT_ONCE]
+            self.client.log_batch(self.id, metrics=batch)
+            for point in batch:
+                self._steps(point.key).add(point.step)
+
+    def _steps(self, name: str) -> set[int]:
+        """The steps for which the run has a point of this name; asked for once, as nobody else writes to the run."""
+        if name not in self._there:
+            self._there[name] = {point.step for point in self.client.get_metric_history(self.id, name)}
+        return self._there[name]
 
 
 @contextlib.contextmanager
@@ -269,8 +275,25 @@ def running(home: Home, spec: PipelineSpec) -> Iterator[Run]:
                 _log.warning("MLflow was not told that run %s is %s: %s", run.id, status, error)
 
 
+@contextlib.contextmanager
+def _answering(uri: str) -> Iterator[None]:
+    """Turns what MLflow raises when its server is gone, or refuses, into an error that says so."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    try:
+        yield
+    except (MlflowException, RequestException) as error:
+        raise _unreachable(uri, error) from error
+
+
 def _find_or_create(home: Home, spec: PipelineSpec) -> Run:
     client = _client(home, tracking_uri(home, spec))
+    with _answering(client.tracking_uri):
+        return _found_or_created(client, home, spec)
+
+
+def _found_or_created(client: "MlflowClient", home: Home, spec: PipelineSpec) -> Run:
     experiment = _experiment(client, home, spec)
     stages = identities(spec)
     fingerprints = {name: identity.fingerprint for name, identity in stages.items()}
@@ -319,9 +342,11 @@ def _user() -> str:
 
 
 def _git(*arguments: str) -> str:
-    """What git says of the current folder; nothing if that is no repository, or there is no git."""
+    """What git says of the folder that the code runs from; nothing if that is no repository, or there is no git."""
     try:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
 
@@ -329,7 +354,7 @@ def _git(*arguments: str) -> str:
 def _public(spec: PipelineSpec) -> PipelineSpec:
     """The spec as others may read it: without a password in the tracking address."""
     uri = spec.log.tracking_uri
-    return spec.model_copy(update={"log": spec.log.model_copy(update={"tracking_uri": uri and _shown(uri)})})
+    return spec.model_copy(update={"log": spec.log.model_copy(update={"tracking_uri": uri and without_password(uri)})})
 
 
 def parameters(spec: PipelineSpec) -> dict[str, str]:
@@ -385,7 +410,7 @@ def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput])
     upstream: the outputs of generate, train and evaluate. Returns where it all is: tracking_uri, experiment_id, run_id, model_uri,
     model_version (none unless the spec registers the model), url. Doing it again changes nothing.
     """
-    with running(home, spec) as run:
+    with running(home, spec) as run, _answering(run.client.tracking_uri):
         summary = json.loads((upstream["evaluate"] / "summary.json").read_text())
         model_id = _log_model(run, spec, upstream["train"])
         run.log_points(_result_points(run, summary, model_id))
@@ -395,7 +420,7 @@ def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput])
         _complete_curves(run, spec, upstream["train"])
         version = _register(run, spec, model_id) if spec.log.register_as else None
         return {
-            "tracking_uri": _shown(run.client.tracking_uri),
+            "tracking_uri": without_password(run.client.tracking_uri),
             "experiment_id": run.experiment_id,
             "run_id": run.id,
             "model_uri": f"models:/{model_id}",
@@ -433,8 +458,7 @@ def _log_times(run: Run, spec: PipelineSpec, upstream: Mapping[str, StageOutput]
         times[f"seconds/train_{phase}"] = seconds
         if seconds > 0 and iterations.get(phase):
             times[f"iterations_per_second/{phase}"] = iterations[phase] / seconds
-    there = run.client.get_run(run.id).data.metrics
-    run.log_points([run.point(name, 0, value) for name, value in times.items() if name not in there])
+    run.log_points([run.point(name, 0, value) for name, value in times.items()])
 
 
 def _log_files(run: Run, upstream: Mapping[str, StageOutput], summary: Mapping[str, Any]) -> None:
@@ -488,11 +512,8 @@ def _complete_curves(run: Run, spec: PipelineSpec, trained: StageOutput) -> None
     elsewhere = trained.extra.get("mlflow_run")
     if elsewhere == run.id:
         history = pd.read_parquet(trained / "history.parquet")
-        for (phase, name), curve in history.groupby(["phase", "name"]):
-            there = {point.step for point in run.client.get_metric_history(run.id, f"{phase}/{name}")}
-            missing = curve[~curve["iteration"].isin(there)]
-            points = zip(missing["iteration"].tolist(), missing["value"].tolist(), strict=True)
-            run.log_points([run.point(f"{phase}/{name}", step, value) for step, value in points])
+        columns = (history[name].tolist() for name in ("phase", "iteration", "name", "value"))
+        run.log_points([run.point(f"{phase}/{name}", step, value) for phase, step, name, value in zip(*columns, strict=True)])
     elif elsewhere:
         note = f"{spec.description}\n\nThe learned parameters were reused from run `{elsewhere}`, which holds their curves."
         run.client.set_tag(run.id, _TRAINED_IN, elsewhere)

@@ -28,6 +28,6 @@ def generate(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[
             sheet = plots.contact_sheet(pixels, pd.read_parquet(folder / "splits.parquet"))
             plots.save(sheet, folder / "contact_sheet.png")
         else:
-            tasks = load(folder).held_out("test", Episode(None, spec.evaluate_shots, 100))
+            tasks = load(folder).held_out("test", Episode(None, spec.generate.support_points, 100))
             plots.save(plots.tasks_of_sinusoid(tasks), folder / "tasks.png")
     return store.made(identity)

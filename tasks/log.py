@@ -5,33 +5,26 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from prefect import Task, task
+from prefect import task
 from prefect.artifacts import create_link_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext
 
 from metaopt_core import tracking
-from metaopt_core.errors import UserError
 from metaopt_core.home import Home
 from metaopt_core.spec.models import PipelineSpec
 from metaopt_core.stages import Identity
 from metaopt_core.store import StageOutput, Store
-
-
-def _may_pass(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Whether an error may be gone the next time: an unreachable server may, a mistake of the user's won't."""
-    error = state.result(raise_on_failure=False)
-    return isinstance(error, tracking.UnreachableError) or not isinstance(error, UserError)
+from tasks.retrying import DELAYS, mlflow_was_away
 
 
 @task(
     name="log",
     cache_policy=NO_CACHE,
     persist_result=False,
-    retries=3,
-    retry_delay_seconds=[2, 10, 30],
-    retry_condition_fn=_may_pass,
+    retries=len(DELAYS),
+    retry_delay_seconds=DELAYS,
+    retry_condition_fn=mlflow_was_away,
 )
 def log(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str, StageOutput]) -> StageOutput:
     """Publish log.json: where in MLflow the results are. Retried, for a tracking server may be away for a while."""

@@ -16,13 +16,20 @@ from metaopt_core.meta.training import train as meta_train
 from metaopt_core.spec.models import PipelineSpec
 from metaopt_core.stages import Identity
 from metaopt_core.store import StageOutput, Store
+from tasks.retrying import DELAYS, mlflow_was_away
 
 
-@task(name="train", cache_policy=NO_CACHE)
+@task(
+    name="train",
+    cache_policy=NO_CACHE,
+    retries=len(DELAYS),
+    retry_delay_seconds=DELAYS,
+    retry_condition_fn=mlflow_was_away,
+)
 def train(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str, StageOutput]) -> StageOutput:
     """Publish the parameters and the curves of training; the curves also go to MLflow as they grow.
 
-    Not retried: an error would come again, and after a kill the next run goes on from the last checkpoint.
+    Retried where MLflow could not be reached at the start; after a kill the next run goes on from the last checkpoint.
     """
     store, checkpoints = Store(home), home.checkpoints / identity.fingerprint
     distribution = load(upstream["generate"] / "")

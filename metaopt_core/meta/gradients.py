@@ -45,7 +45,9 @@ def gradient_step(loss: Loss, params: Params, lr: float) -> Params:
 def meta_gradient(
     support_loss: Loss, query_loss: Loss, params: Mapping[str, Tensor], tasks: int, lr: float, steps: int
 ) -> MetaGradient:
-    """The exact (second-order) gradient of the mean query loss after `steps` inner steps by the shared parameters."""
+    """The exact (second-order) gradient of the mean query loss after `steps` (at least 1) inner steps by the shared parameters."""
+    if steps < 1:
+        raise ValueError(f"{steps} inner steps: expected at least 1")
     theta = for_each_task(params, tasks)
     path = []
     for _ in range(steps - 1):
@@ -82,5 +84,9 @@ def _descend(params: Params, gradient: Gradient, lr: float) -> Params:
 
 def _through_step(params: Params, gradient: Gradient, v: Gradient, lr: float) -> Gradient:
     """v − α ∇²L v: the gradient of ⟨∇L(θ), v⟩ by θ is the Hessian's product with v."""
-    product = torch.autograd.grad(gradient, list(params.values()), grad_outputs=v, materialize_grads=True)
+    curved = [(g, u) for g, u in zip(gradient, v, strict=True) if g.requires_grad]  # a linear loss has constant gradients
+    if not curved:
+        return v
+    outputs, upper = zip(*curved, strict=True)
+    product = torch.autograd.grad(outputs, list(params.values()), grad_outputs=upper, materialize_grads=True)
     return torch._foreach_add(v, product, alpha=-lr)

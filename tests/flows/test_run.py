@@ -73,9 +73,15 @@ def test_damage_and_a_changed_value_re_run_what_they_concern_alone(tmp_path: Pat
     assert parameters.read_bytes() == sound
     assert len(_mlflow_runs(project)) == 2  # two specs were evaluated: two executions
 
+    forced = project.json("run", "tiny", "--set", "evaluate.steps=2", "--only", "evaluate", "--force")
+    assert forced["stages"][2]["reasons"] == ["--force"]
+    completed = project.json("run", "tiny", "--set", "evaluate.steps=2")
+    assert _statuses(completed) == {"generate": "up to date", "train": "up to date", "evaluate": "up to date", "log": "ran"}
+    assert len(_mlflow_runs(project)) == 3  # what is forced is an execution of its own
+
 
 def test_four_runs_started_at_once_on_an_empty_folder_all_finish(tmp_path: Path) -> None:
-    text = TINY + "".join(f"  tiny-{seed}: {{extends: tiny, seed: {seed}}}\n" for seed in (1, 2, 3))
+    text = TINY + "".join(f"  tiny-{seed}: {{extends: tiny, seed: {seed}}}\n" for seed in (1, 2))
     project = project_in(tmp_path, text)
     names = ["tiny", "tiny-1", "tiny-2", "tiny-2"]  # two of them make the same outputs
     started = [

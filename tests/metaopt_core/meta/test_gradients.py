@@ -14,7 +14,7 @@ from metaopt_core.meta.objectives import maml
 from metaopt_core.models import MLP, Conv4, Params
 
 TASKS = 3
-STEPS = [1, 2, 3, 5]
+STEPS = [1, 2, 3, 4, 5]
 PLAIN_LOOP_TOLERANCE = 1e-9  # relative, in float64: the same sums in another order
 DIFFERENCE_TOLERANCE = 1e-5  # relative, in float64: what a central difference of width 1e-5 leaves
 
@@ -172,3 +172,17 @@ class TestQuadratic:
         for _ in range(400):
             theta = theta - 0.5 * meta_gradient(self.loss, self.loss, {"theta": theta}, 3, self.lr, 2).gradient["theta"]
         torch.testing.assert_close(theta, self.centres.mean(0))
+
+
+def test_a_loss_without_curvature_has_its_query_gradient_as_meta_gradient() -> None:
+    slopes, query = torch.tensor([[1.0, 2.0], [3.0, -1.0]]), torch.tensor([[0.5, 1.0], [2.0, 4.0]])
+    found = meta_gradient(
+        lambda p: (p["theta"] * slopes).sum(1), lambda p: (p["theta"] * query).sum(1), {"theta": torch.zeros(2)}, 2, 0.1, 3
+    )
+    torch.testing.assert_close(found.gradient["theta"], query.mean(0))
+
+
+def test_no_inner_step_is_refused() -> None:
+    learner, params, batch = mlp_problem()
+    with pytest.raises(ValueError, match="0 inner steps: expected at least 1"):
+        ours(learner, params, batch, 0)

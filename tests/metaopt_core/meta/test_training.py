@@ -9,20 +9,26 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 
-from metaopt_core.distributions import sinusoid
-from metaopt_core.distributions.batch import Episode, TaskBatch
+from metaopt_core.distributions import omniglot, sinusoid
+from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
 from metaopt_core.errors import UserError
+from metaopt_core.evaluation import evaluate
+from metaopt_core.learner import device_named
+from metaopt_core.meta import outer_loop
 from metaopt_core.meta.checkpoint import load_checkpoint, save_checkpoint
 from metaopt_core.meta.gradients import MetaGradient
 from metaopt_core.meta.outer_loop import Record, Training, fit
 from metaopt_core.meta.training import train
 from metaopt_core.models import Params
-from metaopt_core.spec.models import OuterSpec, SinusoidSpec
+from metaopt_core.spec.models import OmniglotSpec, OuterSpec, PipelineSpec, SinusoidSpec
 from tests.metaopt_core.meta.train_once import SPEC
+from tests.small import SMALL_CONV, noise_pictures
 
 RESULTS = ("maml.safetensors", "pretrained.safetensors", "history.json")
 
@@ -173,3 +179,75 @@ def test_a_checkpoint_gives_back_what_was_saved(tmp_path: Path) -> None:
     assert loaded is not None
     assert torch.equal(loaded[0]["w"], torch.arange(3.0))
     assert json.loads(json.dumps(loaded[1])) == {"best_loss": math.inf, "history": [[1, "loss", 0.1]]}
+
+
+def small_conv(folder: Path) -> tuple[PipelineSpec, TaskDistribution]:
+    spec = SMALL_CONV
+    assert isinstance(spec.generate, OmniglotSpec)
+    omniglot.materialize(spec.generate, spec.seed, noise_pictures(), folder)
+    return spec, omniglot.Omniglot.load(folder)
+
+
+def small_mlp(folder: Path, compiled: Literal["on", "off"]) -> tuple[PipelineSpec, TaskDistribution]:
+    assert isinstance(SPEC.generate, SinusoidSpec)
+    sinusoid.materialize(SPEC.generate, SPEC.seed, folder)
+    shorter = SPEC.train.model_copy(update={"iterations": 60, "compile": compiled})
+    return SPEC.model_copy(update={"train": shorter}), sinusoid.Sinusoid.load(folder)
+
+
+class PowerCutError(Exception):
+    """The power goes."""
+
+
+@pytest.mark.parametrize("kind", ["mlp", "compiled mlp", "conv4"])
+def test_a_resumed_training_does_the_iterations_that_are_left_and_ends_with_the_same_bits(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, distribution = small_conv(tmp_path) if kind == "conv4" else small_mlp(tmp_path, "on" if kind == "compiled mlp" else "off")
+    spec = spec.model_copy(update={"train": spec.train.model_copy(update={"checkpoint_every": 1e-9})})  # after every iteration
+    whole = train(spec, distribution, tmp_path / "whole")
+
+    steps = 0
+    step = outer_loop._step
+
+    def counted(*arguments: Any) -> None:
+        nonlocal steps
+        if steps == cut:
+            raise PowerCutError
+        steps += 1
+        step(*arguments)
+
+    monkeypatch.setattr(outer_loop, "_step", counted)
+    total = spec.train.iterations + spec.pretrain_iterations
+    for cut in (1, spec.train.iterations // 2, spec.train.iterations + 2):
+        with pytest.raises(PowerCutError):
+            train(spec, distribution, tmp_path / "cut")
+        assert steps == cut
+    cut = -1
+    resumed = train(spec, distribution, tmp_path / "cut")
+    assert steps == total  # none is done twice
+    for phase, result in whole.items():
+        assert resumed[phase].history == result.history
+        assert resumed[phase].best_iteration == result.best_iteration
+        assert all(torch.equal(resumed[phase].params[name], value) for name, value in result.params.items())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that PyTorch can use")
+@pytest.mark.parametrize("kind", ["mlp", "conv4"])
+def test_training_and_evaluation_run_on_a_gpu(kind: str, tmp_path: Path) -> None:
+    spec, distribution = small_conv(tmp_path) if kind == "conv4" else small_mlp(tmp_path, "off")
+    trained = {
+        device: train(spec.model_copy(update={"device": device}), distribution, tmp_path / device)["maml"]
+        for device in ("cpu", "cuda")
+    }
+    table = evaluate(spec.model_copy(update={"device": "cuda"}), distribution, {"maml": trained["cuda"].params})
+    assert np.isfinite(table["loss_0"]).all()
+    for name, value in trained["cpu"].params.items():
+        torch.testing.assert_close(trained["cuda"].params[name], value, rtol=0.05, atol=0.01)
+
+
+def test_a_gpu_that_is_not_there_is_a_plain_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_named("auto") == torch.device("cpu")
+    with pytest.raises(UserError, match="device: cuda, but PyTorch finds no GPU"):
+        device_named("cuda")

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from metaopt_core.spec.document import read_value, scalar
 from metaopt_core.spec.loader import SpecError, load
-from metaopt_core.spec.models import Conv4Spec, IntervalSchedule, MLPSpec, PipelineSpec
+from metaopt_core.spec.models import OmniglotSpec, Conv4Spec, IntervalSchedule, MLPSpec, PipelineSpec
 
 SHIPPED = Path(__file__).resolve().parents[3] / "pipelines.yaml"
 
@@ -363,3 +363,11 @@ def test_options_are_complained_about_after_the_file(folder: Path) -> None:
 
 def test_option_for_an_unknown_pipeline(folder: Path) -> None:
     assert complaints(BASE, bsae=["seed=1"]) == ["--set seed=1: no pipeline bsae, did you mean base?"]
+
+
+def test_a_relative_folder_of_data_lies_beside_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "pipelines.yaml"
+    file.write_text(SHIPPED.read_text().replace("# folder: data/omniglot", "folder: data/omniglot"))
+    generate = load(file)["omniglot-20w1s"].generate
+    assert isinstance(generate, OmniglotSpec)
+    assert generate.folder == str(tmp_path / "data" / "omniglot")

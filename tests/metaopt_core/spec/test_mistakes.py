@@ -231,14 +231,24 @@ MISTAKES = [
         SINUSOID,
         "register_as: waves",
         "register_as: 3",
-        ["pipelines.yaml:19:20: waves.log.register_as: expected non-empty text or null, found 3"],
+        ["pipelines.yaml:19:20: waves.log.register_as: expected text or null, found 3"],
         id="number-for-text",
     ),
     pytest.param(
         SINUSOID,
         "register_as: waves",
-        "register_as: ''",
-        ['pipelines.yaml:19:20: waves.log.register_as: expected non-empty text or null, found ""'],
+        "register_as: team/waves",
+        [
+            "pipelines.yaml:19:20: waves.log.register_as: expected a name of letters, digits, spaces and the signs _ . - alone, "
+            'found "team/waves"'
+        ],
+        id="model-name",
+    ),
+    pytest.param(
+        SINUSOID,
+        "register_as: waves",
+        "experiment: ''",
+        ['pipelines.yaml:19:19: waves.log.experiment: expected non-empty text or null, found ""'],
         id="empty-text",
     ),
     pytest.param(
@@ -938,7 +948,7 @@ pipelines:
         "pipelines.yaml:21:7: letters.generate.characters: 2023 characters in all, but Omniglot has 1623: expected at most that many",
         "pipelines.yaml:22:5: letters.train: 15 shots and 15 queries, but a character has 20 drawings: expected at most that many together",
         "pipelines.yaml:25:7: letters.train.ways: 30 ways, but held-out tasks store 20 classes: expected at most that many, or a larger generate.held_out_ways",
-        "pipelines.yaml:29:19: letters.log.experiment: expected text or null, found 5",
+        "pipelines.yaml:29:19: letters.log.experiment: expected non-empty text or null, found 5",
     ]
     assert [problem.place.line for problem in error.value.problems] == [1, 4, 5, 8, 9, 12, 13, 16, 18, 21, 22, 25, 29]
     assert error.value.problems[5].path == "waves.train.model.hiden"
