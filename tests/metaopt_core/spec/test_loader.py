@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from metaopt_core.spec.document import read_value, scalar
 from metaopt_core.spec.loader import SpecError, load
-from metaopt_core.spec.models import OmniglotSpec, Conv4Spec, IntervalSchedule, MLPSpec, PipelineSpec
+from metaopt_core.spec.models import Conv4Spec, IntervalSchedule, MLPSpec, OmniglotSpec, PipelineSpec
 
 SHIPPED = Path(__file__).resolve().parents[3] / "pipelines.yaml"
 
