@@ -123,10 +123,9 @@ def test_interrupted_training_says_how_to_go_on_and_goes_on(tmp_path: Path, numb
     assert [run.info.status for run in _mlflow_runs(project)] == ["KILLED"]
 
 
-def test_killed_training_goes_on_to_the_same_bytes_and_one_mlflow_run(tmp_path: Path) -> None:
+def test_killed_training_goes_on_in_one_mlflow_run(tmp_path: Path) -> None:
     arguments = ["run", "tiny", "--set", "train.iterations=2000", "--set", "train.checkpoint_every=0.1"]
-    (tmp_path / "killed").mkdir()
-    project, log = project_in(tmp_path / "killed"), tmp_path / "log"
+    project, log = project_in(tmp_path), tmp_path / "log"
     with project.started(*arguments, log=log) as process:
         deadline = time.monotonic() + 120
         while not list((project.home / "checkpoints").rglob("maml.safetensors")):
@@ -139,14 +138,6 @@ def test_killed_training_goes_on_to_the_same_bytes_and_one_mlflow_run(tmp_path: 
     )
     resumed = project.json(*arguments)
     assert _statuses(resumed) == {"generate": "up to date", "train": "ran", "evaluate": "ran", "log": "ran"}
-
-    (tmp_path / "whole").mkdir()
-    whole = project_in(tmp_path / "whole").json(*arguments)
-    for stage in (1, 2):
-        files = [path for path in Path(whole["stages"][stage]["folder"]).iterdir() if path.name != "manifest.json"]
-        assert files
-        for path in files:
-            assert path.read_bytes() == (Path(resumed["stages"][stage]["folder"]) / path.name).read_bytes(), path.name
 
     (run,) = _mlflow_runs(project)
     assert run.info.status == "FINISHED"

@@ -77,14 +77,11 @@ def test_killed_again_and_again_the_result_is_the_same_bytes(uninterrupted: dict
     assert results(tmp_path) == uninterrupted
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_saves_where_it_is_and_goes_on(
-    uninterrupted: dict[str, bytes], tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_terminated_run_saves_where_it_is_and_goes_on(uninterrupted: dict[str, bytes], tmp_path: Path) -> None:
     process = start(tmp_path)
     wait_for(tmp_path, "maml", 1, process)
     before = iteration_reached(tmp_path, "maml")
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     assert process.wait() != 0
     assert before <= iteration_reached(tmp_path, "maml") < 500
     assert start(tmp_path).wait() == 0
@@ -219,7 +216,8 @@ def test_a_resumed_training_does_the_iterations_that_are_left_and_ends_with_the_
 
     monkeypatch.setattr(outer_loop, "_step", counted)
     total = spec.train.iterations + spec.pretrain_iterations
-    for cut in (1, spec.train.iterations // 2, spec.train.iterations + 2):
+    middle, second_phase = spec.train.iterations // 2, spec.train.iterations + 2
+    for cut in [middle] if kind == "compiled mlp" else [1, middle, second_phase]:  # each start compiles anew
         with pytest.raises(PowerCutError):
             train(spec, distribution, tmp_path / "cut")
         assert steps == cut
