@@ -302,7 +302,7 @@ def test_an_outage_of_the_server_ends_no_training_and_loses_no_point(
     assert [(point.step, point.value) for point in client.get_metric_history(run.id, "loss")] == [(1, 0.5), (2, 0.25)]
 
 
-def test_everything_works_on_a_server(server: str, home: Home) -> None:
+def test_everything_works_on_a_server(server: str, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = sinusoid_spec("on-a-server", log={"tracking_uri": server, "register_as": "few-shot"})
     with tracking.running(home, spec) as run:
         upstream = publish_upstream(home, spec, run.id)
@@ -316,10 +316,6 @@ def test_everything_works_on_a_server(server: str, home: Home) -> None:
     assert len(_runs(client, "on-a-server")) == 1
     assert _points_logged_twice(client, run.id) == {}
     assert "figures/evaluate/adaptation.png" in _artifacts(client, run.id)
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(server)
-    try:
-        task = {name: np.zeros((3, 1)) for name in ("support_x", "support_y", "query_x")}
-        assert mlflow.pyfunc.load_model("models:/few-shot/1").predict(task).shape == (3, 1)
-    finally:
-        mlflow.set_tracking_uri(before)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    task = {name: np.zeros((3, 1)) for name in ("support_x", "support_y", "query_x")}
+    assert mlflow.pyfunc.load_model("models:/few-shot/1").predict(task).shape == (3, 1)
