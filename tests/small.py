@@ -12,7 +12,7 @@ SMALL_CONV = PipelineSpec.model_validate(
             "distribution": "omniglot",
             "characters": {"train": 40, "validation": 10, "test": 10},
             "held_out_ways": 5,
-            "held_out": {"validation_tasks": 10, "test_tasks": 20},
+            "held_out": {"validation_tasks": 10, "test_tasks": 30},
         },
         "train": {
             "model": {"name": "conv4", "filters": 8},

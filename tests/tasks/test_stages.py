@@ -22,6 +22,7 @@ from tasks.evaluate import evaluate
 from tasks.generate import generate
 from tasks.log import log
 from tasks.train import train
+from tests.small import SMALL_CONV
 
 BODIES = {"generate": generate, "train": train, "evaluate": evaluate, "log": log}
 
@@ -37,22 +38,7 @@ SINUSOID: dict[str, Any] = {
     },
     "evaluate": {"steps": 4, "shots": 5, "queries": 50},
 }
-OMNIGLOT: dict[str, Any] = {
-    "name": "small-omniglot",
-    "generate": {"distribution": "omniglot", "held_out_ways": 5, "held_out": {"validation_tasks": 10, "test_tasks": 30}},
-    "train": {
-        "model": {"name": "conv4", "filters": 8},
-        "iterations": 6,
-        "meta_batch_size": 4,
-        "ways": 3,
-        "shots": 1,
-        "queries": 2,
-        "reduction": "sum_over_ways",
-        "inner": {"lr": 0.1, "steps": 2},
-        "validation": {"every": 3, "steps": 2},
-    },
-    "evaluate": {"steps": 2},
-}
+OMNIGLOT: dict[str, Any] = SMALL_CONV.model_dump(mode="json")
 
 PREDICT = """
 import sys, mlflow, numpy as np
