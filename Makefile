@@ -4,10 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+BENCH_INSTALLED := $(VENV)/.installed-bench
 PIPELINE ?= sinusoid
+BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run list up serve test lint format types clean distclean
+.PHONY: help install run list up serve test bench lint format types clean distclean
 
 help:  ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +39,13 @@ serve: install  ## run scheduled pipelines (needs `make up` in another terminal)
 
 test: install  ## run all tests
 	$(BIN)/python -m pytest
+
+bench: $(BENCH_INSTALLED)  ## speed and memory beside other libraries: make bench BENCH="--only W1,W3"
+	$(BIN)/python -m benchmarks $(BENCH)
+
+$(BENCH_INSTALLED): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	@touch $@
 
 lint: install  ## check style and formatting
 	$(BIN)/ruff check .

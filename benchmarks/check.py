@@ -1,0 +1,59 @@
+"""Only the same work is timed: meta-gradients and losses of all contenders are compared first, on the workload itself."""
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from benchmarks.contender import Factory
+from benchmarks.setting import Setting, in_dtype
+from metaopt_core.errors import UserError
+from metaopt_core.models import Params
+
+_GRADIENTS = 1e-7  # largest relative difference in float64
+_LOSSES = 1e-4  # … of losses in float32
+
+
+class NotTheSameWorkError(UserError):
+    """A contender computes something else than the others."""
+
+
+def check(workload: str, setting: Setting, contenders: Mapping[str, Factory], reference: str) -> dict[str, float]:
+    """The relative difference of each contender's meta-gradient from the reference's, in float64, on the tasks of meta-step 0.
+
+    Raises:
+        NotTheSameWorkError: a gradient or a loss is further from the reference's than rounding explains.
+    """
+    batch = setting.batches(0, 1)[0]
+    loss, _ = contenders[reference](setting).meta_gradient(batch)
+    _, gradient = contenders[reference](setting, torch.float64).meta_gradient(in_dtype(batch, torch.float64))
+    found = {}
+    for name, factory in contenders.items():
+        if name == reference:
+            continue
+        _, theirs = factory(setting, torch.float64).meta_gradient(in_dtype(batch, torch.float64))
+        found[name] = difference(theirs, gradient)
+        if not found[name] <= _GRADIENTS:
+            raise NotTheSameWorkError(
+                f"{workload}: the meta-gradient of {name} is {found[name]:.1e} (relative, float64) from that of {reference}: "
+                f"expected at most {_GRADIENTS:.0e}, so nothing was timed"
+            )
+        their_loss, _ = factory(setting).meta_gradient(batch)
+        if not abs(their_loss - loss) <= _LOSSES * abs(loss):
+            raise NotTheSameWorkError(
+                f"{workload}: the loss of {name} is {their_loss:.7g} and that of {reference} {loss:.7g} (float32): expected a "
+                f"relative difference of at most {_LOSSES:.0e}, so nothing was timed"
+            )
+    return found
+
+
+def difference(a: Params, b: Params) -> float:
+    """‖a − b‖ / ‖b‖ over all parameters together; infinite where they don't have the same names and shapes."""
+    if {name: value.shape for name, value in a.items()} != {name: value.shape for name, value in b.items()}:
+        return float("inf")
+    return _norm([a[name] - b[name] for name in b]) / _norm(b.values())
+
+
+def _norm(parts: Iterable[Tensor]) -> float:
+    norm: float = torch.stack([part.double().norm() for part in parts]).norm().item()
+    return norm

@@ -1,0 +1,59 @@
+"""One contender in a fresh process: its first meta-step with time and peak memory, then a turn for each line on standard input."""
+
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contender import load
+from benchmarks.measure import Runner
+from benchmarks.setting import make_setting
+from benchmarks.workloads import Problem
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a library prints is no answer
+
+    def answer(**values: Any) -> None:
+        answers.write(json.dumps(values) + "\n")
+        answers.flush()
+
+    request = json.loads(sys.argv[1])
+    problem, factory = Problem(**request["problem"]), load(request["name"])
+    setting = make_setting(problem)
+    _forget_peak()
+    idle, started = _memory("VmRSS"), time.perf_counter()
+    contender = factory(setting)
+    contender.run(0, 1)
+    answer(first_step=time.perf_counter() - started, peak_bytes=max(0, _memory("VmHWM") - idle))
+    runner: Runner | None = None
+    for _ in sys.stdin:
+        runner = runner or Runner(contender, problem.steps_at_once)
+        answer(blocks=runner.turn())
+
+
+def _memory(line: str) -> int:
+    """Resident bytes of this process now (VmRSS) or at most so far (VmHWM); where there is no /proc, at most so far for both."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for entry in status.read_text().splitlines():
+            if entry.startswith(f"{line}:"):
+                return int(entry.split()[1]) * 1024
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024
+
+
+def _forget_peak() -> None:
+    """Let VmHWM begin anew, where the system can do that."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+if __name__ == "__main__":
+    main()

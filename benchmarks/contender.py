@@ -1,0 +1,57 @@
+"""What the measurements ask of a contender, and where each one is found."""
+
+import importlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+
+from benchmarks.setting import Setting
+from benchmarks.workloads import OURS
+from metaopt_core.distributions.batch import TaskBatch
+from metaopt_core.models import Params
+
+
+class Contender(Protocol):
+    """Meta-training by one library, from the setting's initial parameters."""
+
+    threads: tuple[int, ...]
+    """PyTorch's threads: one number, or several of which the quickest is to be found; none where it doesn't use PyTorch."""
+
+    def run(self, start: int, steps: int) -> None:
+        """Make the meta-steps start … start+steps−1: draw their tasks together, then meta-gradient and Adam for each."""
+
+    def meta_gradient(self, batch: TaskBatch) -> tuple[float, Params]:
+        """Mean query loss after adaptation and its gradient, by metaopt's names and in its shapes; the parameters stay."""
+
+
+class Factory(Protocol):
+    def __call__(self, setting: Setting, dtype: torch.dtype = torch.float32) -> Contender: ...
+
+
+_WHERE = {
+    OURS: "benchmarks.ours:Ours",
+    "higher": "benchmarks.peers.higher_loop:Higher",
+    "torchopt": "benchmarks.peers.torchopt_loop:TorchOpt",
+    "learn2learn": "benchmarks.peers.learn2learn_loop:Learn2Learn",
+    "torch.func": "benchmarks.peers.torch_func:TorchFunc",
+    "jax": "benchmarks.peers.jax_scan:JaxScan",
+}
+
+
+def load(name: str) -> Factory:
+    """The contender's class. Raises ImportError where its library isn't there."""
+    module, _, attribute = _WHERE[name].partition(":")
+    factory: Factory = getattr(importlib.import_module(module), attribute)
+    return factory
+
+
+def available(names: Sequence[str]) -> tuple[dict[str, Factory], list[str]]:
+    """Those of the named contenders that are there, and a line about each of the others."""
+    found, missing = {}, []
+    for name in names:
+        try:
+            found[name] = load(name)
+        except ImportError as error:
+            missing.append(f"{name} is skipped: {error}")
+    return found, missing

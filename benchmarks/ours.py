@@ -1,0 +1,31 @@
+"""This project as a contender: the objects that `train` runs with, and its own step. All that knows our engine is in this file."""
+
+import torch
+
+from benchmarks.setting import Setting
+from metaopt_core.distributions.batch import TaskBatch
+from metaopt_core.learner import Learner
+from metaopt_core.meta.outer_loop import _begin, _step
+from metaopt_core.meta.training import _phase
+from metaopt_core.models import Params, threads_for
+
+
+class Ours:
+    threads: tuple[int, ...]
+
+    def __init__(self, setting: Setting, dtype: torch.dtype = torch.float32):
+        phase = _phase("maml", setting.spec, setting.distribution)
+        self._setting, self._training = setting, phase.training
+        self._state = _begin(phase.training, {name: value.to(dtype) for name, value in phase.initial.items()})
+        problem = setting.problem
+        with threads_for(Learner.for_training(setting.spec).network, problem.tasks * (problem.shots + problem.queries)):
+            self.threads = (torch.get_num_threads(),)
+
+    def run(self, start: int, steps: int) -> None:
+        for batch in self._setting.batches(start, steps):
+            _step(self._training, self._state, batch)
+            self._state.iteration += 1
+
+    def meta_gradient(self, batch: TaskBatch) -> tuple[float, Params]:
+        found = self._training.objective(self._state.params, batch)
+        return found.losses.mean().item(), found.gradient

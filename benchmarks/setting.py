@@ -1,0 +1,114 @@
+"""What all contenders share: the tasks of every meta-step and the initial parameters."""
+
+import hashlib
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.workloads import FILTERS, HIDDEN, OUTER_LR, Problem
+from metaopt_core.distributions import materialize, omniglot, omniglot_archives
+from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
+from metaopt_core.home import Home
+from metaopt_core.learner import Learner
+from metaopt_core.models import Params
+from metaopt_core.spec.models import CHARACTERS, OmniglotSpec, PipelineSpec
+
+_SEED = 0
+_ITERATIONS = 60_000  # of the paper's trainings: what the pipeline bases its choices on
+_INK = 0.15  # share of a picture's pixels, about that of Omniglot at 28 × 28
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A problem with its tasks and its initial parameters (in the shapes of `metaopt_core.models`)."""
+
+    problem: Problem
+    spec: PipelineSpec
+    distribution: TaskDistribution
+    initial: Params
+
+    def draw(self, start: int, steps: int) -> TaskBatch:
+        """The tasks of the meta-steps start … start+steps−1, one after another."""
+        problem = self.problem
+        episode = Episode(problem.ways, problem.shots, problem.queries)
+        return self.distribution.train(episode, start * problem.tasks, steps * problem.tasks)
+
+    def batches(self, start: int, steps: int) -> list[TaskBatch]:
+        """The same, a batch a meta-step."""
+        drawn, tasks = self.draw(start, steps), self.problem.tasks
+        return [drawn[step * tasks : (step + 1) * tasks] for step in range(steps)]
+
+
+def cache() -> Path:
+    """The folder that keeps what is made or fetched once."""
+    return Home.current().root / "bench" / "cache"
+
+
+def make_setting(problem: Problem) -> Setting:
+    spec = _spec(problem)
+    folder = _materialized(spec, pictures_folder())
+    return Setting(problem, spec, materialize.load(folder), Learner.for_training(spec).network.init(_SEED))
+
+
+def pictures_folder() -> Path | None:
+    """Where the real Omniglot archives lie, if they are here: where the variable says, or among the pipeline's downloads."""
+    named = os.environ.get(omniglot_archives.VARIABLE)
+    if named:
+        return Path(named)
+    downloads = Home.current().downloads
+    return downloads if all((downloads / part.archive).is_file() for part in omniglot_archives.PARTS) else None
+
+
+def in_dtype(batch: TaskBatch, dtype: torch.dtype) -> TaskBatch:
+    """The batch with its real-valued tensors in another precision."""
+    values = (getattr(batch, field.name) for field in fields(batch))
+    return TaskBatch(*(value.to(dtype) if value is not None and value.is_floating_point() else value for value in values))
+
+
+def _spec(problem: Problem) -> PipelineSpec:
+    network = {"name": "conv4", "filters": FILTERS} if problem.ways else {"name": "mlp", "hidden": HIDDEN}
+    return PipelineSpec.model_validate(
+        {
+            "name": "benchmark",
+            "seed": _SEED,
+            "device": "cpu",
+            "generate": {"distribution": problem.kind, "held_out": {"validation_tasks": 2, "test_tasks": 2}},
+            "train": {
+                "model": network,
+                "iterations": _ITERATIONS,
+                "meta_batch_size": problem.tasks,
+                "ways": problem.ways,
+                "shots": problem.shots,
+                "queries": problem.queries,
+                "inner": {"lr": problem.inner_lr, "steps": problem.inner_steps},
+                "outer": {"lr": OUTER_LR},
+            },
+            "evaluate": {"shots": 1, "queries": 1},
+        }
+    )
+
+
+def _materialized(spec: PipelineSpec, pictures: Path | None) -> Path:
+    """The distribution's folder, written at the first call with these pictures."""
+    real = isinstance(spec.generate, OmniglotSpec) and pictures is not None
+    source = omniglot_archives.identity(str(pictures)) if real else "made up"
+    key = hashlib.sha256(f"{spec.generate.model_dump_json()} {source}".encode()).hexdigest()[:12]
+    folder = cache() / f"{spec.generate.distribution}-{key}"
+    if not (folder / "distribution.json").is_file():  # written last
+        folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(spec.generate, OmniglotSpec):
+            drawings = omniglot_archives.read(str(pictures), cache()) if real else _noise()
+            omniglot.materialize(spec.generate, _SEED, drawings, folder)
+        else:
+            materialize.materialize(spec, cache(), folder)
+    return folder
+
+
+def _noise() -> omniglot_archives.Pictures:
+    """As many pictures as Omniglot has, with as much ink. How fast learning computes doesn't depend on what is on them."""
+    ink = np.random.default_rng(_SEED).random((CHARACTERS, 20, 28, 28), dtype=np.float32) < _INK
+    names = [f"character{index:04}" for index in range(CHARACTERS)]
+    return omniglot_archives.Pictures(ink * np.uint8(255), ["noise"] * CHARACTERS, names)
