@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from benchmarks.contender import Factory
+from benchmarks.contender import Factory, set_threads
 from benchmarks.setting import Setting, in_dtype
 from metaopt_core.errors import UserError
 from metaopt_core.models import Params
@@ -25,20 +25,24 @@ def check(workload: str, setting: Setting, contenders: Mapping[str, Factory], re
         NotTheSameWorkError: a gradient or a loss is further from the reference's than rounding explains.
     """
     batch = setting.batches(0, 1)[0]
-    loss, _ = contenders[reference](setting).meta_gradient(batch)
-    _, gradient = contenders[reference](setting, torch.float64).meta_gradient(in_dtype(batch, torch.float64))
+
+    def found_by(name: str, dtype: torch.dtype) -> tuple[float, Params]:
+        contender = contenders[name](setting, dtype)
+        set_threads(contender)
+        return contender.meta_gradient(in_dtype(batch, dtype))
+
+    (loss, _), (_, gradient) = found_by(reference, torch.float32), found_by(reference, torch.float64)
     found = {}
-    for name, factory in contenders.items():
+    for name in contenders:
         if name == reference:
             continue
-        _, theirs = factory(setting, torch.float64).meta_gradient(in_dtype(batch, torch.float64))
+        (their_loss, _), (_, theirs) = found_by(name, torch.float32), found_by(name, torch.float64)
         found[name] = difference(theirs, gradient)
         if not found[name] <= _GRADIENTS:
             raise NotTheSameWorkError(
                 f"{workload}: the meta-gradient of {name} is {found[name]:.1e} (relative, float64) from that of {reference}: "
                 f"expected at most {_GRADIENTS:.0e}, so nothing was timed"
             )
-        their_loss, _ = factory(setting).meta_gradient(batch)
         if not abs(their_loss - loss) <= _LOSSES * abs(loss):
             raise NotTheSameWorkError(
                 f"{workload}: the loss of {name} is {their_loss:.7g} and that of {reference} {loss:.7g} (float32): expected a "

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contender import load
+from benchmarks.contender import load, set_threads
 from benchmarks.measure import Runner
 from benchmarks.setting import make_setting
 from benchmarks.workloads import Problem
@@ -28,6 +28,7 @@ def main() -> None:
     _forget_peak()
     idle, started = _memory("VmRSS"), time.perf_counter()
     contender = factory(setting)
+    set_threads(contender)
     contender.run(0, 1)
     answer(first_step=time.perf_counter() - started, peak_bytes=max(0, _memory("VmHWM") - idle))
     runner: Runner | None = None

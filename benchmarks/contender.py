@@ -16,13 +16,20 @@ class Contender(Protocol):
     """Meta-training by one library, from the setting's initial parameters."""
 
     threads: tuple[int, ...]
-    """PyTorch's threads: one number, or several of which the quickest is to be found; none where it doesn't use PyTorch."""
+    """PyTorch's threads: one number, or several of which the quickest is to be found (untried, the first is taken); none where it
+    doesn't use PyTorch."""
 
     def run(self, start: int, steps: int) -> None:
         """Make the meta-steps start … start+steps−1: draw their tasks together, then meta-gradient and Adam for each."""
 
     def meta_gradient(self, batch: TaskBatch) -> tuple[float, Params]:
         """Mean query loss after adaptation and its gradient, by metaopt's names and in its shapes; the parameters stay."""
+
+
+def set_threads(contender: Contender) -> None:
+    """As many threads as it wants, before it computes anything: compiled code may be made for a number of threads."""
+    if contender.threads:
+        torch.set_num_threads(contender.threads[0])
 
 
 class Factory(Protocol):

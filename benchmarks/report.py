@@ -26,12 +26,20 @@ _STEPS = "inner steps"
 def machine(pictures: str) -> dict[str, Any]:
     """What the numbers were measured on. pictures: `real` or `noise`."""
     return {
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "pictures": pictures,
     }
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it, else its kind."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def as_json(results: Sequence[Result], on: dict[str, Any]) -> dict[str, Any]:

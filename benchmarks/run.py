@@ -57,6 +57,7 @@ def _speed(workload: Speed, seconds: float, say: Say) -> SpeedResult:
     setting, threads_before = make_setting(workload.problem), torch.get_num_threads()
     say("the same gradients?")
     differences = check(workload.id, setting, factories, REFERENCE)
+    torch.set_num_threads(threads_before)
     fresh = {}
     for name in factories:
         say(f"first step of {name}")

@@ -32,7 +32,7 @@ class TorchPeer(ABC):
             for name, value in _by_our_names(self.model):
                 value.copy_(setting.initial[name])
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=OUTER_LR)
-        self.threads = (torch.get_num_threads(),) if problem.ways else tuple({1, torch.get_num_threads()})
+        self.threads = (torch.get_num_threads(),) if problem.ways else tuple(sorted({1, torch.get_num_threads()}, reverse=True))
 
     @abstractmethod
     def backward(self, batch: TaskBatch) -> Tensor:
