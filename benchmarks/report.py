@@ -158,14 +158,14 @@ def _draw_speed(axes: Axes, result: SpeedResult) -> None:
     ranked = sorted(result.contenders, key=lambda contender: -contender.timing.median)
     spread = [[_below(each.timing), _above(each.timing)] for each in ranked]
     colors = ["tab:red" if each.name == OURS else "tab:gray" for each in ranked]
-    axes.barh(
-        [each.name for each in ranked],
-        [each.timing.median * 1e3 for each in ranked],
-        xerr=list(zip(*spread, strict=True)),
-        color=colors,
-    )
-    axes.set(xscale="log", xlabel="milliseconds a meta-step")
-    axes.set_title(f"{result.id}  {result.title}", fontsize=8)
+    medians = [each.timing.median * 1e3 for each in ranked]
+    bars = axes.barh([each.name for each in ranked], medians, xerr=list(zip(*spread, strict=True)), color=colors)
+    axes.bar_label(bars, [_milliseconds(each.timing.median) for each in ranked], fontsize=7, padding=4)
+    axes.margins(x=0.15)
+    if max(medians) > 20 * min(medians):
+        axes.set(xscale="log", xlim=(min(medians) / 3, max(medians) * 3))
+    axes.set_xlabel("milliseconds a meta-step")
+    axes.set_title(f"{result.id}  {result.title}", fontsize=7.5)
 
 
 def _below(timing: Timing) -> float:
@@ -178,11 +178,13 @@ def _above(timing: Timing) -> float:
 
 def _draw_curves(axes: Axes, result: CurvesResult) -> None:
     scale = 2**20 if result.unit == "bytes" else 1
+    axes.set_prop_cycle(color=["tab:blue", "tab:orange", "tab:green", "tab:purple"])  # ours alone is red
     for curve in result.curves:
         values = [value / scale for value in curve.values]
         axes.plot(curve.steps, values, marker="o", label=curve.name, color="tab:red" if curve.name == OURS else None)
-    axes.set(xscale="log", yscale="log", xlabel=_STEPS, ylabel="MiB" if result.unit == "bytes" else "seconds")
-    axes.set_title(f"{result.id}  {result.title}", fontsize=8)
+    axes.set(xlabel=_STEPS, ylabel="MiB" if result.unit == "bytes" else "seconds")
+    axes.set_ylim(bottom=0)
+    axes.set_title(f"{result.id}  {result.title}", fontsize=7.5)
     axes.legend(fontsize=7)
 
 
@@ -190,4 +192,6 @@ def _draw_line(axes: Axes, workload: str, line: Line) -> None:
     axes.plot(line.values, [timing.median * 1e3 for timing in line.timings], "o", color="tab:red")
     axes.plot(line.values, [(line.intercept + line.slope * value) * 1e3 for value in line.values], color="tab:gray")
     axes.set(xscale="log", yscale="log", xlabel=line.axis.replace("_", " "), ylabel="milliseconds a meta-step")
-    axes.set_title(f"{workload}  {line.title}, within {line.deviation:.0%}", fontsize=8)
+    axes.set_xticks(line.values, [str(value) for value in line.values], minor=False)
+    axes.set_xticks([], minor=True)
+    axes.set_title(f"{workload}  {line.title}, within {line.deviation:.0%}", fontsize=7.5)
