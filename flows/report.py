@@ -56,6 +56,7 @@ def _table(results: Mapping[str, Any], measure: str, title: str, shown: list[int
     kind = f"{results['ways']}-way {results['shots']}-shot" if results["ways"] else f"{results['shots']}-shot"
     notes = [f"{results['tasks']} meta-test tasks, {kind}", "mean ± 95 % interval"]
     notes += [f"{results['batch_norm']} batch norm"] if results["batch_norm"] else []
+    notes += [f"MAML's step sizes learned, {results['learned_lr']}"] if results["learned_lr"] else []
     notes += ["div.: diverged tasks" if diverged else "no task diverged"]
     table = Table(
         title=f"{title} by number of adaptation steps",

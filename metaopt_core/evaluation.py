@@ -72,6 +72,7 @@ def summarize(spec: PipelineSpec, table: pd.DataFrame) -> dict[str, Any]:
         "shots": spec.evaluate_shots,
         "queries": spec.evaluate_queries,
         "inner_lr": spec.evaluate_inner_lr,
+        "learned_lr": None if spec.train.inner.learned_lr == "none" else spec.train.inner.learned_lr.replace("_", " "),
         "methods": {
             method: {"label": LABELS[str(method)], "steps": _by_step(rows, spec.evaluate.steps)}
             for method, rows in table.groupby("method", sort=False)

@@ -1,4 +1,4 @@
-"""A learner: network, loss and inner step size, all that it takes to adapt given parameters to tasks.
+"""A learner: network, loss and inner step size, all that it takes to adapt given meta-parameters to tasks.
 
 Adaptation here is for use, not for training: no graph through the steps is kept.
 """
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.errors import UserError
+from metaopt_core.meta import step_sizes
 from metaopt_core.meta.gradients import Loss, for_each_task, gradient_step
 from metaopt_core.models import Network, Params, build
 from metaopt_core.spec.models import OmniglotSpec, PipelineSpec
@@ -35,7 +36,7 @@ class Learner:
 
     classification: targets are class labels and the loss is the cross-entropy; else the mean squared error.
     loss_scale: factor of the mean loss over a task's examples; the number of ways where the spec says `sum_over_ways`.
-    inner_lr: step size α.
+    inner_lr: step size α of parameters that bring no learned ones (`step_sizes`).
     """
 
     network: Network
@@ -93,10 +94,11 @@ class Learner:
 
     def adapt(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> Iterator[Params]:
         """The tasks' parameters after 0, 1, …, `steps` steps from shared ones, each name → [tasks, …]."""
-        theta, loss = for_each_task(params, len(batch)), self.support_loss(batch)
+        shared, learned = step_sizes.split(params)
+        theta, loss = for_each_task(shared, len(batch)), self.support_loss(batch)
         yield theta
-        for _ in range(steps):
-            theta = gradient_step(loss, theta, self.inner_lr)
+        for step in range(steps):
+            theta = gradient_step(loss, theta, step_sizes.at(learned, shared, step, self.inner_lr))
             yield theta
 
     def curves(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> "Curves":

@@ -66,8 +66,13 @@ def _caption(spec: PipelineSpec, summary: Mapping[str, Any]) -> str:
     batch_norm = f", batch-norm statistics {summary['batch_norm']}" if summary["batch_norm"] else ""
     return (
         f"**{spec.name}**: {measure} on the queries of {summary['tasks']} meta-test tasks after adaptation, mean ± 95 % interval. "
-        f"{ways}{summary['shots']} shots, {summary['queries']} queries, step size {summary['inner_lr']:g}{batch_norm}."
+        f"{ways}{summary['shots']} shots, {summary['queries']} queries, {_step_size(summary)}{batch_norm}."
     )
+
+
+def _step_size(summary: Mapping[str, Any]) -> str:
+    fixed = f"{summary['inner_lr']:g}"
+    return f"step sizes learned, {summary['learned_lr']} (baselines {fixed})" if summary["learned_lr"] else f"step size {fixed}"
 
 
 def _whereabouts(spec: PipelineSpec, record: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import torch
 
 from metaopt_core.distributions.batch import Episode, TaskDistribution
 from metaopt_core.learner import INPUT_SHAPES, Learner, device_named
+from metaopt_core.meta import step_sizes
 from metaopt_core.meta.objectives import joint, maml
 from metaopt_core.meta.outer_loop import Record, Trained, Training, fit
 from metaopt_core.models import Params, build, threads_for
@@ -55,6 +56,7 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
     initial = learner.network.init(spec.seed)
     if name == "maml":
         objective, iterations, to_adapt = maml(learner, spec.train.inner.steps, compiles(spec)), spec.train.iterations, _unchanged
+        initial |= step_sizes.initial(spec.train.inner, initial)
     else:
         objective, iterations, to_adapt = joint(learner, compiles(spec)), spec.pretrain_iterations, _unchanged
         if distribution.train_classes is not None:

@@ -127,8 +127,13 @@ ModelSpec = Annotated[MLPSpec | Conv4Spec, Field(discriminator="name")]
 class InnerSpec(Spec):
     """The inner loop: gradient descent on the support set."""
 
-    lr: StepSize = Field(0.01, description="Step size α of the inner loop.")
+    lr: StepSize = Field(0.01, description="Step size α of the inner loop, or where learned step sizes begin.")
     steps: Positive = Field(1, description="Gradient steps from the initialization to the adapted parameters, in training.")
+    learned_lr: Literal["none", "scalar", "per_layer_and_step", "per_parameter"] = Field(
+        "none",
+        description="Which step sizes the outer loop learns, by its own step size: none, one `scalar`, `per_layer_and_step` one "
+        "for each tensor of parameters and inner step (MAML++), or `per_parameter` one for each number in them (Meta-SGD).",
+    )
 
 
 class OuterSpec(Spec):
@@ -189,7 +194,10 @@ class EvaluateSpec(Spec):
     queries: Positive | None = Field(
         None, description="Query examples (per class), for sinusoids on an even grid; none means as in training."
     )
-    inner_lr: StepSize | None = Field(None, description="Step size of adaptation; none means as in training.")
+    inner_lr: StepSize | None = Field(
+        None,
+        description="Step size of adaptation; none means as in training. Learned step sizes stay: then it is the baselines' alone.",
+    )
 
 
 def _model_name(name: str) -> str:

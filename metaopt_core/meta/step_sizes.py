@@ -1,0 +1,66 @@
+"""Inner step sizes that are learned: meta-parameters beside the initial parameters, in the same dictionary.
+
+The entry `inner_lr.NAME` holds the step sizes of the parameter NAME, and `inner_lr.*` those of every parameter: a tensor
+[steps, …], a row an inner step, which broadcasts to the parameter. Steps beyond the last row use that row. A dictionary without such
+entries is adapted with a fixed number. So whatever carries parameters (checkpoints, outputs, the logged model) carries step sizes too.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from metaopt_core.models import Params
+from metaopt_core.spec.models import InnerSpec
+
+PREFIX = "inner_lr."
+EVERY = f"{PREFIX}*"
+
+Size = float | tuple[Tensor, ...]
+"""The size of one step: a number, or a tensor for each parameter that broadcasts to it."""
+
+
+def initial(inner: InnerSpec, params: Mapping[str, Tensor]) -> Params:
+    """The step sizes that the spec learns, each `inner.lr` at first; empty where it is fixed.
+
+    `per_parameter` is Meta-SGD (Li et al. 2017, equation 1), `per_layer_and_step` LSLR of MAML++ (Antoniou et al. 2019, section 4).
+    """
+    match inner.learned_lr:
+        case "none":
+            shapes: dict[str, tuple[int, ...]] = {}
+        case "scalar":
+            shapes = {EVERY: (1,)}
+        case "per_layer_and_step":
+            shapes = {PREFIX + name: (inner.steps, *(1 for _ in value.shape)) for name, value in params.items()}
+        case "per_parameter":
+            shapes = {PREFIX + name: (1, *value.shape) for name, value in params.items()}
+    return {name: torch.full(shape, inner.lr) for name, shape in shapes.items()}
+
+
+def split(params: Mapping[str, Tensor]) -> tuple[Params, Params]:
+    """Meta-parameters as initial parameters and step sizes (under their full names; none where they are fixed)."""
+    sizes = {name: value for name, value in params.items() if name.startswith(PREFIX)}
+    return {name: value for name, value in params.items() if name not in sizes}, sizes
+
+
+def at(sizes: Mapping[str, Tensor], names: Mapping[str, Tensor], step: int, fixed: float) -> Size:
+    """The size of the step with a number (from 0) for the parameters of the given names."""
+    if not sizes:
+        return fixed
+    rows = (sizes[_key(sizes, name)] for name in names)
+    return tuple(row[min(step, len(row) - 1)] for row in rows)
+
+
+def gradient(sizes: Mapping[str, Tensor], by_step: list[dict[str, Tensor]]) -> Params:
+    """The gradient by each entry of `sizes`, from the gradients by the sizes of each step: name → [the parameter's shape]."""
+    found = {name: torch.zeros_like(value) for name, value in sizes.items()}
+    for step, by_name in enumerate(by_step):
+        for name, value in by_name.items():
+            total = found[_key(sizes, name)]
+            row = total[min(step, len(total) - 1)]
+            row += value.sum_to_size(row.shape)
+    return found
+
+
+def _key(sizes: Mapping[str, Tensor], name: str) -> str:
+    return EVERY if EVERY in sizes else PREFIX + name
