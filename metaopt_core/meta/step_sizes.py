@@ -1,8 +1,8 @@
 """Inner step sizes that are learned: meta-parameters beside the initial parameters, in the same dictionary.
 
 The entry `inner_lr.NAME` holds the step sizes of the parameter NAME, and `inner_lr.*` those of every parameter: a tensor
-[steps, …], a row an inner step, which broadcasts to the parameter. Steps beyond the last row use that row. A dictionary without such
-entries is adapted with a fixed number. So whatever carries parameters (checkpoints, outputs, the logged model) carries step sizes too.
+[steps, …], a row an inner step, which broadcasts to the parameter. Steps beyond the last row use that row. A dictionary
+without such entries is adapted with a fixed number. So whatever carries parameters carries step sizes too.
 """
 
 from collections.abc import Mapping
