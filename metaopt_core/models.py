@@ -2,8 +2,7 @@
 
 Parameters are a dictionary name → tensor. An initialization has the plain shapes; a network is applied to parameters with a leading
 task dimension, [tasks, …], and to inputs [tasks, examples, …]. There is no loop over tasks: a linear layer is one batched matrix
-product, and a convolution is one grouped convolution over tasks folded into channels, [examples, tasks · channels, height, width],
-where native batch norm then works per task and channel.
+product, and a convolution is one of patches with weights.
 """
 
 import math
@@ -13,10 +12,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from metaopt_core.convolution import convolve
+from metaopt_core.convolution import convolve, norm_relu
 from metaopt_core.distributions.random import Stream, uniform
 from metaopt_core.spec.models import Conv4Spec, MLPSpec
 
@@ -117,7 +115,7 @@ class Conv4:
         for block in range(self.blocks):
             inputs = self.filters if block else self.channels
             glorot = math.sqrt(6 / (9 * (inputs + self.filters)))
-            shapes[f"conv{block}.weight"] = (self.filters, inputs, 3, 3), glorot
+            shapes[f"conv{block}.weight"] = (3, 3, inputs, self.filters), glorot
         shapes["linear.weight"] = (self.filters, self.outputs), math.sqrt(6 / (self.filters + self.outputs))
         params = _uniform(shapes, seed, stream)
         for block in range(self.blocks):
@@ -127,14 +125,11 @@ class Conv4:
         return params
 
     def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        tasks, examples = x.shape[:2]
-        x = x.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)  # [examples, tasks · channels, h, w]
+        x = x.movedim(2, -1)  # [tasks, examples, height, width, channels]
         for block in range(self.blocks):
-            x = convolve(x, params[f"conv{block}.weight"].flatten(0, 1), stride=2, padding=1, groups=tasks)
-            scale, shift = params[f"norm{block}.scale"].flatten(), params[f"norm{block}.shift"].flatten()
-            x = F.batch_norm(x, None, None, scale, shift, training=True, eps=self.epsilon).relu()
-        features = x.mean((2, 3)).view(examples, tasks, self.filters).transpose(0, 1)
-        return torch.baddbmm(params["linear.bias"], features, params["linear.weight"])
+            x = convolve(x, params[f"conv{block}.weight"])
+            x = norm_relu(x, params[f"norm{block}.scale"], params[f"norm{block}.shift"], self.epsilon)
+        return torch.baddbmm(params["linear.bias"], x.mean((2, 3)), params["linear.weight"])
 
 
 @contextmanager
