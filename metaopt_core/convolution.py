@@ -1,8 +1,8 @@
 """The pieces of a convolutional block, for tasks that each have weights of their own, closed under differentiation.
 
-Pictures lie as [tasks, examples, height, width, channels], so that a convolution is a batched matrix product of patches with
-weights. On a CPU, convolution and its two gradients, each other's derivatives, are compiled loops (`kernels`), and so is normalization
-with ReLU, with a first and a second derivative of its own. Elsewhere they are PyTorch's operations.
+Pictures lie as [tasks, examples, height, width, channels]. On a CPU, convolution and its two gradients, which are each other's
+derivatives, are compiled loops (`kernels`), and so is normalization with ReLU, with a first and a second derivative of its own.
+Elsewhere they are PyTorch's operations: a batched matrix product of patches with weights, and elementary ones.
 """
 
 from typing import Any
@@ -37,7 +37,8 @@ def norm_relu(x: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> Tensor
     """
     rows = x.flatten(1, 3)
     if kernels.usable(x, scale, shift):
-        return _NormReLU.apply(rows.contiguous(), scale.contiguous(), shift.contiguous(), epsilon).view(x.shape)
+        y: Tensor = _NormReLU.apply(rows.contiguous(), scale.contiguous(), shift.contiguous(), epsilon)
+        return y.view(x.shape)
     variance, mean = torch.var_mean(rows, 1, correction=0, keepdim=True)
     normal = (rows - mean) * (variance + epsilon).rsqrt()
     return torch.addcmul(shift[:, None], normal, scale[:, None]).relu().view(x.shape)
@@ -50,7 +51,7 @@ class _Convolution(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.shape = shape
-        tasks, examples, height, width, channels = shape
+        tasks, examples, height, width, _ = shape
         filters, (stored, shared) = weight.shape[-1], _stored(weight)
         y = x.new_empty(tasks, examples, (height + 1) // 2, (width + 1) // 2, filters)
         kernels.call("convolve", x.contiguous(), stored, _zeros(x, filters), y, tasks, shared, *shape[1:], filters)
@@ -145,7 +146,7 @@ class _NormReLUGradient(Function):
         return by_x, by_scale, by_shift
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
         grad, x, scale, y, mean, rstd = ctx.saved_tensors
         by_grad, by_x, by_scale = torch.empty_like(x), torch.empty_like(x), torch.empty_like(scale)

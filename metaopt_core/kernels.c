@@ -33,29 +33,30 @@ typedef real vec32 __attribute__((vector_size(32), aligned(sizeof(real)), may_al
 typedef real vec64 __attribute__((vector_size(64), aligned(sizeof(real)), may_alias));
 typedef real vec1;
 
-/* to[i][.] = sum over taps t and d < depth of from[t][i][d] * matrix[which[t]][d][.], a matrix [.., depth, width] */
+/* to[i][.] = sum over taps t and d < depth of from[t][i][d] * with[t][d][.], matrices with[t] [depth, width] */
 typedef struct {
-    const real *from[TAPS][ROWS];
-    int which[TAPS], taps;
+    const real *from[TAPS][ROWS], *with[TAPS];
+    int taps;
     size depth, width;
     real *to[ROWS];
 } Rows;
 
-/* to[i][.] = sum over m < count of from[m][i] * with[m][.], with [count, width] */
+/* to[i][.] = sum over parts p and m < count of from[p][m][i] * with[p][m][.], with[p] [count, width] */
 typedef struct {
-    const real *const *from;
+    const real *const *from[2], *with[2];
+    int parts;
     size count, width, first;
     real *to;
 } Outer;
 
 #define TILE(name, vec, NV)                                                                            \
-    INLINE void rows_##name(const Rows *a, const real *matrix, size f, const int R) {                  \
+    INLINE void rows_##name(const Rows *a, size f, const int R) {                                      \
         const size step = sizeof(vec) / sizeof(real);                                                  \
         vec sum[ROWS][NV];                                                                             \
         for (int i = 0; i < R; i++)                                                                    \
             for (int v = 0; v < NV; v++) sum[i][v] = (vec){0};                                         \
         for (int t = 0; t < a->taps; t++) {                                                            \
-            const real *b = matrix + a->which[t] * a->depth * a->width + f;                            \
+            const real *b = a->with[t] + f;                                                            \
             const real *row[ROWS];                                                                     \
             for (int i = 0; i < R; i++) row[i] = a->from[t][i];                                        \
             for (size d = 0; d < a->depth; d++, b += a->width)                                         \
@@ -67,17 +68,19 @@ typedef struct {
         for (int i = 0; i < R; i++)                                                                    \
             for (int v = 0; v < NV; v++) *(vec *)(a->to[i] + f + v * step) = sum[i][v];                \
     }                                                                                                  \
-    INLINE void outer_##name(const Outer *a, const real *with, size f, const int R) {                  \
+    INLINE void outer_##name(const Outer *a, size f, const int R) {                                    \
         const size step = sizeof(vec) / sizeof(real);                                                  \
         vec sum[ROWS][NV];                                                                             \
         for (int i = 0; i < R; i++)                                                                    \
             for (int v = 0; v < NV; v++) sum[i][v] = (vec){0};                                         \
-        with += f;                                                                                     \
-        for (size m = 0; m < a->count; m++, with += a->width) {                                        \
-            const real *row = a->from[m] + a->first;                                                   \
-            for (int v = 0; v < NV; v++) {                                                             \
-                const vec w = *(const vec *)(with + v * step);                                         \
-                for (int i = 0; i < R; i++) sum[i][v] += row[i] * w;                                   \
+        for (int p = 0; p < a->parts; p++) {                                                           \
+            const real *with = a->with[p] + f;                                                         \
+            for (size m = 0; m < a->count; m++, with += a->width) {                                    \
+                const real *row = a->from[p][m] + a->first;                                            \
+                for (int v = 0; v < NV; v++) {                                                         \
+                    const vec w = *(const vec *)(with + v * step);                                     \
+                    for (int i = 0; i < R; i++) sum[i][v] += row[i] * w;                               \
+                }                                                                                      \
             }                                                                                          \
         }                                                                                              \
         for (int i = 0; i < R; i++)                                                                    \
@@ -96,8 +99,39 @@ TILE(64x2, vec64, 2)
 TILE(64x4, vec64, 4)
 #endif
 
-#define WIDE(kind, name, bytes)                                \
-    for (; f + (bytes) / (size)sizeof(real) <= a->width; f += (bytes) / sizeof(real)) kind##_##name(a, b, f, R);
+/* A block of 32 bytes by 32 bytes, in registers: at each stage, halves of ever wider pairs of rows change places. */
+#define LANES ((size)(32 / sizeof(real)))
+
+INLINE void transpose_block(const real *restrict matrix, real *restrict to, size rows, size columns) {
+#if defined(__GNUC__) && !defined(__clang__)
+    typedef __typeof__(__builtin_choose_expr(sizeof(real) == 4, 0, 0LL)) lane;
+    typedef lane lanes __attribute__((vector_size(32)));
+    vec32 row[LANES];
+    for (int i = 0; i < LANES; i++) row[i] = *(const vec32 *)(matrix + i * columns);
+#define STAGE(s)                                                                  \
+    if (s < LANES) {                                                              \
+        lanes low, high;                                                          \
+        for (int l = 0; l < LANES; l++) {                                         \
+            low[l] = l & s ? LANES + l - s : l;                                   \
+            high[l] = l & s ? LANES + l : l + s;                                  \
+        }                                                                         \
+        for (int i = 0; i < LANES; i++)                                           \
+            if (!(i & s)) {                                                       \
+                const vec32 a = row[i], b = row[i + s];                           \
+                row[i] = __builtin_shuffle(a, b, low);                            \
+                row[i + s] = __builtin_shuffle(a, b, high);                       \
+            }                                                                     \
+    }
+    STAGE(1) STAGE(2) STAGE(4)
+    for (int i = 0; i < LANES; i++) *(vec32 *)(to + i * rows) = row[i];
+#else
+    for (size i = 0; i < LANES; i++)
+        for (size j = 0; j < LANES; j++) to[j * rows + i] = matrix[i * columns + j];
+#endif
+}
+
+#define WIDE(kind, name, bytes) \
+    for (; f + (bytes) / (size)sizeof(real) <= a->width; f += (bytes) / sizeof(real)) kind##_##name(a, f, R);
 #if WIDEST >= 64
 #define COLUMNS(kind) WIDE(kind, 64x4, 256) WIDE(kind, 64x2, 128) WIDE(kind, 64, 64) WIDE(kind, 32, 32) WIDE(kind, 16, 16)
 #elif WIDEST >= 32
@@ -106,41 +140,41 @@ TILE(64x4, vec64, 4)
 #define COLUMNS(kind) WIDE(kind, 16, 16)
 #endif
 
-INLINE void rows_columns(const Rows *a, const real *b, const int R) {
+INLINE void rows_columns(const Rows *a, const int R) {
     size f = 0;
     COLUMNS(rows)
-    for (; f < a->width; f++) rows_1(a, b, f, R);
+    for (; f < a->width; f++) rows_1(a, f, R);
 }
 
-INLINE void outer_columns(const Outer *a, const real *b, const int R) {
+INLINE void outer_columns(const Outer *a, const int R) {
     size f = 0;
     COLUMNS(outer)
-    for (; f < a->width; f++) outer_1(a, b, f, R);
+    for (; f < a->width; f++) outer_1(a, f, R);
 }
 
-static void rows_product(const Rows *a, const real *matrix, int R) {
-    if (R == ROWS) rows_columns(a, matrix, ROWS);
-    else rows_columns(a, matrix, 1);
+static void rows_product(const Rows *a, int R) {
+    if (R == ROWS) rows_columns(a, ROWS);
+    else rows_columns(a, 1);
 }
 
-/* to [rows, width] = sum over m of from[m][0 .. rows] * with [m, width] */
-static void outer_product(const real *const *from, const real *with, real *to, size count, size rows, size width) {
-    Outer a = {from, count, width, 0, to};
+static void outer_product(Outer a, size rows) {
+    real *const to = a.to;
     const size R = rows < ROWS ? 1 : ROWS;
     for (size i = 0; i < rows; i += R) {
         a.first = i + R > rows ? rows - R : i;
-        a.to = to + a.first * width;
-        if (R == ROWS) outer_columns(&a, with, ROWS);
-        else outer_columns(&a, with, 1);
+        a.to = to + a.first * a.width;
+        if (R == ROWS) outer_columns(&a, ROWS);
+        else outer_columns(&a, 1);
     }
 }
 
 /* matrix [rows, columns] -> [columns, rows] */
 static void transpose(const real *restrict matrix, real *restrict to, size rows, size columns) {
-    for (size i = 0; i < rows; i += 16)
-        for (size j = 0; j < columns; j += 16)
-            for (size q = j; q < j + 16 && q < columns; q++)
-                for (size p = i; p < i + 16 && p < rows; p++) to[q * rows + p] = matrix[p * columns + q];
+    const size whole_rows = rows & ~(LANES - 1), whole_columns = columns & ~(LANES - 1);
+    for (size i = 0; i < whole_rows; i += LANES)
+        for (size j = 0; j < whole_columns; j += LANES) transpose_block(matrix + i * columns + j, to + j * rows + i, rows, columns);
+    for (size j = 0; j < columns; j++)
+        for (size i = j < whole_columns ? whole_rows : 0; i < rows; i++) to[j * rows + i] = matrix[i * columns + j];
 }
 
 /* --- Convolution with 3x3 filters, stride 2, padding 1 ----------------------------------------------------------------------
@@ -151,8 +185,8 @@ static void transpose(const real *restrict matrix, real *restrict to, size rows,
 void convolve(const real *x, const real *weight, const real *zeros, real *y, size T, size shared, size N, size H, size W, size C, size K) {
     const size P = (H + 1) / 2, Q = (W + 1) / 2, M = N * P * Q, R = M < ROWS ? 1 : ROWS;
     Rows a = {.taps = TAPS, .depth = C, .width = K};
-    for (int t = 0; t < TAPS; t++) a.which[t] = t;
-    for (size task = 0; task < T; task++, x += N * H * W * C, y += M * K, weight += shared ? 0 : TAPS * C * K)
+    for (size task = 0; task < T; task++, x += N * H * W * C, y += M * K, weight += shared ? 0 : TAPS * C * K) {
+        for (int t = 0; t < TAPS; t++) a.with[t] = weight + t * C * K;
         for (size m = 0; m < M; m += R) {
             const size first = m + R > M ? M - R : m;
             for (size i = 0; i < R; i++) {
@@ -164,8 +198,9 @@ void convolve(const real *x, const real *weight, const real *zeros, real *y, siz
                 }
                 a.to[i] = y + at * K;
             }
-            rows_product(&a, weight, R);
+            rows_product(&a, R);
         }
+    }
 }
 
 /* The gradient by x: a position of x takes part in the outputs whose filter lies over it, 1, 2 or 4 of them by the position's parity.
@@ -178,20 +213,24 @@ void convolve_input_gradient(const real *dy, const real *weight, const real *zer
             for (int t = 0; t < TAPS; t++) transpose(weight + t * C * K, scratch + t * C * K, C, K);
         for (size parity = 0; parity < 4; parity++) {
             const size u0 = parity / 2, v0 = parity % 2, U = (H - u0 + 1) / 2, V = (W - v0 + 1) / 2, M = N * U * V, R = M < ROWS ? 1 : ROWS;
+            int which[TAPS];
             Rows a = {.taps = 0, .depth = K, .width = C};
             for (int t = 0; t < TAPS; t++) /* output i is over input u with tap r where u = 2 i - 1 + r */
-                if ((t / 3 + u0) % 2 == 1 && (t % 3 + v0) % 2 == 1) a.which[a.taps++] = t;
+                if ((t / 3 + u0) % 2 == 1 && (t % 3 + v0) % 2 == 1) {
+                    a.with[a.taps] = scratch + t * C * K;
+                    which[a.taps++] = t;
+                }
             for (size m = 0; m < M; m += R) {
                 const size first = m + R > M ? M - R : m;
                 for (size i = 0; i < R; i++) {
                     const size at = first + i, n = at / (U * V), u = 2 * (at / V % U) + u0, v = 2 * (at % V) + v0;
                     for (int t = 0; t < a.taps; t++) {
-                        const size p = (u + 1 - a.which[t] / 3) / 2, q = (v + 1 - a.which[t] % 3) / 2;
+                        const size p = (u + 1 - which[t] / 3) / 2, q = (v + 1 - which[t] % 3) / 2;
                         a.from[t][i] = p >= 0 && p < P && q >= 0 && q < Q ? dy + ((n * P + p) * Q + q) * K : zeros;
                     }
                     a.to[i] = dx + ((n * H + u) * W + v) * C;
                 }
-                rows_product(&a, scratch, R);
+                rows_product(&a, R);
             }
         }
     }
@@ -210,13 +249,14 @@ void convolve_weight_gradient(const real *x, const real *dy, const real *zeros, 
             }
         }
         if (C >= ROWS) {
-            for (int t = 0; t < TAPS; t++) outer_product(pointers + t * M, dy, dweight + t * C * K, M, C, K);
+            for (int t = 0; t < TAPS; t++)
+                outer_product((Outer){{pointers + t * M}, {dy}, 1, M, K, 0, dweight + t * C * K}, C);
         } else { /* few channels fill no rows, all taps' together do */
             for (int t = 0; t < TAPS; t++)
                 for (size m = 0; m < M; m++)
                     for (size c = 0; c < C; c++) scratch[(m * TAPS + t) * C + c] = pointers[t * M + m][c];
             for (size m = 0; m < M; m++) pointers[m] = scratch + m * TAPS * C;
-            outer_product(pointers, dy, dweight, M, TAPS * C, K);
+            outer_product((Outer){{pointers}, {dy}, 1, M, K, 0, dweight}, TAPS * C);
         }
     }
 }
@@ -339,4 +379,162 @@ void norm_relu_double_backward(const real *a, const real *b, const real *c, cons
                                size M, size C) {
     OVER_BLOCKS(double_backward_block(a + i, b + j, c + j, dy + i, z + i, y + i, scale + j, mean + j, rstd + j, by_dy + i, by_z + i,
                                       by_scale + j, M, C, n))
+}
+
+/* --- A fully connected network with ReLU and the squared error ------------------------------------------------------------
+
+   Per task: x [N, D_0], parameters theta = W_0, b_0, W_1, ... behind each other with W_l [D_l, D_l+1] and b_l [D_l+1], `stride`
+   numbers from one task's to the next's (0: all share them). a_0 = x, z_l = a_l W_l + b_l, a_l+1 = relu(z_l) but for the last,
+   loss = sum over n of weight_n times the mean over outputs of (z_L - y)^2; weight_n is `uniform` where `weights` is null.
+
+   The product of the Hessian with a direction (U_l, v_l) is the derivative of the gradient along it (Pearlmutter 1994), written R:
+       R z_l = R a_l W_l + a_l U_l + v_l,     R dW_l = a_l' R dz_l + R a_l' dz_l,     R da_l = R dz_l W_l' + dz_l U_l'
+   It needs the a_l and dz_l that the gradient leaves in `work`: 2 N S a task with S = D_0 + D_1 + ..., then 2 N S and 2 sum(D_l D_l+1)
+   for all. */
+
+/* z [N, K] = sum over parts of a_i [N, D] W_i [D, K] */
+static void multiply(const real *const *a, const real *const *W, int parts, real *restrict z, size N, size D, size K) {
+    const size R = N < ROWS ? 1 : ROWS;
+    Rows rows = {.taps = parts, .depth = D, .width = K};
+    for (int t = 0; t < parts; t++) rows.with[t] = W[t];
+    for (size m = 0; m < N; m += R) {
+        const size first = m + R > N ? N - R : m;
+        for (size i = 0; i < R; i++) {
+            for (int t = 0; t < parts; t++) rows.from[t][i] = a[t] + (first + i) * D;
+            rows.to[i] = z + (first + i) * K;
+        }
+        rows_product(&rows, R);
+    }
+}
+
+static void add_bias(real *restrict z, const real *restrict b, size N, size K, int relu) {
+    for (size n = 0; n < N; n++, z += K)
+        for (size k = 0; k < K; k++) {
+            const real value = z[k] + b[k];
+            z[k] = relu && value <= 0 ? 0 : value;
+        }
+}
+
+/* zero where a is */
+static void mask(real *restrict z, const real *restrict a, size count) {
+    for (size i = 0; i < count; i++) z[i] = a[i] == 0 ? 0 : z[i];
+}
+
+static void column_sums(const real *restrict z, real *restrict sums, size N, size K) {
+    for (size k = 0; k < K; k++) sums[k] = 0;
+    for (size n = 0; n < N; n++)
+        for (size k = 0; k < K; k++) sums[k] += z[n * K + k];
+}
+
+static void point(const real **pointers, const real *rows, size N, size D) {
+    for (size n = 0; n < N; n++) pointers[n] = rows + n * D;
+}
+
+/* Numbers in all layers' inputs and outputs, or (parameters) in all W_l and b_l, or (weights alone) in all W_l. */
+enum { UNITS, PARAMETERS, WEIGHTS };
+static size total(const size *widths, size L, int what) {
+    size sum = what == UNITS ? widths[0] : 0;
+    for (size l = 0; l < L; l++)
+        sum += what == UNITS ? widths[l + 1] : widths[l] * widths[l + 1] + (what == PARAMETERS ? widths[l + 1] : 0);
+    return sum;
+}
+
+/* losses [T], gradient [T, P] */
+void mlp_gradient(size T, size N, size L, const size *widths, double uniform, const real *x, const real *y, const real *weights,
+                  const real *theta, size stride, real *losses, real *gradient, real *work) {
+    const real *pointers[N];
+    const size S = total(widths, L, UNITS), P = total(widths, L, PARAMETERS), O = widths[L];
+    real *const transposed = work + 2 * (T + 1) * N * S;
+    for (size task = 0; task < T; task++, work += 2 * N * S, x += N * widths[0], y += N * O, theta += stride, gradient += P) {
+        real *a = work, *dz = work + 2 * N * S - N * O; /* the last layer's lie last in both */
+        const real *W = theta, *from = x;
+        for (size l = 0; l < L; l++) {
+            const size D = widths[l], K = widths[l + 1];
+            a += N * D;
+            multiply(&from, &W, 1, a, N, D, K);
+            add_bias(a, W + D * K, N, K, l < L - 1);
+            from = a;
+            W += (D + 1) * K;
+        }
+
+        double loss = 0;
+        for (size n = 0; n < N; n++) {
+            const double weight = weights ? weights[task * N + n] : uniform;
+            for (size o = n * O; o < (n + 1) * O; o++) {
+                const real e = a[o] - y[o];
+                loss += weight / O * e * e;
+                dz[o] = (real)(2 * weight / O) * e;
+            }
+        }
+        losses[task] = (real)loss;
+
+        real *dW = gradient + P, *Wt = transposed + total(widths, L, WEIGHTS);
+        for (size l = L; l-- > 0;) {
+            const size D = widths[l], K = widths[l + 1];
+            a -= N * D;
+            W -= (D + 1) * K;
+            dW -= (D + 1) * K;
+            Wt -= D * K;
+            point(pointers, l ? a : x, N, D);
+            outer_product((Outer){{pointers}, {dz}, 1, N, K, 0, dW}, D);
+            column_sums(dz, dW + D * K, N, K);
+            if (l == 0) break;
+            if (stride || task == 0) transpose(W, Wt, D, K);
+            const real *upper = dz, *with = Wt;
+            dz -= N * D;
+            multiply(&upper, &with, 1, dz, N, K, D);
+            mask(dz, a, N * D);
+        }
+    }
+}
+
+/* product [T, P] with direction [T, P], at the theta of the last gradient, whose `work` it is */
+void mlp_product(size T, size N, size L, const size *widths, double uniform, const real *x, const real *weights, const real *theta,
+                 size stride, const real *direction, real *product, real *work) {
+    const real *pointers[2 * N];
+    const size S = total(widths, L, UNITS), P = total(widths, L, PARAMETERS), O = widths[L];
+    real *const derivatives = work + 2 * T * N * S, *const transposed = derivatives + 2 * N * S;
+    for (size task = 0; task < T; task++, work += 2 * N * S, x += N * widths[0], theta += stride, direction += P, product += P) {
+        const real *a = work, *dz = work + 2 * N * S - N * O, *W = theta, *U = direction, *from = x;
+        real *ra = derivatives, *rdz = derivatives + 2 * N * S - N * O;
+        for (size l = 0; l < L; l++) {
+            const size D = widths[l], K = widths[l + 1];
+            const real *both[2] = {from, ra}, *with[2] = {U, W};
+            ra += N * D;
+            multiply(both, with, l ? 2 : 1, ra, N, D, K); /* the input has no derivative */
+            a += N * D;
+            add_bias(ra, U + D * K, N, K, 0);
+            if (l < L - 1) mask(ra, a, N * K);
+            from = a;
+            W += (D + 1) * K;
+            U += (D + 1) * K;
+        }
+
+        for (size n = 0; n < N; n++)
+            for (size o = n * O; o < (n + 1) * O; o++) rdz[o] = (real)(2 * (weights ? weights[task * N + n] : uniform) / O) * ra[o];
+
+        real *dW = product + P, *Wt = transposed + total(widths, L, WEIGHTS), *Ut = Wt + total(widths, L, WEIGHTS);
+        for (size l = L; l-- > 0;) {
+            const size D = widths[l], K = widths[l + 1];
+            a -= N * D;
+            ra -= N * D;
+            W -= (D + 1) * K;
+            U -= (D + 1) * K;
+            dW -= (D + 1) * K;
+            Wt -= D * K;
+            Ut -= D * K;
+            point(pointers, l ? a : x, N, D);
+            point(pointers + N, ra, N, D);
+            outer_product((Outer){{pointers, pointers + N}, {rdz, dz}, l ? 2 : 1, N, K, 0, dW}, D);
+            column_sums(rdz, dW + D * K, N, K);
+            if (l == 0) break;
+            if (stride || task == 0) transpose(W, Wt, D, K);
+            transpose(U, Ut, D, K);
+            const real *both[2] = {rdz, dz}, *with[2] = {Wt, Ut};
+            rdz -= N * D;
+            dz -= N * D;
+            multiply(both, with, 2, rdz, N, K, D);
+            mask(rdz, a, N * D);
+        }
+    }
 }

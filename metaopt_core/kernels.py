@@ -1,7 +1,7 @@
 """The loops of kernels.c: compiled at their first use by the machine's C compiler for its own processor, and kept.
 
-They work on CPU tensors in float32 and float64. Where there is no compiler, one line says so, and callers do the same with PyTorch's
-own operations, more slowly.
+They work on CPU tensors in float32 and float64. Where there is no compiler, one line says so, and callers do the same with
+PyTorch's own operations, more slowly.
 """
 
 import ctypes
@@ -40,44 +40,52 @@ def usable(*tensors: Tensor) -> bool:
     )
 
 
-def call(name: str, *arguments: Tensor | int | float | None) -> None:
-    """Call a kernel: contiguous tensors become pointers (none a null pointer), numbers `long long` or `double`."""
+Argument = Tensor | int | float | None | ctypes._SimpleCData  # type: ignore[type-arg]
+
+
+def call(name: str, *arguments: Argument) -> None:
+    """Call a kernel: a tensor becomes a pointer to its numbers, none a null pointer, a number a `long long` or a `double`.
+
+    Tensors are contiguous, but for a task dimension of stride 0, which the kernel must be told of.
+    """
     first = next(argument for argument in arguments if isinstance(argument, Tensor))
-    function = getattr(_library(first.dtype), name)
-    function(*map(_as_c, arguments))
+    getattr(_library(first.dtype), name)(*map(_as_c, arguments))
 
 
-def _as_c(argument: Tensor | int | float | None) -> Any:
+def as_c(*arguments: Argument) -> list[Any]:
+    """Arguments for several calls. Tensors have to be kept alive as long."""
+    return [_as_c(argument) for argument in arguments]
+
+
+def _as_c(argument: Argument) -> Any:
     if isinstance(argument, Tensor):
-        assert argument.is_contiguous()
         return ctypes.c_void_p(argument.data_ptr())
-    if argument is None:
-        return ctypes.c_void_p(None)
-    return ctypes.c_longlong(argument) if isinstance(argument, int) else ctypes.c_double(argument)
+    if isinstance(argument, int):
+        return ctypes.c_longlong(argument)
+    if isinstance(argument, float):
+        return ctypes.c_double(argument)
+    return ctypes.c_void_p(None) if argument is None else argument
 
 
 @cache
 def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
     compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
-    if compiler is None:
-        return _without("no C compiler (cc, gcc or clang) is on the PATH, and CC names none")
-    command = [*compiler.split(), *_OPTIONS, f"-DREAL={_TYPES[dtype]}"]
     try:
+        if compiler is None:
+            raise FileNotFoundError("no C compiler (cc, gcc or clang) is on the PATH, and CC names none")
+        command = [*compiler.split(), *_OPTIONS, f"-DREAL={_TYPES[dtype]}"]
         made = _folder() / f"kernels-{_identity(command)}.so"
         if not made.exists():
             made.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=made.parent) as folder:  # whole or not at all, whoever else compiles it now
-                subprocess.run([*command, "-o", f"{folder}/made.so", str(SOURCE), "-lm"], check=True, capture_output=True, text=True)
-                os.replace(f"{folder}/made.so", made)
+                unfinished = Path(folder) / "made.so"
+                subprocess.run([*command, "-o", unfinished, SOURCE, "-lm"], check=True, capture_output=True, text=True)
+                unfinished.replace(made)
         return ctypes.CDLL(str(made))
-    except subprocess.CalledProcessError as error:
-        return _without((error.stderr.strip().splitlines() or ["the compiler failed"])[0])
-    except OSError as error:
-        return _without(str(error))
-
-
-def _without(reason: str) -> None:
-    sys.stderr.write(f"computing without compiled kernels, more slowly: {reason}\n")
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = getattr(error, "stderr", None) or str(error)
+        sys.stderr.write(f"computing without compiled kernels, more slowly: {said.strip().splitlines()[0]}\n")
+        return None
 
 
 def _folder() -> Path:

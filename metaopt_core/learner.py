@@ -5,6 +5,8 @@ Adaptation here is for use, not for training: no graph through the steps is kept
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +15,10 @@ from torch import Tensor
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.errors import UserError
 from metaopt_core.meta import step_sizes
-from metaopt_core.meta.gradients import Loss, for_each_task, gradient_step
-from metaopt_core.models import Network, Params, build
+from metaopt_core.meta.gradients import for_each_task, gradient_step, packed
+from metaopt_core.meta.problems import Compiled, CompiledFunctions, Differentiated, Problem, SquaredErrorMLP
+from metaopt_core.models import MLP, Network, Params, build
+from metaopt_core.parallel import side_by_side
 from metaopt_core.spec.models import OmniglotSpec, PipelineSpec
 
 _GPU_CHUNK = 64  # times as many examples as on a CPU; not measured
@@ -37,12 +41,14 @@ class Learner:
     classification: targets are class labels and the loss is the cross-entropy; else the mean squared error.
     loss_scale: factor of the mean loss over a task's examples; the number of ways where the spec says `sum_over_ways`.
     inner_lr: step size α of parameters that bring no learned ones (`step_sizes`).
+    compiled: whether, and for which device, torch.compile makes the functions that gradients are computed by.
     """
 
     network: Network
     classification: bool
     loss_scale: float
     inner_lr: float
+    compiled: Literal["cpu", "cuda"] | None = None
 
     @classmethod
     def from_spec(cls, spec: PipelineSpec) -> "Learner":
@@ -77,58 +83,81 @@ class Learner:
         mean = each.mean(1) if weight is None else (each * weight).sum(1) / weight.sum(1)
         return mean if self.loss_scale == 1.0 else mean * self.loss_scale
 
-    def support_loss(self, batch: TaskBatch) -> Loss:
+    def support(self, batch: TaskBatch) -> Problem:
         """The inner loss: the tasks' losses on their support sets, as a function of their parameters."""
-        return lambda params: self.loss(self.network(params, batch.support_x), batch.support_y, batch.support_weight)
+        return self._problem(batch.support_x, batch.support_y, batch.support_weight)
 
-    def query_loss(self, batch: TaskBatch) -> Loss:
+    def query(self, batch: TaskBatch) -> Problem:
         """The outer loss: the same on the query sets."""
-        return lambda params: self.loss(self.network(params, batch.query_x), batch.query_y, batch.query_weight)
+        return self._problem(batch.query_x, batch.query_y, batch.query_weight)
 
-    def chunks(self, batch: TaskBatch) -> Iterator[TaskBatch]:
-        """The batch in parts whose activations fit into a CPU's caches or a GPU's memory. Results differ by rounding alone."""
+    def _problem(self, x: Tensor, y: Tensor, weight: Tensor | None) -> Problem:
+        if self.compiled:
+            return Compiled(self._functions, (x, y, weight))
+        if self.has_loops_for(x, y):
+            assert isinstance(self.network, MLP)
+            return SquaredErrorMLP(self.network, x, y, weight, self.loss_scale)
+        return Differentiated(lambda params: self._loss_of(params, x, y, weight))
+
+    def has_loops_for(self, x: Tensor, y: Tensor) -> bool:
+        """Whether gradients are computed by a compiled loop over tasks."""
+        return not self.classification and SquaredErrorMLP.fits(self.network, x, y)
+
+    def _loss_of(self, params: Mapping[str, Tensor], x: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
+        return self.loss(self.network(params, x), y, weight)
+
+    @cached_property
+    def _functions(self) -> CompiledFunctions:
+        return CompiledFunctions(self._loss_of, graphs=self.compiled == "cuda")
+
+    def tasks_at_once(self, batch: TaskBatch) -> int:
+        """How many tasks' activations fit into a CPU's caches or a GPU's memory, by experience. Results don't depend on it."""
         examples = batch.support_x.shape[1] + batch.query_x.shape[1]
         at_once = self.network.examples_at_once * (_GPU_CHUNK if batch.support_x.is_cuda else 1)
-        size = max(1, at_once // examples)
-        return (batch[start : start + size] for start in range(0, len(batch), size))
+        return min(len(batch), max(1, at_once // examples))
+
+    def _chunks(self, batch: TaskBatch) -> list[TaskBatch]:
+        return batch.split(self.tasks_at_once(batch))
 
     def adapt(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> Iterator[Params]:
         """The tasks' parameters after 0, 1, …, `steps` steps from shared ones, each name → [tasks, …]."""
         shared, learned = step_sizes.split(params)
-        theta, loss = for_each_task(shared, len(batch)), self.support_loss(batch)
-        yield theta
+        problem = self.support(batch)
+        theta = for_each_task(problem.pack(shared), len(batch))
+        yield problem.unpack(theta)
         for step in range(steps):
-            theta = gradient_step(loss, theta, step_sizes.at(learned, shared, step, self.inner_lr))
-            yield theta
+            theta = gradient_step(problem, theta, packed(problem, shared, step_sizes.at(learned, shared, step, self.inner_lr)))
+            yield problem.unpack(theta)
 
     def curves(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> "Curves":
         """What adaptation does to the tasks' query sets: loss and accuracy after 0, 1, …, `steps` steps."""
-        losses, accuracies = [], []
-        for chunk in self.chunks(batch):
+
+        def of_chunk(chunk: TaskBatch) -> tuple[Tensor, Tensor | None]:
+            losses, accuracies = [], []
             for theta in self.adapt(params, chunk, steps):
                 with torch.no_grad():
                     outputs = self.network(theta, chunk.query_x)
                     losses.append(self.loss(outputs, chunk.query_y, chunk.query_weight))
                     if self.classification:
                         accuracies.append((outputs.argmax(-1) == chunk.query_y).float().mean(1))
+            return torch.stack(losses, 1), torch.stack(accuracies, 1) if accuracies else None
 
-        def by_task(values: list[Tensor]) -> Tensor:
-            chunks = [torch.stack(values[first : first + steps + 1], 1) for first in range(0, len(values), steps + 1)]
-            return torch.cat(chunks).cpu()
-
-        return Curves(by_task(losses), by_task(accuracies) if self.classification else None)
+        losses, accuracies = zip(*side_by_side(of_chunk, self._chunks(batch), batch.support_x.device), strict=True)
+        return Curves(torch.cat(losses).cpu(), torch.cat(accuracies).cpu() if self.classification else None)
 
     def predict(self, params: Mapping[str, Tensor], support_x: Tensor, support_y: Tensor, query_x: Tensor, steps: int) -> Tensor:
         """The network's outputs [tasks, queries, outputs] for the queries after `steps` steps on the support sets.
 
         support_x [tasks, support, …]; support_y [tasks, support] labels or [tasks, support, 1]; query_x [tasks, queries, …].
         """
-        outputs = []
-        for chunk in self.chunks(TaskBatch(support_x, support_y, query_x, query_x)):
+
+        def of_chunk(chunk: TaskBatch) -> Tensor:
             *_, adapted = self.adapt(params, chunk, steps)
             with torch.no_grad():
-                outputs.append(self.network(adapted, chunk.query_x))
-        return torch.cat(outputs)
+                return self.network(adapted, chunk.query_x)
+
+        batch = TaskBatch(support_x, support_y, query_x, query_x)
+        return torch.cat(side_by_side(of_chunk, self._chunks(batch), support_x.device))
 
 
 def device_named(name: str) -> torch.device:

@@ -6,9 +6,9 @@ product, and a convolution is one of patches with weights.
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -19,9 +19,6 @@ from metaopt_core.distributions.random import Stream, uniform
 from metaopt_core.spec.models import Conv4Spec, MLPSpec
 
 Params = dict[str, Tensor]
-
-_THREADS = torch.get_num_threads()
-_EXAMPLES_FOR_THREADS = 5_000
 
 
 class Network(Protocol):
@@ -72,12 +69,28 @@ class MLP:
     def head(self) -> tuple[str, ...]:
         return f"layer{len(self.widths) - 2}.weight", f"layer{len(self.widths) - 2}.bias"
 
+    @cached_property
+    def widths_as_tensor(self) -> Tensor:
+        return torch.tensor(self.widths)
+
+    @cached_property
+    def _shapes(self) -> dict[str, tuple[int, int]]:
+        layers = enumerate(zip(self.widths, self.widths[1:], strict=False))
+        return {
+            f"layer{layer}.{kind}": (inputs if kind == "weight" else 1, units)
+            for layer, (inputs, units) in layers
+            for kind in ("weight", "bias")
+        }
+
+    def unpack(self, packed: Tensor) -> Params:
+        """Parameters that lie behind each other in the last dimension of a tensor, by their names: views [..., their shapes]."""
+        parts = packed.split([rows * columns for rows, columns in self._shapes.values()], -1)
+        return {name: part.unflatten(-1, shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
+
     def init(self, seed: int, stream: Stream = Stream.PARAMETERS) -> Params:
-        shapes: dict[str, tuple[tuple[int, ...], float]] = {}
-        for layer, (inputs, units) in enumerate(zip(self.widths, self.widths[1:], strict=False)):
-            shapes[f"layer{layer}.weight"] = (inputs, units), inputs**-0.5
-            shapes[f"layer{layer}.bias"] = (1, units), inputs**-0.5
-        return _uniform(shapes, seed, stream)
+        inputs = [width for width in self.widths[:-1] for _ in ("weight", "bias")]
+        bounds = {name: (shape, width**-0.5) for (name, shape), width in zip(self._shapes.items(), inputs, strict=True)}
+        return _uniform(bounds, seed, stream)
 
     def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         last = len(self.widths) - 2
@@ -130,17 +143,6 @@ class Conv4:
             x = convolve(x, params[f"conv{block}.weight"])
             x = norm_relu(x, params[f"norm{block}.scale"], params[f"norm{block}.shift"], self.epsilon)
         return torch.baddbmm(params["linear.bias"], x.mean((2, 3)), params["linear.weight"])
-
-
-@contextmanager
-def threads_for(network: Network, examples: int) -> Iterator[None]:
-    """For the length of a block, as many threads as the network can make use of on that many examples at once."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if network.small and examples < _EXAMPLES_FOR_THREADS else _THREADS)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _uniform(shapes: Mapping[str, tuple[tuple[int, ...], float]], seed: int, stream: Stream) -> Params:

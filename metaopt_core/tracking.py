@@ -458,6 +458,8 @@ def _log_times(run: Run, spec: PipelineSpec, upstream: Mapping[str, StageOutput]
         times[f"seconds/train_{phase}"] = seconds
         if seconds > 0 and iterations.get(phase):
             times[f"iterations_per_second/{phase}"] = iterations[phase] / seconds
+    for phase, shares in upstream["train"].extra.get("time_shares", {}).items():
+        times |= {f"time_share/{phase}/{part}": share for part, share in shares.items()}
     run.log_points([run.point(name, 0, value) for name, value in times.items()])
 
 

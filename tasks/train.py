@@ -1,9 +1,10 @@
 """Stage 2, train: the initial parameters, by MAML, and those of the pre-trained baseline."""
 
 import shutil
+from dataclasses import asdict
 
 import pandas as pd
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from safetensors.torch import save_file
 
@@ -12,6 +13,7 @@ from metaopt_core.distributions.materialize import load
 from metaopt_core.home import Home
 from metaopt_core.learner import device_named
 from metaopt_core.meta.outer_loop import Record
+from metaopt_core.meta.training import computed_by
 from metaopt_core.meta.training import train as meta_train
 from metaopt_core.spec.models import PipelineSpec
 from metaopt_core.stages import Identity
@@ -33,6 +35,7 @@ def train(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str
     """
     store, checkpoints = Store(home), home.checkpoints / identity.fingerprint
     distribution = load(upstream["generate"] / "")
+    get_run_logger().info("meta-gradients by %s", computed_by(spec))
     with tracking.running(home, spec) as run, store.publish(identity, upstream) as (folder, extra):
 
         def on_record(phase: str, record: Record) -> None:
@@ -48,6 +51,8 @@ def train(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str
             "iterations": spec.train.iterations,
             "best_iteration": trained["maml"].best_iteration,
             "seconds_by_phase": {phase: round(result.seconds, 3) for phase, result in trained.items()},
+            "time_shares": {phase: result.time_shares for phase, result in trained.items()},
+            "plan": None if trained["maml"].plan is None else asdict(trained["maml"].plan),
             "device": str(device_named(spec.device)),
         }
     shutil.rmtree(checkpoints)

@@ -1,6 +1,6 @@
 """A batch of tasks as plain frozen data, and what is common to every distribution that tasks come from."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
@@ -31,13 +31,17 @@ class TaskBatch:
 
     def __getitem__(self, tasks: slice) -> "TaskBatch":
         """The tasks of a slice, as views."""
-        return TaskBatch(*(None if tensor is None else tensor[tasks] for tensor in self._tensors()))  # type: ignore[arg-type]
+        return TaskBatch(*[None if tensor is None else tensor[tasks] for tensor in self._tensors()])  # type: ignore[arg-type]
+
+    def split(self, tasks: int) -> list["TaskBatch"]:
+        """Parts of that many tasks (the last may have fewer), as views."""
+        return [self[start : start + tasks] for start in range(0, len(self), tasks)]
 
     def to(self, device: torch.device | str) -> "TaskBatch":
         return TaskBatch(*(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in self._tensors()))  # type: ignore[arg-type]
 
     def _tensors(self) -> list[Tensor | None]:
-        return [getattr(self, field.name) for field in fields(self)]
+        return list(vars(self).values())
 
 
 @dataclass(frozen=True)

@@ -6,23 +6,24 @@ With inner loss L_S, outer loss L_Q, K steps of sizes α_k and the initializatio
     v_K = ∇L_Q(θ_K),  v_k = v_{k+1} − ∇²L_S(θ_k) (α_k ∘ v_{k+1})         the meta-gradient is v_0
     ∂L_Q/∂α_k = −v_{k+1} ∘ ∇L_S(θ_k)                                    where step sizes are learned
 
-The second line is run as it stands, one step's graph at a time and backwards: memory doesn't grow with K.
-Everything has a leading task dimension. Tasks are independent: the gradient of the sum of their losses by their own parameters is
-each task's gradient, and one product with v serves all of them.
+The second line is run as it stands, one step's linearization at a time and backwards. Either every step's is kept from the way
+there (the unrolled graph), or it is made again on the way back: then memory for activations doesn't grow with K, and parameters
+of long ways are kept at every √K-th step alone. Both give the same numbers.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from metaopt_core.meta import step_sizes
+from metaopt_core.meta.problems import Gradient, HessianProduct, Problem
 from metaopt_core.meta.step_sizes import Size
 from metaopt_core.models import Params
 
-Loss = Callable[[Mapping[str, Tensor]], Tensor]
-"""Parameters [tasks, …] → one loss a task [tasks]."""
+_KEPT_WHOLE = 8  # steps
 
 
 @dataclass(frozen=True)
@@ -38,72 +39,100 @@ def for_each_task(params: Mapping[str, Tensor], tasks: int) -> Params:
     return {name: value.expand(tasks, *value.shape) for name, value in params.items()}
 
 
-def gradient_step(loss: Loss, params: Params, lr: Size) -> Params:
-    """One inner step, θ − α ∘ ∇L(θ), without a graph."""
-    params = _leaves(params)
-    gradient = torch.autograd.grad(loss(params).sum(), list(params.values()))
-    return _descend(params, gradient, lr)
+def gradient_step(problem: Problem, params: Params, lr: Size) -> Params:
+    """One inner step of packed parameters, θ − α ∘ ∇L(θ)."""
+    return _descend(params, problem.gradient(params)[1], lr)
 
 
 def meta_gradient(
-    support_loss: Loss, query_loss: Loss, params: Mapping[str, Tensor], tasks: int, lr: float, steps: int
+    support: Problem, query: Problem, params: Mapping[str, Tensor], tasks: int, lr: float, steps: int, unrolled: bool = False
 ) -> MetaGradient:
-    """The exact (second-order) gradient of the mean query loss after `steps` (at least 1) inner steps by the meta-parameters.
+    """The exact (second-order) gradient of the mean query loss after `steps` inner steps, and the tasks' losses [tasks].
 
-    params: shared initial parameters, with step sizes where these are learned (`step_sizes`); else they are `lr`.
+    params: shared initial parameters, with step sizes where these are learned (`step_sizes`); else they are `lr`. unrolled: keep
+    every step's linearization, instead of making it twice.
     """
+    v, by_sizes, losses = _by_task(support, query, params, tasks, lr, steps, unrolled)
+    gradient = support.unpack({name: value.mean(0) for name, value in v.items()})
+    return MetaGradient(gradient | {name: value.mean(0) for name, value in by_sizes.items()}, losses)
+
+
+def by_task(
+    support: Problem, query: Problem, params: Mapping[str, Tensor], tasks: int, lr: float, steps: int, unrolled: bool = False
+) -> tuple[Params, Tensor]:
+    """The same for each task: gradients [tasks, …] and losses [tasks]."""
+    v, by_sizes, losses = _by_task(support, query, params, tasks, lr, steps, unrolled)
+    return support.unpack(v) | by_sizes, losses
+
+
+def _by_task(
+    support: Problem, query: Problem, params: Mapping[str, Tensor], tasks: int, lr: float, steps: int, unrolled: bool
+) -> tuple[Params, Params, Tensor]:
+    """Each task's gradient by the packed parameters and by the step sizes, and its loss."""
     if steps < 1:
         raise ValueError(f"{steps} inner steps: expected at least 1")
     shared, learned = step_sizes.split(params)
-    sizes = [step_sizes.at(learned, shared, step, lr) for step in range(steps)]
-    theta = for_each_task(shared, tasks)
-    path = []
-    for size in sizes[:-1]:
-        path.append(theta)
-        theta = gradient_step(support_loss, theta, size)
-
-    # The last step is the first on the way back, so its graph is kept and not made twice.
-    last, gradient = _gradient_with_graph(support_loss, theta)
-    adapted = _leaves(_descend(last, gradient, sizes[-1]))
-    losses = query_loss(adapted)
-    v: Gradient = torch.autograd.grad(losses.sum(), list(adapted.values()))
-    by_size = []
+    theta = for_each_task(support.pack(shared), tasks)
+    sizes = [packed(support, shared, step_sizes.at(learned, shared, step, lr)) for step in range(steps)]
+    last, back = _walk(support, theta, sizes, unrolled)
+    losses, v = query.gradient(last)
+    by_step = []
     for size in reversed(sizes):
+        gradient, product = next(back)
         if learned:
-            by_size.append({name: -(g.detach() * u).mean(0) for name, g, u in zip(shared, gradient, v, strict=True)})
-        v = _through_step(last, gradient, v, size)
-        if path:
-            last, gradient = _gradient_with_graph(support_loss, path.pop())
-    by_params = {name: value.mean(0) for name, value in zip(shared, v, strict=True)}
-    return MetaGradient(by_params | step_sizes.gradient(learned, by_size[::-1]), losses.detach())
+            by_step.append(support.unpack({name: g.mul(u).neg_() for name, g, u in zip(theta, gradient, v, strict=True)}))
+        if isinstance(size, float):
+            v = tuple(torch._foreach_add(v, product(v), alpha=-size))
+        else:
+            v = tuple(torch._foreach_sub(v, product(torch._foreach_mul(v, size))))
+        del gradient, product  # their memory is free before the next ones' is taken
+    return dict(zip(theta, v, strict=True)), step_sizes.gradient(learned, by_step[::-1]), losses
 
 
-Gradient = tuple[Tensor, ...]
+def packed(problem: Problem, params: Mapping[str, Tensor], size: Size) -> Size:
+    """Step sizes as they go with packed parameters."""
+    if isinstance(size, float):
+        return size
+    return tuple(problem.pack({name: one.expand_as(params[name]) for name, one in zip(params, size, strict=True)}).values())
 
 
-def _leaves(params: Params) -> Params:
-    return {name: value.detach().requires_grad_() for name, value in params.items()}
+Linearization = tuple[Gradient, HessianProduct]
 
 
-def _gradient_with_graph(loss: Loss, params: Params) -> tuple[Params, Gradient]:
-    params = _leaves(params)
-    return params, torch.autograd.grad(loss(params).sum(), list(params.values()), create_graph=True)
+def _walk(support: Problem, theta: Params, sizes: list[Size], unrolled: bool) -> tuple[Params, Iterator[Linearization]]:
+    """θ_K, and the linearizations of the inner loss at θ_{K−1}, …, θ_0."""
+    if unrolled:
+        made = []
+        for size in sizes:
+            made.append(support.linearized(theta))
+            theta = _descend(theta, made[-1][0], size)
+        return theta, (made.pop() for _ in sizes)
+
+    *but_last, size = sizes
+    every = 1 if len(sizes) <= _KEPT_WHOLE else math.isqrt(len(sizes))
+    kept = []
+    for step, one in enumerate(but_last):
+        if step % every == 0:
+            kept.append(theta)
+        theta = gradient_step(support, theta, one)
+    last = support.linearized(theta)
+
+    def back(last: Linearization) -> Iterator[Linearization]:
+        yield last
+        del last
+        while kept:
+            start = every * (len(kept) - 1)
+            thetas = [kept.pop()]
+            for one in but_last[start : start + every][:-1]:
+                thetas.append(gradient_step(support, thetas[-1], one))
+            while thetas:
+                yield support.linearized(thetas.pop())
+
+    return _descend(theta, last[0], size), back(last)
 
 
 def _descend(params: Params, gradient: Gradient, lr: Size) -> Params:
     values = list(params.values())
-    with torch.no_grad():
-        if isinstance(lr, float):
-            return dict(zip(params, torch._foreach_add(values, gradient, alpha=-lr), strict=True))
-        return dict(zip(params, torch._foreach_addcmul(values, gradient, lr, value=-1), strict=True))
-
-
-def _through_step(params: Params, gradient: Gradient, v: Gradient, lr: Size) -> Gradient:
-    """v − ∇²L (α ∘ v): the gradient of ⟨∇L(θ), u⟩ by θ is the Hessian's product with u."""
-    scaled = v if isinstance(lr, float) else torch._foreach_mul(v, lr)
-    curved = [(g, u) for g, u in zip(gradient, scaled, strict=True) if g.requires_grad]  # a linear loss has constant gradients
-    if not curved:
-        return v
-    outputs, upper = zip(*curved, strict=True)
-    product = torch.autograd.grad(outputs, list(params.values()), grad_outputs=upper, materialize_grads=True)
-    return torch._foreach_add(v, product, alpha=-lr if isinstance(lr, float) else -1)
+    if isinstance(lr, float):
+        return dict(zip(params, torch._foreach_add(values, gradient, alpha=-lr), strict=True))
+    return dict(zip(params, torch._foreach_addcmul(values, gradient, lr, value=-1), strict=True))

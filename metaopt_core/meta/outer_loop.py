@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,12 +20,16 @@ from torch import Tensor
 from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
 from metaopt_core.errors import UserError
 from metaopt_core.meta.checkpoint import load_checkpoint, save_checkpoint
-from metaopt_core.meta.objectives import Objective
+from metaopt_core.meta.objectives import Objective, Plan
 from metaopt_core.models import Params
 from metaopt_core.progress import bar
 from metaopt_core.spec.models import OuterSpec
 
 _TASKS_DRAWN_TOGETHER = 1024
+_NUMBERS = ("iteration", "best_loss", "best_iteration", "seconds", "history", "seconds_by_part")
+
+PARTS = ("data", "gradient", "optimizer", "validation")
+"""What an iteration's time goes to."""
 
 
 class Record(NamedTuple):
@@ -63,18 +67,32 @@ class Training:
 
 @dataclass(frozen=True)
 class Trained:
-    """params: the best by validation, seen at `best_iteration`; seconds: spent training, over all resumptions."""
+    """params: the best by validation, seen at `best_iteration`; seconds: spent training, over all resumptions, and on what.
+
+    On a GPU, what a part started may be waited for in a later one.
+    """
 
     params: Params
     best_iteration: int
     history: list[Record]
     seconds: float
+    seconds_by_part: dict[str, float]
+    plan: Plan | None
+
+    @property
+    def time_shares(self) -> dict[str, float]:
+        """The share of the seconds that each part took; the rest went to curves, checkpoints and the loop itself."""
+        return {part: round(seconds / self.seconds, 4) for part, seconds in self.seconds_by_part.items()} if self.seconds else {}
 
 
 @dataclass
 class _State:
-    """All that a training is after some iterations, and so all that a checkpoint holds."""
+    """All that a training is after some iterations, and so all that a checkpoint holds.
 
+    flat: all parameters behind each other, which Adam steps on as one; params are views of it.
+    """
+
+    flat: Tensor
     params: Params
     optimizer: torch.optim.Adam
     best: Params
@@ -84,13 +102,14 @@ class _State:
     best_iteration: int = 0
     seconds: float = 0.0
     history: list[Record] = field(default_factory=list)
+    seconds_by_part: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
+    plan: Plan | None = None
 
     def save(self, path: Path) -> None:
         tensors = {f"params.{name}": value for name, value in self.params.items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        for name, value in self.params.items():
-            tensors |= {f"adam.{name}.{key}": moment for key, moment in self.optimizer.state[value].items()}
-        numbers = {key: getattr(self, key) for key in ("iteration", "best_loss", "best_iteration", "seconds", "history")}
+        tensors |= {f"adam.{key}": moment for key, moment in self.optimizer.state[self.flat].items()}
+        numbers = {key: getattr(self, key) for key in _NUMBERS} | {"plan": None if self.plan is None else asdict(self.plan)}
         save_checkpoint(path, tensors | {"losses": self.losses}, numbers)
 
     def restore(self, path: Path, device: torch.device) -> bool:
@@ -100,15 +119,15 @@ class _State:
             return False
         tensors, numbers = loaded
         for name, value in self.params.items():
-            value.data.copy_(tensors[f"params.{name}"])
+            value.copy_(tensors[f"params.{name}"])
             self.best[name] = tensors[f"best.{name}"].to(device)
-            prefix = f"adam.{name}."
-            moments = {key.removeprefix(prefix): moment for key, moment in tensors.items() if key.startswith(prefix)}
-            if moments:
-                self.optimizer.state[value] = {key: moment.to(device) for key, moment in moments.items()}
+        moments = {key.removeprefix("adam."): value.to(device) for key, value in tensors.items() if key.startswith("adam.")}
+        if moments:
+            self.optimizer.state[self.flat] = moments
         self.losses.copy_(tensors["losses"])
-        for key, number in numbers.items():
-            setattr(self, key, number)
+        for key in _NUMBERS:
+            setattr(self, key, numbers[key])
+        self.plan = None if numbers["plan"] is None else Plan(**numbers["plan"])
         self.history = [Record(*record) for record in self.history]
         return True
 
@@ -136,14 +155,15 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
     batches = _batches(training, state.iteration)
     with bar(training.iterations, training.name, state.iteration) as progress, _signals_deferred() as pending:
         while state.iteration < training.iterations:
-            _step(training, state, next(batches))
+            _step(training, state, _next(state, batches))
             state.iteration += 1
             if state.iteration % training.record_every == 0 or state.iteration == training.iterations:
                 loss = _mean_loss(training, state)
                 note("loss", loss)
                 progress.update(state.iteration, f"loss {loss:.4g}")
             if state.iteration % training.validate_every == 0 or state.iteration == training.iterations:
-                _validate(training, state, note)
+                with _Timed(state, "validation"):
+                    _validate(training, state, note)
             state.seconds = time.monotonic() - started
             if pending or time.monotonic() - saved > training.checkpoint_every:
                 _check_finite(training, state)
@@ -157,15 +177,18 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
             "or train.outer.lr, or fewer train.validation.steps, may help"
         )
     state.save(checkpoint)  # a later phase may be interrupted, and this one is not to be trained again
-    return Trained(state.best, state.best_iteration, state.history, state.seconds)
+    return Trained(state.best, state.best_iteration, state.history, state.seconds, state.seconds_by_part, state.plan)
 
 
 def _begin(training: Training, params: Params) -> _State:
-    params = {name: value.to(training.device).clone().requires_grad_() for name, value in params.items()}
+    flat = torch.cat([value.to(training.device).flatten() for value in params.values()]).requires_grad_()
+    parts = flat.detach().split([value.numel() for value in params.values()])
+    views = {name: part.view(value.shape) for (name, value), part in zip(params.items(), parts, strict=True)}
     return _State(
-        params=params,
-        optimizer=torch.optim.Adam(list(params.values()), lr=training.outer.lr, fused=True),
-        best={name: value.detach().clone() for name, value in params.items()},
+        flat=flat,
+        params=views,
+        optimizer=torch.optim.Adam([flat], lr=training.outer.lr, fused=True),
+        best={name: value.clone() for name, value in views.items()},
         losses=torch.zeros(training.record_every, training.meta_batch_size, device=training.device),
     )
 
@@ -181,15 +204,38 @@ def _batches(training: Training, start: int) -> Iterator[TaskBatch]:
             yield drawn[step * size : (step + 1) * size]
 
 
+def _next(state: _State, batches: Iterator[TaskBatch]) -> TaskBatch:
+    with _Timed(state, "data"):
+        return next(batches)
+
+
 def _step(training: Training, state: _State, batch: TaskBatch) -> None:
-    result = training.objective(state.params, batch)
-    for name, value in state.params.items():
-        value.grad = result.gradient[name]
-    if training.outer.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(state.params.values(), training.outer.clip_norm)
-    state.optimizer.param_groups[0]["lr"] = _outer_lr(training, state.iteration)
-    state.optimizer.step()
-    state.losses[state.iteration % training.record_every] = result.losses
+    with _Timed(state, "gradient"):
+        if state.plan is None:
+            training.objective.measure(state.params, batch)
+            state.plan = training.objective.plan
+        training.objective.plan = state.plan
+        result = training.objective(state.params, batch)
+    with _Timed(state, "optimizer"):
+        state.flat.grad = torch.cat([result.gradient[name].flatten() for name in state.params])
+        if training.outer.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(state.flat, training.outer.clip_norm)
+        state.optimizer.param_groups[0]["lr"] = _outer_lr(training, state.iteration)
+        state.optimizer.step()
+        state.losses[state.iteration % training.record_every] = result.losses
+
+
+class _Timed:
+    """Adds the seconds that a block takes to a part's; a class, since a generator would take longer than some of the blocks."""
+
+    def __init__(self, state: _State, part: str):
+        self._seconds, self._part = state.seconds_by_part, part
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._seconds[self._part] += time.perf_counter() - self._start
 
 
 def _outer_lr(training: Training, iteration: int) -> float:
@@ -229,7 +275,7 @@ def _validate(training: Training, state: _State, note: Callable[[str, float], No
     loss = curves["validation_loss"]
     if math.isfinite(loss) and loss < state.best_loss:
         state.best_loss, state.best_iteration = loss, state.iteration
-        state.best = {name: value.detach().clone() for name, value in state.params.items()}
+        state.best = {name: value.clone() for name, value in state.params.items()}
 
 
 @contextmanager

@@ -1,18 +1,22 @@
 """Meta-training as a spec asks for it: MAML, and the baseline that is pre-trained on all tasks together."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import torch
 
+from metaopt_core import kernels
 from metaopt_core.distributions.batch import Episode, TaskDistribution
 from metaopt_core.learner import INPUT_SHAPES, Learner, device_named
 from metaopt_core.meta import step_sizes
-from metaopt_core.meta.objectives import joint, maml
+from metaopt_core.meta.objectives import MAML, Joint, Objective
 from metaopt_core.meta.outer_loop import Record, Trained, Training, fit
-from metaopt_core.models import Params, build, threads_for
+from metaopt_core.models import MLP, Params, build
+from metaopt_core.parallel import one_thread
 from metaopt_core.spec.models import PipelineSpec
 
 COMPILE_FROM_ITERATIONS = 20_000
@@ -43,10 +47,9 @@ def train(
     results = {}
     for name in PHASES:
         phase = _phase(name, spec, distribution)
-        examples = spec.train.meta_batch_size * (spec.train.shots + spec.train.queries)
-        with threads_for(Learner.for_training(spec).network, examples):
+        with one_thread() if device_named(spec.device).type == "cpu" else nullcontext():
             trained = fit(phase.training, phase.initial, checkpoints / f"{name}.safetensors", partial(on_record, name))
-        params = {key: value.detach().cpu() for key, value in phase.to_adapt(trained.params).items()}
+        params = {key: value.cpu() for key, value in phase.to_adapt(trained.params).items()}
         results[name] = replace(trained, params=params)
     return results
 
@@ -54,17 +57,20 @@ def train(
 def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Phase:
     learner = Learner.for_training(spec)
     initial = learner.network.init(spec.seed)
+    objective: Objective
     if name == "maml":
-        objective, iterations, to_adapt = maml(learner, spec.train.inner.steps, compiles(spec)), spec.train.iterations, _unchanged
+        unrolled = {"auto": None, "unrolled": True, "recursion": False}[spec.train.meta_gradient]
+        objective = MAML(replace(learner, compiled=compiles(spec)), spec.train.inner.steps, unrolled)
+        iterations, to_adapt = spec.train.iterations, _unchanged
         initial |= step_sizes.initial(spec.train.inner, initial)
     else:
-        objective, iterations, to_adapt = joint(learner, compiles(spec)), spec.pretrain_iterations, _unchanged
+        objective, iterations, to_adapt = Joint(learner), spec.pretrain_iterations, _unchanged
         if distribution.train_classes is not None:
             # Trained to tell all classes apart; a new task then starts from its body and a last layer of zeros, since the labels of
             # a task mean nothing outside of it.
             network = build(spec.train.model, INPUT_SHAPES[spec.generate.distribution], distribution.train_classes)
             head = {key: torch.zeros_like(initial[key]) for key in learner.network.head}
-            objective = joint(replace(learner, network=network, loss_scale=1.0))
+            objective = Joint(replace(learner, network=network, loss_scale=1.0))
             initial = network.init(spec.seed)
 
             def to_adapt(params: Params) -> Params:
@@ -76,10 +82,9 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
     )
 
     def validate(params: Params) -> dict[str, float]:
-        shared = to_adapt({key: value.detach() for key, value in params.items()})
+        shared = to_adapt(params)
         tasks, steps = validation, spec.train.validation.steps
-        with threads_for(learner.network, learner.network.examples_at_once):
-            outputs = learner.predict(shared, tasks.support_x, tasks.support_y, tasks.query_x, steps)
+        outputs = learner.predict(shared, tasks.support_x, tasks.support_y, tasks.query_x, steps)
         found = {"validation_loss": learner.loss(outputs, tasks.query_y).mean().item()}
         if learner.classification:
             found["validation_accuracy"] = (outputs.argmax(-1) == tasks.query_y).float().mean().item()
@@ -101,11 +106,31 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
     return Phase(training, initial, to_adapt)
 
 
-def compiles(spec: PipelineSpec) -> bool:
-    """Whether the meta-gradient is compiled: where asked, else where what it saves is worth more than what it takes."""
+def compiles(spec: PipelineSpec) -> Literal["cpu", "cuda"] | None:
+    """Whether torch.compile makes the functions of the meta-gradient, and for which device: where asked, else where that is repaid.
+
+    Networks with loops of their own are quicker by these on a CPU.
+    """
+    device: Literal["cpu", "cuda"] = "cuda" if device_named(spec.device).type == "cuda" else "cpu"
     if spec.train.compile != "auto":
-        return spec.train.compile == "on"
-    return Learner.for_training(spec).network.small and spec.train.iterations >= COMPILE_FROM_ITERATIONS
+        return device if spec.train.compile == "on" else None
+    return device if not _has_loops(spec) and spec.train.iterations >= COMPILE_FROM_ITERATIONS else None
+
+
+def _has_loops(spec: PipelineSpec) -> bool:
+    network = Learner.for_training(spec).network
+    on_cpu = device_named(spec.device).type == "cpu"
+    return on_cpu and kernels.usable(torch.empty(0)) and (not isinstance(network, MLP) or network.small)
+
+
+def computed_by(spec: PipelineSpec) -> str:
+    """What computes the meta-gradient, in words, and why."""
+    asked = "as asked" if spec.train.compile != "auto" else None
+    if compiles(spec):
+        return f"torch.compile ({asked or f'repaid by {spec.train.iterations} iterations'})"
+    if _has_loops(spec):
+        return "the network's own compiled loops"
+    return f"PyTorch's operations one by one ({asked or f'too few iterations to repay torch.compile: {spec.train.iterations}'})"
 
 
 def _unchanged(params: Params) -> Params:

@@ -175,8 +175,15 @@ class TrainSpec(Spec):
     pretrain_iterations: Positive | None = Field(
         None, description="Iterations of the pre-trained baseline; none means as many as `iterations`."
     )
+    meta_gradient: Literal["auto", "recursion", "unrolled"] = Field(
+        "auto",
+        description="Whether inner steps are kept for the way back (`unrolled`) or made again (`recursion`: memory does not grow "
+        "with them); the gradient is exact and the same. `auto` takes what is quicker by measurement, and fits into memory.",
+    )
     compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="Whether the meta-gradient is compiled; `auto` does it for small networks and long trainings."
+        "auto",
+        description="Whether torch.compile makes the meta-gradient's functions; `auto` does it for long trainings where the "
+        "network has no compiled loops of its own.",
     )
     checkpoint_every: StepSize = Field(
         30.0, description="Seconds between two checkpoints. Does not change the result, so changing it re-runs nothing."

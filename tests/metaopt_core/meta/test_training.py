@@ -23,6 +23,7 @@ from metaopt_core.learner import device_named
 from metaopt_core.meta import outer_loop
 from metaopt_core.meta.checkpoint import load_checkpoint, save_checkpoint
 from metaopt_core.meta.gradients import MetaGradient
+from metaopt_core.meta.objectives import Plan
 from metaopt_core.meta.outer_loop import Record, Training, fit
 from metaopt_core.meta.training import train
 from metaopt_core.models import Params
@@ -115,12 +116,18 @@ def constant(distribution: sinusoid.Sinusoid, losses: list[float], validation: l
     """A training of one parameter w with gradient 1, whose loss in iteration i is losses[i] and validates at validation[i]."""
     queue, validations = iter(losses), iter(validation)
 
-    def objective(params: Params, batch: TaskBatch) -> MetaGradient:
-        return MetaGradient({"w": torch.ones(1)}, torch.tensor([0.0, next(queue), 0.0]))
+    class Constant:
+        plan: Plan | None = None
+
+        def __call__(self, params: Params, batch: TaskBatch) -> MetaGradient:
+            return MetaGradient({"w": torch.ones(1)}, torch.tensor([0.0, next(queue), 0.0]))
+
+        def measure(self, params: Params, batch: TaskBatch) -> None:
+            self.plan = Plan(len(batch), unrolled=False)
 
     return Training(
         name="MAML",
-        objective=objective,
+        objective=Constant(),
         distribution=distribution,
         episode=Episode(None, 1, 1),
         meta_batch_size=3,
