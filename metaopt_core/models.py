@@ -74,7 +74,8 @@ class MLP:
         return torch.tensor(self.widths)
 
     @cached_property
-    def _shapes(self) -> dict[str, tuple[int, int]]:
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Of the parameters, in their order."""
         layers = enumerate(zip(self.widths, self.widths[1:], strict=False))
         return {
             f"layer{layer}.{kind}": (inputs if kind == "weight" else 1, units)
@@ -84,12 +85,12 @@ class MLP:
 
     def unpack(self, packed: Tensor) -> Params:
         """Parameters that lie behind each other in the last dimension of a tensor, by their names: views [..., their shapes]."""
-        parts = packed.split([rows * columns for rows, columns in self._shapes.values()], -1)
-        return {name: part.unflatten(-1, shape) for (name, shape), part in zip(self._shapes.items(), parts, strict=True)}
+        parts = packed.split([rows * columns for rows, columns in self.shapes.values()], -1)
+        return {name: part.unflatten(-1, shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
     def init(self, seed: int, stream: Stream = Stream.PARAMETERS) -> Params:
         inputs = [width for width in self.widths[:-1] for _ in ("weight", "bias")]
-        bounds = {name: (shape, width**-0.5) for (name, shape), width in zip(self._shapes.items(), inputs, strict=True)}
+        bounds = {name: (shape, width**-0.5) for (name, shape), width in zip(self.shapes.items(), inputs, strict=True)}
         return _uniform(bounds, seed, stream)
 
     def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:

@@ -163,7 +163,7 @@ class SquaredErrorMLP:
 
     def pack(self, params: Mapping[str, Tensor]) -> Params:
         leading = len(next(iter(params.values())).shape) - 2  # weights and biases have two dimensions
-        return {_PACKED: torch.cat([value.flatten(leading) for value in params.values()], -1)}
+        return {_PACKED: torch.cat([params[name].flatten(leading) for name in self._network.shapes], -1)}
 
     def unpack(self, params: Mapping[str, Tensor]) -> Params:
         return self._network.unpack(params[_PACKED])

@@ -119,6 +119,14 @@ def test_equals_the_unrolled_loop_over_tasks(problem: tuple[Learner, Params, Tas
     assert relative_error(list(found.gradient.values()), gradient) < PLAIN_LOOP_TOLERANCE
 
 
+def test_parameters_are_known_by_their_names_whatever_their_order(problem: tuple[Learner, Params, TaskBatch]) -> None:
+    learner, params, batch = problem
+    in_order, sorted_by_name = ours(learner, params, batch, 2), ours(learner, dict(sorted(params.items())), batch, 2)
+    assert all(torch.equal(in_order.gradient[name], sorted_by_name.gradient[name]) for name in params)
+    curves = [learner.curves(p, batch, 2).loss for p in (params, dict(sorted(params.items())))]
+    assert torch.equal(curves[0], curves[1])
+
+
 @pytest.mark.parametrize("steps", STEPS)
 def test_equals_central_differences(problem: tuple[Learner, Params, TaskBatch], steps: int) -> None:
     learner, params, batch = problem
