@@ -21,10 +21,10 @@ THREADS = torch.get_num_threads()
 
 def side_by_side(function: Callable[[Part], Result], parts: Sequence[Part], device: torch.device) -> list[Result]:
     """The function of each part, in their order."""
-    if device.type != "cpu" or len(parts) == 1 or THREADS == 1:
+    if device.type != "cpu":
         return [function(part) for part in parts]
     with one_thread():
-        return list(_pool().map(function, parts))
+        return [function(part) for part in parts] if len(parts) == 1 or THREADS == 1 else list(_pool().map(function, parts))
 
 
 @contextmanager
