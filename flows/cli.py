@@ -7,12 +7,14 @@ and PyTorch come in when something is going to run.
 import gc
 import importlib
 import json
+import os
 import shlex
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -21,7 +23,7 @@ import typer
 
 from flows import environment, planning
 from metaopt_core.errors import UserError
-from metaopt_core.home import Home
+from metaopt_core.home import TRACES, Home
 from metaopt_core.spec.models import CronSchedule, PipelineSpec, ScheduleSpec
 
 if TYPE_CHECKING:
@@ -62,6 +64,9 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Another value for this time, as in train.outer.lr=0.002. Repeatable."),
 ]
+ProfileOption = Annotated[
+    bool, typer.Option("--profile", help="Leave a trace of some training iterations that Perfetto or Chrome opens.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, for programs.")]
 
 
@@ -79,6 +84,7 @@ def root(context: typer.Context, file: FileOption = None) -> None:
     "[cyan]metaopt run sinusoid --to train[/cyan]\n\n"
     "[cyan]metaopt run sinusoid --only evaluate --force[/cyan]\n\n"
     "[cyan]metaopt run sinusoid --json > result.json[/cyan]\n\n"
+    "[cyan]metaopt run sinusoid --only train --force --profile[/cyan]  where training's time goes\n\n"
     "Exit status: 0 done or up to date, 1 a defect, 2 a mistake in the spec, the command or the data, 130 or 143 interrupted."
 )
 def run(
@@ -89,6 +95,7 @@ def run(
     last: ToOption = None,
     force: ForceOption = False,
     sets: SetOption = None,
+    profile: ProfileOption = False,
     as_json: JsonOption = False,
     file: FileOption = None,
 ) -> None:
@@ -103,6 +110,8 @@ def run(
     environment.prepare(home, quiet=True)
     started = time.monotonic()
     plans = planning.plan(spec, store, selected, force)
+    if profile:
+        _trace(spec, home, plans)
     if any(plan.runs for plan in plans):
         with _interruptible():
             _execute(spec, home, plans, only, first, last, force)
@@ -252,6 +261,17 @@ def main() -> None:
 
 
 # --- run ----------------------------------------------------------------------------------------------------------------
+
+
+def _trace(spec: PipelineSpec, home: Home, plans: "Sequence[StagePlan]") -> None:
+    """Let training leave its traces in a new folder."""
+    if not any(plan.runs and plan.stage == "train" for plan in plans):
+        raise UserError(
+            "--profile: training would not run, so there is nothing to profile; --force runs it although it is up to date"
+        )
+    traces = home.root / "traces" / f"{spec.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    os.environ[TRACES] = str(traces)
+    _say(f"traces go to {traces}, a file for each phase of training: drop one on https://ui.perfetto.dev")
 
 
 def _execute(

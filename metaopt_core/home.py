@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 VARIABLE = "METAOPT_HOME"
+TRACES = "METAOPT_TRACES"
 
 
 @dataclass(frozen=True)
@@ -51,3 +52,9 @@ class Home:
     @property
     def prefect(self) -> Path:
         return self.root / "prefect"
+
+    @property
+    def traces(self) -> Path | None:
+        """Where profiles of training go, where they are asked for: METAOPT_TRACES names the folder."""
+        named = os.environ.get(TRACES)
+        return Path(named) if named else None

@@ -49,7 +49,12 @@ def call(name: str, *arguments: Argument) -> None:
     Tensors are contiguous, but for a task dimension of stride 0, which the kernel must be told of.
     """
     first = next(argument for argument in arguments if isinstance(argument, Tensor))
-    getattr(_library(first.dtype), name)(*map(_as_c, arguments))
+    function = getattr(_library(first.dtype), name)
+    if torch.autograd.profiler._is_profiler_enabled:
+        with torch.profiler.record_function(name):
+            function(*map(_as_c, arguments))
+    else:
+        function(*map(_as_c, arguments))
 
 
 def as_c(*arguments: Argument) -> list[Any]:

@@ -4,7 +4,7 @@ Adaptation here is for use, not for training: no graph through the steps is kept
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -42,6 +42,7 @@ class Learner:
     loss_scale: factor of the mean loss over a task's examples; the number of ways where the spec says `sum_over_ways`.
     inner_lr: step size α of parameters that bring no learned ones (`step_sizes`).
     compiled: whether, and for which device, torch.compile makes the functions that gradients are computed by.
+    bfloat16: whether a GPU computes the network in it; parameters and their updates are float32.
     """
 
     network: Network
@@ -49,6 +50,7 @@ class Learner:
     loss_scale: float
     inner_lr: float
     compiled: Literal["cpu", "cuda"] | None = None
+    bfloat16: bool = False
 
     @classmethod
     def from_spec(cls, spec: PipelineSpec) -> "Learner":
@@ -58,7 +60,8 @@ class Learner:
     @classmethod
     def for_training(cls, spec: PipelineSpec) -> "Learner":
         """The learner as `train` uses it."""
-        return cls._with_step_size(spec, spec.train.inner.lr)
+        learner = cls._with_step_size(spec, spec.train.inner.lr)
+        return replace(learner, bfloat16=spec.train.precision == "bfloat16")
 
     @classmethod
     def _with_step_size(cls, spec: PipelineSpec, inner_lr: float) -> "Learner":
@@ -104,7 +107,9 @@ class Learner:
         return not self.classification and SquaredErrorMLP.fits(self.network, x, y)
 
     def _loss_of(self, params: Mapping[str, Tensor], x: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
-        return self.loss(self.network(params, x), y, weight)
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.bfloat16 and x.is_cuda):
+            outputs = self.network(params, x)
+        return self.loss(outputs.to(x.dtype), y, weight)
 
     @cached_property
     def _functions(self) -> CompiledFunctions:

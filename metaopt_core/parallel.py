@@ -23,8 +23,9 @@ def side_by_side(function: Callable[[Part], Result], parts: Sequence[Part], devi
     """The function of each part, in their order."""
     if device.type != "cpu":
         return [function(part) for part in parts]
+    alone = len(parts) == 1 or THREADS == 1 or torch.autograd.profiler._is_profiler_enabled  # a profile is of one thread
     with one_thread():
-        return [function(part) for part in parts] if len(parts) == 1 or THREADS == 1 else list(_pool().map(function, parts))
+        return [function(part) for part in parts] if alone else list(_pool().map(function, parts))
 
 
 @contextmanager

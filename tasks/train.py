@@ -41,7 +41,7 @@ def train(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str
         def on_record(phase: str, record: Record) -> None:
             run.log_curve(f"{phase}/{record.name}", record.iteration, record.value)
 
-        trained = meta_train(spec, distribution, checkpoints, on_record)
+        trained = meta_train(spec, distribution, checkpoints, on_record, home.traces)
         save_file(trained["maml"].params, folder / "parameters.safetensors")
         save_file(trained["pretrained"].params, folder / "pretrained.safetensors")
         rows = [(phase, *record) for phase, result in trained.items() for record in result.history]

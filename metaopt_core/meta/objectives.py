@@ -60,6 +60,8 @@ class MAML:
             support, query = learner.support(chunk), learner.query(chunk)
             return support, query, params, len(chunk), learner.inner_lr, self._steps, plan.unrolled
 
+        if learner.compiled == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()  # what CUDA graphs gave in the step before may be overwritten
         if plan.tasks_at_once >= len(batch):
             return meta_gradient(*problem(batch))
         found = side_by_side(lambda chunk: by_task(*problem(chunk)), batch.split(plan.tasks_at_once), batch.support_x.device)

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from metaopt_core.progress import bar
 from metaopt_core.spec.models import OuterSpec
 
 _TASKS_DRAWN_TOGETHER = 1024
+_ITERATIONS_TRACED = 20
 _NUMBERS = ("iteration", "best_loss", "best_iteration", "seconds", "history", "seconds_by_part")
 
 PARTS = ("data", "gradient", "optimizer", "validation")
@@ -45,6 +46,7 @@ class Training:
     """What to train on, for how long, and how to step.
 
     validate: parameters → curves by name, among them `validation_loss`, the one that chooses the best parameters.
+    trace: where to write a profile of some iterations, in Chrome's trace format.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Training:
     validate_every: int
     checkpoint_every: float
     device: torch.device
+    trace: Path | None = None
 
     @property
     def record_every(self) -> int:
@@ -153,10 +156,16 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
     saved = time.monotonic()
     started = saved - state.seconds
     batches = _batches(training, state.iteration)
-    with bar(training.iterations, training.name, state.iteration) as progress, _signals_deferred() as pending:
+    with (
+        bar(training.iterations, training.name, state.iteration) as progress,
+        _signals_deferred() as pending,
+        _profiler(training) as profiler,
+    ):
         while state.iteration < training.iterations:
             _step(training, state, _next(state, batches))
             state.iteration += 1
+            if profiler is not None:
+                profiler.step()
             if state.iteration % training.record_every == 0 or state.iteration == training.iterations:
                 loss = _mean_loss(training, state)
                 note("loss", loss)
@@ -180,6 +189,19 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
     return Trained(state.best, state.best_iteration, state.history, state.seconds, state.seconds_by_part, state.plan)
 
 
+def _profiler(training: Training) -> AbstractContextManager[torch.profiler.profile | None]:
+    """Profiles some iterations after the first ones, where a trace is asked for."""
+    path = training.trace
+    if path is None:
+        return nullcontext()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profiled: AbstractContextManager[torch.profiler.profile] = torch.profiler.profile(
+        schedule=torch.profiler.schedule(wait=3, warmup=2, active=_ITERATIONS_TRACED, repeat=1),
+        on_trace_ready=lambda profiler: profiler.export_chrome_trace(str(path)),
+    )
+    return profiled
+
+
 def _begin(training: Training, params: Params) -> _State:
     flat = torch.cat([value.to(training.device).flatten() for value in params.values()]).requires_grad_()
     parts = flat.detach().split([value.numel() for value in params.values()])
@@ -187,7 +209,7 @@ def _begin(training: Training, params: Params) -> _State:
     return _State(
         flat=flat,
         params=views,
-        optimizer=torch.optim.Adam([flat], lr=training.outer.lr, fused=True),
+        optimizer=torch.optim.Adam([flat], lr=training.outer.lr, fused=training.device.type != "meta"),
         best={name: value.clone() for name, value in views.items()},
         losses=torch.zeros(training.record_every, training.meta_batch_size, device=training.device),
     )
@@ -232,10 +254,13 @@ class _Timed:
         self._seconds, self._part = state.seconds_by_part, part
 
     def __enter__(self) -> None:
+        self._traced = torch.profiler.record_function(self._part) if torch.autograd.profiler._is_profiler_enabled else nullcontext()
+        self._traced.__enter__()
         self._start = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
         self._seconds[self._part] += time.perf_counter() - self._start
+        self._traced.__exit__(None, None, None)
 
 
 def _outer_lr(training: Training, iteration: int) -> float:

@@ -1,7 +1,7 @@
 """Meta-training as a spec asks for it: MAML, and the baseline that is pre-trained on all tasks together."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -39,16 +39,19 @@ def train(
     distribution: TaskDistribution,
     checkpoints: Path,
     on_record: Callable[[str, Record], None] = lambda *_: None,
+    traces: Path | None = None,
 ) -> dict[str, Trained]:
     """Train, or go on with, every phase; phase → parameters to adapt on the CPU, history and seconds.
 
-    checkpoints: a folder of this training's own. on_record gets (phase, point) of every curve, as it happens.
+    checkpoints: a folder of this training's own. on_record gets (phase, point) of every curve, as it happens. traces: a folder for
+    a profile of each phase.
     """
     results = {}
     for name in PHASES:
         phase = _phase(name, spec, distribution)
-        with one_thread() if device_named(spec.device).type == "cpu" else nullcontext():
-            trained = fit(phase.training, phase.initial, checkpoints / f"{name}.safetensors", partial(on_record, name))
+        training = phase.training if traces is None else replace(phase.training, trace=traces / f"{name}.json.gz")
+        with _precision(spec), one_thread() if device_named(spec.device).type == "cpu" else nullcontext():
+            trained = fit(training, phase.initial, checkpoints / f"{name}.safetensors", partial(on_record, name))
         params = {key: value.cpu() for key, value in phase.to_adapt(trained.params).items()}
         results[name] = replace(trained, params=params)
     return results
@@ -104,6 +107,17 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
         device=device,
     )
     return Phase(training, initial, to_adapt)
+
+
+@contextmanager
+def _precision(spec: PipelineSpec) -> Iterator[None]:
+    """For the length of a block, the precision that a spec asks a GPU's matrix products to have."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if spec.train.precision == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def compiles(spec: PipelineSpec) -> Literal["cpu", "cuda"] | None:

@@ -180,6 +180,11 @@ class TrainSpec(Spec):
         description="Whether inner steps are kept for the way back (`unrolled`) or made again (`recursion`: memory does not grow "
         "with them); the gradient is exact and the same. `auto` takes what is quicker by measurement, and fits into memory.",
     )
+    precision: Literal["float32", "tf32", "bfloat16"] = Field(
+        "float32",
+        description="How a GPU computes the network in training; parameters and both loops' updates are float32. A CPU computes in "
+        "float32 whatever this says.",
+    )
     compile: Literal["auto", "on", "off"] = Field(
         "auto",
         description="Whether torch.compile makes the meta-gradient's functions; `auto` does it for long trainings where the "

@@ -1,5 +1,6 @@
 """Training goes on where it was: after a kill at any moment, after Ctrl-C, and it stops where a loss is not a number."""
 
+import gzip
 import json
 import math
 import os
@@ -19,13 +20,13 @@ from metaopt_core.distributions import omniglot, sinusoid
 from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
 from metaopt_core.errors import UserError
 from metaopt_core.evaluation import evaluate
-from metaopt_core.learner import device_named
+from metaopt_core.learner import Learner, device_named
 from metaopt_core.meta import outer_loop
 from metaopt_core.meta.checkpoint import load_checkpoint, save_checkpoint
 from metaopt_core.meta.gradients import MetaGradient
 from metaopt_core.meta.objectives import Plan
 from metaopt_core.meta.outer_loop import Record, Training, fit
-from metaopt_core.meta.training import train
+from metaopt_core.meta.training import PHASES, _phase, train
 from metaopt_core.models import Params
 from metaopt_core.spec.models import OmniglotSpec, OuterSpec, PipelineSpec, SinusoidSpec
 from tests.metaopt_core.meta.train_once import SPEC
@@ -237,10 +238,46 @@ def test_a_resumed_training_does_the_iterations_that_are_left_and_ends_with_the_
         assert all(torch.equal(resumed[phase].params[name], value) for name, value in result.params.items())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that PyTorch can use")
+@pytest.mark.parametrize("learned", ["none", "per_layer_and_step"])
 @pytest.mark.parametrize("kind", ["mlp", "conv4"])
-def test_training_and_evaluation_run_on_a_gpu(kind: str, tmp_path: Path) -> None:
+def test_no_tensor_of_training_or_evaluation_is_left_behind_on_the_cpu(kind: str, learned: Any, tmp_path: Path) -> None:
+    """On the meta device nothing is computed, but an operation with a tensor from elsewhere fails as it would on a GPU."""
     spec, distribution = small_conv(tmp_path) if kind == "conv4" else small_mlp(tmp_path, "off")
+    inner = spec.train.inner.model_copy(update={"learned_lr": learned})
+    spec = spec.model_copy(update={"train": spec.train.model_copy(update={"inner": inner})})
+    for name in PHASES:
+        phase = _phase(name, spec, distribution)
+        training = replace(phase.training, device=torch.device("meta"))
+        state = outer_loop._begin(training, phase.initial)
+        state.plan = Plan(2, unrolled=False)
+        outer_loop._step(training, state, next(outer_loop._batches(training, 0)))
+        assert {value.device.type for value in [*state.params.values(), state.flat.grad, state.losses]} == {"meta"}  # type: ignore[union-attr]
+        assert all(value.device.type == "meta" for value in phase.to_adapt(state.params).values())
+        if name == "maml":
+            tasks = distribution.held_out("validation", training.episode).to("meta")
+            outputs = Learner.from_spec(spec).predict(state.params, tasks.support_x, tasks.support_y, tasks.query_x, 2)
+            assert outputs.device.type == "meta"
+            assert len(outputs) == len(tasks)
+
+
+def test_a_profile_of_some_iterations_opens_as_a_trace(tmp_path: Path) -> None:
+    spec, distribution = small_mlp(tmp_path, "off")
+    train(spec, distribution, tmp_path / "checkpoints", traces=tmp_path / "traces")
+    for phase in PHASES:
+        trace = json.loads(gzip.decompress((tmp_path / "traces" / f"{phase}.json.gz").read_bytes()))
+        names = [event.get("name") for event in trace["traceEvents"]]
+        assert {"data", "gradient", "optimizer"} <= set(names)
+        assert 15 <= names.count("optimizer") <= 25
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that PyTorch can use")
+@pytest.mark.parametrize("compiled", ["on", "off"])
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["mlp", "conv4"])
+def test_training_and_evaluation_run_on_a_gpu(kind: str, precision: str, compiled: str, tmp_path: Path) -> None:
+    spec, distribution = small_conv(tmp_path) if kind == "conv4" else small_mlp(tmp_path, "off")
+    spec = spec.model_copy(update={"train": spec.train.model_copy(update={"precision": precision, "compile": compiled})})
     trained = {
         device: train(spec.model_copy(update={"device": device}), distribution, tmp_path / device)["maml"]
         for device in ("cpu", "cuda")
