@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
+from metaopt_core.distributions.batch import Episode, HeldOutSplit, TaskBatch, TaskDistribution
 from metaopt_core.distributions.random import Stream
 from metaopt_core.learner import Learner, device_named
 from metaopt_core.models import Params
@@ -32,9 +32,33 @@ def methods(spec: PipelineSpec, maml: Params, pretrained: Params) -> dict[str, P
     return {"maml": maml, "pretrained": pretrained, "random": random}
 
 
-def test_tasks(spec: PipelineSpec, distribution: TaskDistribution) -> TaskBatch:
-    """The meta-test tasks in the shape that the spec evaluates."""
-    return distribution.held_out("test", Episode(spec.train.ways, spec.evaluate_shots, spec.evaluate_queries))
+def test_tasks(spec: PipelineSpec, distribution: TaskDistribution, split: HeldOutSplit = "test") -> TaskBatch:
+    """The meta-test tasks in the shape that the spec evaluates, or the meta-validation tasks in that shape."""
+    return distribution.held_out(split, Episode(spec.train.ways, spec.evaluate_shots, spec.evaluate_queries))
+
+
+def objective(spec: PipelineSpec, distribution: TaskDistribution, params: Params, metric: str, steps: int) -> float:
+    """What `evaluate` would measure on the meta-validation tasks: mean `loss` or `accuracy` after a number of steps."""
+    device = device_named(spec.device)
+    tasks = test_tasks(spec, distribution, "validation").to(device)
+    curves = Learner.from_spec(spec).curves({name: value.to(device) for name, value in params.items()}, tasks, steps)
+    values = curves.accuracy if metric == "accuracy" else curves.loss
+    assert values is not None  # the spec asks for accuracy only where there are classes
+    return values[:, steps].double().mean().item()
+
+
+def of_method(table: pd.DataFrame, column: str, method: str = "maml") -> dict[str, float | None]:
+    """Statistics of one column over the tasks, for one method."""
+    return _statistics(_by_task(table, column, method))
+
+
+def paired(before: pd.DataFrame, column: str, after: pd.DataFrame, column_after: str) -> dict[str, float | None]:
+    """Statistics over the tasks of what MAML does `after` minus what it did `before`: two tables of the same meta-test tasks."""
+    return _statistics(_by_task(after, column_after) - _by_task(before, column))
+
+
+def _by_task(table: pd.DataFrame, column: str, method: str = "maml") -> npt.NDArray[np.float64]:
+    return table.loc[table["method"] == method].sort_values("task")[column].to_numpy(np.float64)
 
 
 def evaluate(spec: PipelineSpec, distribution: TaskDistribution, compared: Mapping[str, Params]) -> pd.DataFrame:

@@ -223,6 +223,10 @@ class Run:
         if time.monotonic() > self._due:
             self.flush()
 
+    def nest(self, parent: str) -> None:
+        """Show this run below the one with that id."""
+        self.client.set_tag(self.id, "mlflow.parentRunId", parent)
+
     def flush(self) -> None:
         """Send the points noted so far. If that fails they are kept for the next time: an outage must not end hours of training."""
         try:
@@ -251,12 +255,14 @@ class Run:
 
 
 @contextlib.contextmanager
-def running(home: Home, spec: PipelineSpec) -> Iterator[Run]:
+def running(home: Home, spec: PipelineSpec, group: str | None = None) -> Iterator[Run]:
     """The run of this execution, found or made. It is RUNNING inside the block, and FINISHED, FAILED or KILLED after it.
+
+    group: the name of several executions of the spec, such as a sweep: then it is the run that theirs are nested below.
 
     Raises UnreachableError, which is a UserError, if the tracking server doesn't answer.
     """
-    run = _find_or_create(home, spec)
+    run = _find_or_create(home, spec, group)
     status = "FINISHED"
     with _sigterm_raises():
         try:
@@ -287,17 +293,17 @@ def _answering(uri: str) -> Iterator[None]:
         raise _unreachable(uri, error) from error
 
 
-def _find_or_create(home: Home, spec: PipelineSpec) -> Run:
+def _find_or_create(home: Home, spec: PipelineSpec, group: str | None) -> Run:
     client = _client(home, tracking_uri(home, spec))
     with _answering(client.tracking_uri):
-        return _found_or_created(client, home, spec)
+        return _found_or_created(client, home, spec, group)
 
 
-def _found_or_created(client: "MlflowClient", home: Home, spec: PipelineSpec) -> Run:
+def _found_or_created(client: "MlflowClient", home: Home, spec: PipelineSpec, group: str | None) -> Run:
     experiment = _experiment(client, home, spec)
     stages = identities(spec)
     fingerprints = {name: identity.fingerprint for name, identity in stages.items()}
-    key = _execution_key(spec, fingerprints["log"])
+    key = group or _execution_key(spec, fingerprints["log"])
     with _locked(home, f"execution-{key}"):
         execution = _execution(home, key)
         found = client.search_runs([experiment], f"tags.`{EXECUTION}` = '{execution}'", max_results=1)
@@ -307,7 +313,7 @@ def _found_or_created(client: "MlflowClient", home: Home, spec: PipelineSpec) ->
             tags = _tags(spec, fingerprints) | {EXECUTION: execution}
             if data := stages["generate"].slice.get("data"):
                 tags["metaopt.data"] = str(data)
-            run = client.create_run(experiment, tags=tags, run_name=f"{spec.name}-{fingerprints['log'][:8]}")
+            run = client.create_run(experiment, tags=tags, run_name=group or f"{spec.name}-{fingerprints['log'][:8]}")
         _describe(client, run, spec)
         client.update_run(run.info.run_id, status="RUNNING")
     return Run(client, run)
