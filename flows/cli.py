@@ -11,7 +11,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -45,6 +45,7 @@ app = typer.Typer(
     "[cyan]metaopt plan sinusoid-quick[/cyan]  what would run, and why\n\n"
     "[cyan]metaopt run sinusoid-quick[/cyan]  run it: no server, no account, no network\n\n"
     "[cyan]metaopt run sinusoid-quick --set train.outer.lr=0.002[/cyan]  the same with one value changed\n\n"
+    "[cyan]metaopt sweep sinusoid-tuned[/cyan]  search better values for it\n\n"
     "[cyan]metaopt up[/cyan]  browse the runs in Prefect's and MLflow's pages\n\n"
     "Each command has more to say: [cyan]metaopt run --help[/cyan]. All state lies in .metaopt/ beside the pipelines file, "
     "or where METAOPT_HOME says.",
@@ -105,7 +106,14 @@ def run(
     plans = planning.plan(spec, store, selected, force)
     if any(plan.runs for plan in plans):
         with _interruptible():
-            _execute(spec, home, plans, only, first, last, force)
+            running = [plan.stage for plan in plans if plan.runs]
+            _with_prefect(
+                spec,
+                home,
+                running,
+                "flows.pipeline",
+                lambda flows: flows.pipeline(spec, only=only, first=first, last=last, force=force),
+            )
         outputs = _outputs(planning.plan(spec, store))
     else:
         outputs = _outputs(plans)
@@ -114,6 +122,39 @@ def run(
                 _say(f"{plan.stage}: up to date")
                 store.remember(spec.name, plan.identity)
     _finish(spec, home, plans, outputs, time.monotonic() - started, as_json)
+
+
+@app.command(
+    epilog="[bold]Examples[/bold]\n\n"
+    "[cyan]metaopt sweep sinusoid-tuned --workers 2[/cyan]\n\n"
+    "[cyan]metaopt sweep sinusoid-tuned --set sweep.trials=100[/cyan]  goes on with the trials that there are\n\n"
+    "After Ctrl-C or a kill the same command goes on where it was."
+)
+def sweep(
+    context: typer.Context,
+    pipeline: PipelineArgument,
+    workers: Annotated[int, typer.Option("--workers", "-w", min=1, metavar="N", help="Processes that carry out trials.")] = 1,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+    file: FileOption = None,
+) -> None:
+    """Search better values for a pipeline with a `sweep:` block, run the best, and compare it with the pipeline as it stands."""
+    path = _file(context, file)
+    spec = _pipeline(path, pipeline, sets)
+    if spec.sweep is None:
+        raise UserError(f"{path}: {spec.name} has no `sweep:` block, which says what to search: expected sweep.parameters and a budget")
+    home = Home.beside(path)
+    environment.prepare(home, quiet=True)
+    with _interruptible():
+        result = _with_prefect(
+            spec, home, ["generate", "train", "evaluate", "log"], "flows.sweep", lambda flows: flows.sweep(spec, workers)
+        )
+    if as_json:
+        _print_json(result)
+    else:
+        from flows import report
+
+        report.show_sweep(result, home.root)
 
 
 @app.command(
@@ -254,16 +295,11 @@ def main() -> None:
 # --- run ----------------------------------------------------------------------------------------------------------------
 
 
-def _execute(
-    spec: PipelineSpec,
-    home: Home,
-    plans: "Sequence[StagePlan]",
-    only: str | None,
-    first: str | None,
-    last: str | None,
-    force: bool,
-) -> None:
-    """Run the pipeline's flow against a running Prefect server, or else against one that is embedded in this run."""
+def _with_prefect(spec: PipelineSpec, home: Home, running: Sequence[str], module: str, call: Callable[[Any], Any]) -> Any:
+    """Run a flow against a running Prefect server, or else against one that is embedded in this run.
+
+    running: the stages whose tasks it is going to need. call: runs the flow, given the module that holds it.
+    """
     from flows.servers import api_address
 
     address = api_address(home)
@@ -278,8 +314,7 @@ def _execute(
     # The server takes seconds to start, and so does this: they happen side by side. What is imported stays, so the garbage
     # collector need not look at it: that saves seconds, here and when the interpreter exits.
     gc.disable()
-    flow = importlib.import_module("flows.pipeline").pipeline
-    running = [plan.stage for plan in plans if plan.runs]
+    flows = importlib.import_module(module)
     for stage in running:
         importlib.import_module(f"tasks.{stage}")
     if not {"train", "log"}.isdisjoint(running):
@@ -293,7 +328,7 @@ def _execute(
     from flows.console import OwnLines
 
     OwnLines.install()
-    flow(spec, only=only, first=first, last=last, force=force)
+    return call(flows)
 
 
 class _TerminatedError(KeyboardInterrupt):

@@ -1,6 +1,8 @@
 """What `metaopt run` shows at its end, and prints for programs with `--json`."""
 
 import json
+import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,31 @@ def show(outputs: Mapping[str, StageOutput], home: Path) -> None:
     if "log" in outputs:
         console.print(f"MLflow  run {outputs['log'].extra.get('run_id')}")
     console.print(f"Everything lies in {home}. To browse it: {environment.command('up')}")
+
+
+def show_sweep(result: Mapping[str, Any], home: Path) -> None:
+    """Print what a sweep has found: the best values, how they do on the meta-test tasks, and where everything is."""
+    console = Console(highlight=False, soft_wrap=True)
+    best, default, metric = result["best"], result["default"], result["metric"]
+    console.print(f"best of {result['trials']} trials ({result['pruned']} of them given up early): trial {best['trial']}")
+    for key, value in best["values"].items():
+        console.print(f"  {key}  {json.dumps(value)}")
+    console.print(f"{metric} on the meta-test tasks, mean ± 95 % interval")
+    console.print(f"  best        {_mean(metric, best['test'])} after {best['steps']} steps")
+    console.print(f"  default     {_mean(metric, default['test'])} after {default['steps']} steps")
+    if result["difference"] is None:
+        console.print("  difference  not known: the two have different meta-test tasks")
+    else:
+        console.print(f"  difference  {_mean(metric, result['difference'])} (best − default, paired on the same tasks)")
+    for path in result["figures"]:
+        console.print(f"figure  {path}")
+    console.print(f"study   {result['study']} in {result['storage']}")
+    console.print(f"spec    {best['spec']}, to be run with: {environment.program()} run {best['pipeline']} -f {_shown(best['spec'])}")
+    console.print(f"Everything lies in {home}. To browse it: {environment.command('up')}")
+
+
+def _shown(path: str) -> str:
+    return shlex.quote(os.path.relpath(path))
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:

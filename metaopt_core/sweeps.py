@@ -150,16 +150,17 @@ class Sweep:
 
         Leaving the block without `Claim.finish` leaves the trial to whoever asks next.
         """
+        study = self.study
         with contextlib.ExitStack() as stack:
             with self._lock("study"):
                 self._queue_what_was_left()
-                trials = self.study.get_trials(deepcopy=False)
+                trials = study.get_trials(deepcopy=False)
                 claim = None
                 if self._budget_left(trials):
                     index = sum(trial.state in _COUNTED for trial in trials)
                     seed = int(np.random.SeedSequence([self.spec.seed, index]).generate_state(1)[0])
-                    self.study.sampler = optuna.samplers.TPESampler(seed=seed)  # what it draws is a function of seed and index
-                    trial = self.study.ask(self.distributions)
+                    study.sampler = optuna.samplers.TPESampler(seed=seed)  # what it draws is a function of seed and index
+                    trial = study.ask(self.distributions)
                     stack.enter_context(self._lock(f"trial-{trial.number}"))
                     claim = Claim(trial, trial.user_attrs.get(_GOES_ON_WITH, trial.number), self.decoded(trial.params), self)
             yield claim
@@ -196,7 +197,7 @@ class Sweep:
     def _queue_the_specs_own_values(self, study: optuna.Study) -> None:
         """Make the pipeline as it stands the first trial, where the ranges hold its values."""
         own = {key: _encoded(value_at(self.spec, key)) for key in self.search.parameters}
-        if all(value is not None and self.distributions[key]._contains(value) for key, value in _internal(own, self.distributions)):
+        if all(_holds(parameter, own[key]) for key, parameter in self.search.parameters.items()):
             study.enqueue_trial(own)
 
     def _queue_what_was_left(self) -> None:
@@ -235,13 +236,10 @@ def _encoded(choice: Any) -> Any:
     return json.dumps(choice) if isinstance(choice, (list, tuple, dict)) else choice
 
 
-def _internal(params: dict[str, Any], distributions: dict[str, BaseDistribution]) -> Iterator[tuple[str, float | None]]:
-    """Parameters as Optuna's distributions count them; none where there is no such value."""
-    for key, value in params.items():
-        try:
-            yield key, distributions[key].to_internal_repr(value)
-        except (ValueError, TypeError):
-            yield key, None
+def _holds(parameter: ParameterSpec, value: Any) -> bool:
+    if isinstance(parameter, ChoicesSpec):
+        return value in [_encoded(choice) for choice in parameter.choices]
+    return isinstance(value, (int, float)) and parameter.low <= value <= parameter.high
 
 
 def _spent(trials: Sequence[FrozenTrial]) -> float:
