@@ -94,6 +94,7 @@ def run(
     file: FileOption = None,
 ) -> None:
     """Run a pipeline, or the stages of it that are not up to date."""
+    from metaopt_core.seeds import record, repeats
     from metaopt_core.store import Store
 
     path = _file(context, file)
@@ -103,10 +104,11 @@ def run(
     store = Store(home)
     environment.prepare(home, quiet=True)
     started = time.monotonic()
-    plans = planning.plan(spec, store, selected, force)
-    if any(plan.runs for plan in plans):
+    repeated = repeats(spec)
+    plans = [planning.plan(one, store, selected, force) for one in repeated]
+    running = [plan.stage for each in plans for plan in each if plan.runs]
+    if running or (spec.seeds > 1 and "log" in selected and not record(home, spec).exists()):
         with _interruptible():
-            running = [plan.stage for plan in plans if plan.runs]
             _with_prefect(
                 spec,
                 home,
@@ -114,14 +116,15 @@ def run(
                 "flows.pipeline",
                 lambda flows: flows.pipeline(spec, only=only, first=first, last=last, force=force),
             )
-        outputs = _outputs(planning.plan(spec, store))
+        outputs = [_outputs(planning.plan(one, store)) for one in repeated]
     else:
-        outputs = _outputs(plans)
-        for plan in plans:
-            if plan.selected:
-                _say(f"{plan.stage}: up to date")
-                store.remember(spec.name, plan.identity)
-    _finish(spec, home, plans, outputs, time.monotonic() - started, as_json)
+        outputs = [_outputs(each) for each in plans]
+        for one, each in zip(repeated, plans, strict=True):
+            for plan in each:
+                if plan.selected:
+                    _say(f"{plan.stage}: up to date" + (f" (seed {one.seed})" if spec.seeds > 1 else ""))
+                    store.remember(one.name, plan.identity)
+    _finish(repeated, home, plans, outputs, time.monotonic() - started, as_json)
 
 
 @app.command(
@@ -142,7 +145,9 @@ def sweep(
     path = _file(context, file)
     spec = _pipeline(path, pipeline, sets)
     if spec.sweep is None:
-        raise UserError(f"{path}: {spec.name} has no `sweep:` block, which says what to search: expected sweep.parameters and a budget")
+        raise UserError(
+            f"{path}: {spec.name} has no `sweep:` block, which says what to search: expected sweep.parameters and a budget"
+        )
     home = Home.beside(path)
     environment.prepare(home, quiet=True)
     with _interruptible():
@@ -174,18 +179,22 @@ def plan(
     file: FileOption = None,
 ) -> None:
     """Say of each stage whether it is up to date, or would run and why. Nothing runs."""
+    from metaopt_core.seeds import repeats
     from metaopt_core.store import Store
 
     path = _file(context, file)
     selected = planning.select(only, first, last)
     spec = _pipeline(path, pipeline, sets)
     home = Home.beside(path)
-    plans = planning.plan(spec, Store(home), selected, force)
+    plans = {one.seed: planning.plan(one, Store(home), selected, force) for one in repeats(spec)}
     if as_json:
-        _print_json({"pipeline": spec.name, "home": str(home.root), "stages": [_plan_entry(plan) for plan in plans]})
+        entries = [_plan_entry(plan) | ({"seed": seed} if spec.seeds > 1 else {}) for seed, each in plans.items() for plan in each]
+        _print_json({"pipeline": spec.name, "home": str(home.root), "stages": entries})
         return
-    for plan in plans:
-        print(f"{plan.stage:<9} {plan.status}" + (f": {'; '.join(plan.reasons)}" if plan.runs else ""))
+    for seed, each in plans.items():
+        for plan in each:
+            which = f"seed {seed}  " if spec.seeds > 1 else ""
+            print(f"{which}{plan.stage:<9} {plan.status}" + (f": {'; '.join(plan.reasons)}" if plan.runs else ""))
 
 
 @app.command("list", epilog="[bold]Example[/bold]\n\n[cyan]metaopt list -f experiments/pipelines.yaml --json[/cyan]")
@@ -364,13 +373,31 @@ def _outputs(plans: "Sequence[StagePlan]") -> "dict[str, StageOutput]":
 
 
 def _finish(
-    spec: PipelineSpec, home: Home, plans: "Sequence[StagePlan]", outputs: "dict[str, StageOutput]", seconds: float, as_json: bool
+    specs: Sequence[PipelineSpec],
+    home: Home,
+    plans: "Sequence[Sequence[StagePlan]]",
+    outputs: "Sequence[dict[str, StageOutput]]",
+    seconds: float,
+    as_json: bool,
 ) -> None:
+    """Show, or print as JSON, the results of a pipeline: of one execution, or of one a seed."""
     from flows import report
 
     if not as_json:
         report.show(outputs, home.root)
         return
+    whole = {"pipeline": specs[0].name, "home": str(home.root), "seconds": seconds}
+    executions = [_execution(each, made) for each, made in zip(plans, outputs, strict=True)]
+    if len(specs) == 1:
+        _print_json(whole | executions[0])
+    else:
+        seeds = [{"seed": spec.seed} | execution for spec, execution in zip(specs, executions, strict=True)]
+        _print_json(whole | {"seeds": seeds, "results": report.over_seeds(outputs)})
+
+
+def _execution(plans: "Sequence[StagePlan]", outputs: "dict[str, StageOutput]") -> dict[str, Any]:
+    from flows import report
+
     stages = []
     for plan in plans:
         output = outputs.get(plan.stage)
@@ -382,17 +409,12 @@ def _finish(
                 "folder": output.folder if output else None,
             }
         )
-    _print_json(
-        {
-            "pipeline": spec.name,
-            "home": str(home.root),
-            "seconds": seconds,
-            "stages": stages,
-            "results": report.summary(outputs),
-            "figures": report.figures(outputs),
-            "mlflow": outputs["log"].extra if "log" in outputs else None,
-        }
-    )
+    return {
+        "stages": stages,
+        "results": report.summary(outputs),
+        "figures": report.figures(outputs),
+        "mlflow": outputs["log"].extra if "log" in outputs else None,
+    }
 
 
 # --- what the commands share --------------------------------------------------------------------------------------------

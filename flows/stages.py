@@ -61,9 +61,7 @@ def carry_out(stage: str, spec: PipelineSpec, force: bool = False, aside: bool =
     identity = identities(spec)[stage]
     if force:
         start_afresh(home, spec, [stage])
-    with store.locked(
-        identity, on_wait=lambda: say("%s: waiting for another process that is making the same output", stage)
-    ):
+    with store.locked(identity, on_wait=lambda: say("%s: waiting for another process that is making the same output", stage)):
         upstream = _upstream(store, spec, stage)
         output, reasons = assess(store, spec.name, identity, upstream)
         if output is not None:

@@ -43,7 +43,9 @@ def sweep(spec: PipelineSpec, workers: int = 1) -> dict[str, Any]:
         best, default = settings(search)
         outputs = {"best": pipeline(best), "default": pipeline(default, last="evaluate")}
         result = _result(search, best, default, outputs)
-        run.log_points([run.point("objective", trial.number, trial.value) for trial in search.finished() if trial.value is not None])
+        run.log_points(
+            [run.point("objective", trial.number, trial.value) for trial in search.finished() if trial.value is not None]
+        )
         run.client.log_artifacts(run.id, str(search.folder), "sweep")
     return result
 

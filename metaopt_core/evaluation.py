@@ -49,12 +49,12 @@ def objective(spec: PipelineSpec, distribution: TaskDistribution, params: Params
 
 def of_method(table: pd.DataFrame, column: str, method: str = "maml") -> dict[str, float | None]:
     """Statistics of one column over the tasks, for one method."""
-    return _statistics(_by_task(table, column, method))
+    return statistics(_by_task(table, column, method))
 
 
 def paired(before: pd.DataFrame, column: str, after: pd.DataFrame, column_after: str) -> dict[str, float | None]:
     """Statistics over the tasks of what MAML does `after` minus what it did `before`: two tables of the same meta-test tasks."""
-    return _statistics(_by_task(after, column_after) - _by_task(before, column))
+    return statistics(_by_task(after, column_after) - _by_task(before, column))
 
 
 def _by_task(table: pd.DataFrame, column: str, method: str = "maml") -> npt.NDArray[np.float64]:
@@ -114,14 +114,14 @@ def _by_step(rows: pd.DataFrame, steps: int) -> list[dict[str, Any]]:
             {
                 "step": step,
                 "diverged": int((~np.isfinite(loss) | (loss > largest)).sum()),
-                "loss": _statistics(loss),
-                "accuracy": None if accuracy is None else _statistics(accuracy),
+                "loss": statistics(loss),
+                "accuracy": None if accuracy is None else statistics(accuracy),
             }
         )
     return found
 
 
-def _statistics(values: npt.NDArray[np.float64]) -> dict[str, float | None]:
+def statistics(values: npt.NDArray[np.float64]) -> dict[str, float | None]:
     """Mean, half the width of its 95 % interval (Student's t), median and quantiles; null where a number is not finite."""
     ordered = np.where(np.isnan(values), np.inf, values)  # a loss that is not a number is worse than any that is one
     with np.errstate(invalid="ignore"):

@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ UP_ADDRESS = "http://127.0.0.1:5000"  # where `metaopt up` serves the embedded s
 
 EXECUTION = "metaopt.execution"
 _DESCRIBED = "metaopt.described"  # set when parameters and spec.yaml are complete
+_PARENT = "mlflow.parentRunId"
 _TRAINED_IN = "metaopt.trained_in"
 MODEL_NAME = "learner"
 
@@ -225,7 +226,7 @@ class Run:
 
     def nest(self, parent: str) -> None:
         """Show this run below the one with that id."""
-        self.client.set_tag(self.id, "mlflow.parentRunId", parent)
+        self.client.set_tag(self.id, _PARENT, parent)
 
     def flush(self) -> None:
         """Send the points noted so far. If that fails they are kept for the next time: an outage must not end hours of training."""
@@ -435,7 +436,16 @@ def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput])
         }
 
 
-def _result_points(run: Run, summary: Mapping[str, Any], model_id: str) -> "list[Metric]":
+def publish_seeds(home: Home, spec: PipelineSpec, group: str, summary: Mapping[str, Any], runs: Sequence[str]) -> None:
+    """Record results over seeds in a run of their own, with the runs of the seeds nested below it. Doing it again changes nothing."""
+    with running(home, spec, group) as parent, _answering(parent.client.tracking_uri):
+        parent.log_points(_result_points(parent, summary))
+        parent.client.log_text(parent.id, json.dumps(summary, indent=1), "summary.json")
+        for run in runs:
+            parent.client.set_tag(run, _PARENT, parent.id)
+
+
+def _result_points(run: Run, summary: Mapping[str, Any], model_id: str | None = None) -> "list[Metric]":
     """Curves over adaptation steps (`test/maml/loss`), and MAML's last point of each as a number of its own (`test_loss`)."""
     points = []
     for method, results in summary["methods"].items():

@@ -272,7 +272,9 @@ def _check(name: str, block: Node, layer: Place, complete: bool, said: frozenset
     }
     spec, refused = _validate(values, block)
     if spec is not None and spec.sweep is not None:
-        refused = list(ranges.refusals(spec.sweep, block, lambda changed: _validate(changed.plain() | {"name": spec.name}, changed)[1]))
+        refused = list(
+            ranges.refusals(spec.sweep, block, lambda changed: _validate(changed.plain() | {"name": spec.name}, changed)[1])
+        )
         spec = None if refused else spec
     repeated = set(said)
     for refusal in refused:

@@ -81,7 +81,9 @@ def _candidates(sweep: SweepSpec, node: Node) -> Iterator[tuple[Path, str, Node]
 def _not_a_stage(key: str) -> Refusal:
     first, _, rest = key.partition(".")
     close = suggestion(first, STAGES) if rest else ""
-    message = f"no key that the objective depends on{close or ', expected one of generate, train or evaluate, as in train.inner.lr'}"
+    message = (
+        f"no key that the objective depends on{close or ', expected one of generate, train or evaluate, as in train.inner.lr'}"
+    )
     return Refusal((key,), message, at_key=True, unknown=True)
 
 
