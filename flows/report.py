@@ -68,14 +68,9 @@ def show_sweep(result: Mapping[str, Any], home: Path) -> None:
     for path in result["figures"]:
         console.print(f"figure  {path}")
     console.print(f"study   {result['study']} in {result['storage']}")
-    console.print(
-        f"spec    {best['spec']}, to be run with: {environment.program()} run {best['pipeline']} -f {_shown(best['spec'])}"
-    )
+    file = shlex.quote(os.path.relpath(best["spec"]))
+    console.print(f"spec    {best['spec']}, to be run with: {environment.program()} run {best['pipeline']} -f {file}")
     console.print(f"Everything lies in {home}. To browse it: {environment.command('up')}")
-
-
-def _shown(path: str) -> str:
-    return shlex.quote(os.path.relpath(path))
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:

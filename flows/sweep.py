@@ -85,7 +85,7 @@ def trial(spec: PipelineSpec, claim: Claim, parent: str) -> None:
     claim.finish(value)
     best = search.best()
     known = f" (best {best.value:.4g})" if best is not None else ""
-    shown = ", ".join(f"{key}={_short(value)}" for key, value in claim.values.items())
+    shown = ", ".join(f"{key}={_short(value)}" for key, value in claim.setting.items())
     logger.info("trial %d: %s%s; %s; %s", claim.number, outcome, known, shown, search.progress())
 
 
@@ -101,7 +101,8 @@ def settings(search: Sweep) -> tuple[PipelineSpec, PipelineSpec]:
     best = search.best()
     if best is None:
         raise UserError(
-            f"{search.spec.name}: none of {len(search.finished())} trials came through: smaller step sizes in sweep.parameters may help"
+            f"{search.spec.name}: none of {len(search.finished())} trials came through: smaller step sizes in sweep.parameters, or "
+            "another sweep.trial, may help"
         )
     values = search.decoded(best.params) | {"log.experiment": search.spec.log.experiment or search.spec.name}
     return with_values(search.spec, values, name=f"{search.spec.name}-best"), with_values(search.spec, {})

@@ -32,15 +32,20 @@ def methods(spec: PipelineSpec, maml: Params, pretrained: Params) -> dict[str, P
     return {"maml": maml, "pretrained": pretrained, "random": random}
 
 
-def test_tasks(spec: PipelineSpec, distribution: TaskDistribution, split: HeldOutSplit = "test") -> TaskBatch:
-    """The meta-test tasks in the shape that the spec evaluates, or the meta-validation tasks in that shape."""
+def held_out_tasks(spec: PipelineSpec, distribution: TaskDistribution, split: HeldOutSplit) -> TaskBatch:
+    """The tasks of a split in the shape that the spec evaluates."""
     return distribution.held_out(split, Episode(spec.train.ways, spec.evaluate_shots, spec.evaluate_queries))
+
+
+def test_tasks(spec: PipelineSpec, distribution: TaskDistribution) -> TaskBatch:
+    """The meta-test tasks in the shape that the spec evaluates."""
+    return held_out_tasks(spec, distribution, "test")
 
 
 def objective(spec: PipelineSpec, distribution: TaskDistribution, params: Params, metric: str, steps: int) -> float:
     """What `evaluate` would measure on the meta-validation tasks: mean `loss` or `accuracy` after a number of steps."""
     device = device_named(spec.device)
-    tasks = test_tasks(spec, distribution, "validation").to(device)
+    tasks = held_out_tasks(spec, distribution, "validation").to(device)
     curves = Learner.from_spec(spec).curves({name: value.to(device) for name, value in params.items()}, tasks, steps)
     values = curves.accuracy if metric == "accuracy" else curves.loss
     assert values is not None  # the spec asks for accuracy only where there are classes

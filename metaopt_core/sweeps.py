@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from filelock import FileLock, Timeout
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from metaopt_core import plots
 from metaopt_core.errors import StoppedError
 from metaopt_core.home import Home
 from metaopt_core.meta.outer_loop import Record
@@ -42,19 +40,19 @@ optuna.logging.set_verbosity(logging.ERROR)
 class Claim:
     """A trial that this process is working on.
 
-    number: of the trial, or of the one that it goes on with. values: dotted key → value of what is searched.
+    number: of the trial, or of the one that it goes on with. setting: dotted key → value of what is searched.
     """
 
     trial: optuna.Trial
     number: int
-    values: dict[str, Any]
+    setting: dict[str, Any]
     sweep: "Sweep"
 
     def spec(self) -> PipelineSpec:
         """The pipeline of the trial, without a baseline. Raises pydantic's ValidationError for values that don't go together."""
         spec, search = self.sweep.spec, self.sweep.search
         fixed = {"train.pretrain_iterations": 1, "log.experiment": spec.log.experiment or spec.name, "log.register_as": None}
-        return with_values(spec, fixed | search.trial | self.values, name=f"{spec.name}-trial-{self.number}")
+        return with_values(spec, fixed | search.trial | self.setting, name=f"{spec.name}-trial-{self.number}")
 
     def watch(self, iterations: int) -> Callable[[str, Record], None]:
         """What training is to be watched with: it reports every validation, and raises StoppedError where the trial is pruned."""
@@ -226,9 +224,10 @@ class Sweep:
     def _distribution(self, key: str, parameter: ParameterSpec) -> BaseDistribution:
         if isinstance(parameter, ChoicesSpec):
             return CategoricalDistribution([_encoded(choice) for choice in parameter.choices])
-        bounds = [int(bound) if bound.is_integer() else bound for bound in (parameter.low, parameter.high)]
-        whole = all(isinstance(value_at(with_values(self.spec, {key: bound}), key), int) for bound in bounds)
-        return (IntDistribution if whole else FloatDistribution)(*bounds, log=parameter.log)  # type: ignore[arg-type]
+        low, high = parameter.low, parameter.high
+        if low.is_integer() and isinstance(value_at(with_values(self.spec, {key: int(low)}), key), int):
+            return IntDistribution(int(low), int(high), log=parameter.log)
+        return FloatDistribution(low, high, log=parameter.log)
 
 
 def _encoded(choice: Any) -> Any:
@@ -246,9 +245,10 @@ def _spent(trials: Sequence[FrozenTrial]) -> float:
     """Seconds in which at least one of the trials was running."""
     now = datetime.now()  # noqa: DTZ005 - as Optuna's own times are
     spans = sorted((trial.datetime_start, trial.datetime_complete or now) for trial in trials if trial.datetime_start)
-    seconds, until = 0.0, datetime.min
+    seconds, until = 0.0, None
     for start, end in spans:
-        seconds += max(0.0, (end - max(start, until)).total_seconds())
+        until = max(start, until or start)
+        seconds += max(0.0, (end - until).total_seconds())
         until = max(until, end)
     return seconds
 
@@ -261,7 +261,7 @@ def figures(sweep: Sweep) -> list[Path]:
 
     study, label = sweep.study, f"validation {sweep.search.objective.metric}"
     values = {trial.value for trial in sweep.finished() if trial.state == TrialState.COMPLETE}
-    wanted = {"history": drawn.plot_optimization_history}
+    wanted: dict[str, Callable[..., Any]] = {"history": drawn.plot_optimization_history}
     if len(values) > 1:  # without a difference nothing is important
         wanted |= {"importance": drawn.plot_param_importances, "parallel": drawn.plot_parallel_coordinate}
     made = []

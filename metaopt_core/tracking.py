@@ -437,7 +437,7 @@ def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput])
 
 
 def publish_seeds(home: Home, spec: PipelineSpec, group: str, summary: Mapping[str, Any], runs: Sequence[str]) -> None:
-    """Record results over seeds in a run of their own, with the runs of the seeds nested below it. Doing it again changes nothing."""
+    """Record results over seeds in a run that the runs of the seeds are nested below. Doing it again changes nothing."""
     with running(home, spec, group) as parent, _answering(parent.client.tracking_uri):
         parent.log_points(_result_points(parent, summary))
         parent.client.log_text(parent.id, json.dumps(summary, indent=1), "summary.json")

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from metaopt_core.spec.document import BROKEN, Node
-from metaopt_core.spec.schema import Schema, kind_key, kinds, models_schema, resolve
+from metaopt_core.spec.schema import Schema, kind_key, kinds, member_of, models_schema, resolve
 
 Path = tuple[str | int, ...]
 _MEANT = {"gpu": "cuda"}  # what is meant by words whose letters are closer to another one
@@ -168,7 +168,7 @@ def _follow(location: tuple[int | str, ...]) -> tuple[Path, Schema, Schema]:
         if isinstance(part, int):
             schema = around["prefixItems"][part] if "prefixItems" in around else around["items"]
         else:
-            schema = around.get("properties", {}).get(part) or around.get("additionalProperties") or {}
+            schema = around.get("properties", {}).get(part) or member_of(around)
         choice = kinds(resolve(schema))
         if choice and (tag := next(parts, None)) is not None:
             schema = choice[str(tag)]

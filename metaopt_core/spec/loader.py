@@ -18,7 +18,7 @@ from metaopt_core.errors import UserError
 from metaopt_core.spec import explain, ranges
 from metaopt_core.spec.document import BROKEN, Entry, Node, Place, Problem, dotted, read_file, read_value
 from metaopt_core.spec.models import PipelineSpec, SinusoidSpec
-from metaopt_core.spec.schema import Schema, kind_key, kinds, models_schema, resolve
+from metaopt_core.spec.schema import Schema, kind_key, kinds, member_of, models_schema, resolve
 
 _NAME = re.compile(models_schema()["properties"]["name"]["pattern"])
 _NAME_RULE = "lower-case letters, digits, . _ and -, a letter or digit first"
@@ -195,7 +195,7 @@ def _merge(lower: Node, upper: Node, schema: Schema | None = None) -> Node:
     entries = dict(lower.entries)
     for key, entry in upper.entries.items():
         below = entries.get(key)
-        inner = properties.get(key) or schema.get("additionalProperties") or {}
+        inner = properties.get(key) or member_of(schema)
         merged = _merge(below.node, entry.node, inner) if below else entry.node
         entries[key] = Entry(_together(below.key, entry.key) if below else entry.key, merged)
     return Node(upper.place, entries)
@@ -272,9 +272,8 @@ def _check(name: str, block: Node, layer: Place, complete: bool, said: frozenset
     }
     spec, refused = _validate(values, block)
     if spec is not None and spec.sweep is not None:
-        refused = list(
-            ranges.refusals(spec.sweep, block, lambda changed: _validate(changed.plain() | {"name": spec.name}, changed)[1])
-        )
+        own = {"name": spec.name}
+        refused = list(ranges.refusals(spec.sweep, block, lambda changed: _validate(changed.plain() | own, changed)[1]))
         spec = None if refused else spec
     repeated = set(said)
     for refusal in refused:
