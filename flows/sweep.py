@@ -40,8 +40,9 @@ def sweep(spec: PipelineSpec, workers: int = 1) -> dict[str, Any]:
         while search.running():  # in another process; should that die, its trial is carried out here
             time.sleep(_SECONDS_BETWEEN_LOOKS)
             carry_out_trials(search, run.id)
-        best, default = settings(search)
-        outputs = {"best": pipeline(best), "default": pipeline(default, last="evaluate")}
+        default = with_values(spec, {})
+        best, made = _in_full(search)
+        outputs = {"best": made, "default": pipeline(default, last="evaluate")}
         result = _result(search, best, default, outputs)
         run.log_points(
             [run.point("objective", trial.number, trial.value) for trial in search.finished() if trial.value is not None]
@@ -71,7 +72,7 @@ def trial(spec: PipelineSpec, claim: Claim, parent: str) -> None:
     logger, search, home = get_run_logger(), claim.sweep, claim.sweep.home
     with tracking.running(home, spec) as run:
         run.nest(parent)
-        value, outcome = None, ""
+        value = None
         try:
             generated = carry_out("generate", spec, aside=True)
             trained = carry_out("train", spec, aside=True, watch=claim.watch(spec.train.iterations))
@@ -79,8 +80,10 @@ def trial(spec: PipelineSpec, claim: Claim, parent: str) -> None:
             value = evaluation.objective(spec, load(generated / ""), parameters, search.search.objective.metric, steps)
             run.log_points([run.point("objective", 0, value)])
             outcome = f"{value:.4g}"
-        except (StoppedError, DivergedError) as error:
+        except StoppedError as error:
             outcome = str(error)
+        except DivergedError as error:
+            outcome = f"diverged ({str(error).partition(':')[0]})"
         run.client.set_tag(run.id, "metaopt.trial", outcome)
     claim.finish(value)
     best = search.best()
@@ -96,16 +99,23 @@ def _short(value: Any) -> str:
 # --- the outcome --------------------------------------------------------------------------------------------------------
 
 
-def settings(search: Sweep) -> tuple[PipelineSpec, PipelineSpec]:
-    """The pipeline with the best values, and as it stands. Raises UserError where no trial came through."""
-    best = search.best()
-    if best is None:
-        raise UserError(
-            f"{search.spec.name}: none of {len(search.finished())} trials came through: smaller step sizes in sweep.parameters, or "
-            "another sweep.trial, may help"
-        )
-    values = search.decoded(best.params) | {"log.experiment": search.spec.log.experiment or search.spec.name}
-    return with_values(search.spec, values, name=f"{search.spec.name}-best"), with_values(search.spec, {})
+def _in_full(search: Sweep) -> tuple[PipelineSpec, dict[str, StageOutput]]:
+    """Run the pipeline with the values of the best trial, or of the best whose setting doesn't diverge in a full training.
+
+    Raises UserError where no trial came through.
+    """
+    while (trial := search.best()) is not None:
+        values = search.decoded(trial.params) | {"log.experiment": search.spec.log.experiment or search.spec.name}
+        spec = with_values(search.spec, values, name=f"{search.spec.name}-best")
+        try:
+            return spec, pipeline(spec)
+        except DivergedError as error:
+            get_run_logger().info("trial %d is passed over, its setting diverged in full: %s", trial.number, error)
+            search.give_up(trial)
+    raise UserError(
+        f"{search.spec.name}: none of {len(search.finished())} trials came through: smaller step sizes in sweep.parameters, or "
+        "another sweep.trial, may help"
+    )
 
 
 def _result(search: Sweep, best: PipelineSpec, default: PipelineSpec, outputs: dict[str, dict[str, StageOutput]]) -> dict[str, Any]:

@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from metaopt_core.home import Home
 from metaopt_core.spec.models import PipelineSpec
 from metaopt_core.stages import identities
@@ -30,6 +28,8 @@ def record(home: Home, spec: PipelineSpec) -> Path:
 
 def summarize(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What `evaluation.summarize` says of one seed, for several: statistics over the seeds of each seed's mean over its tasks."""
+    import numpy as np  # here, because whoever plans has no use for it
+
     from metaopt_core.evaluation import statistics
 
     first = summaries[0]

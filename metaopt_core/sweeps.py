@@ -31,6 +31,7 @@ from metaopt_core.spec.ranges import value_at, with_values
 from metaopt_core.stages import identities
 
 _GOES_ON_WITH = "goes_on_with"  # of a trial that was queued again: the number of the one that it takes the place of
+_GIVEN_UP = "diverged_in_full"  # of a study: the trials whose settings did
 _COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 optuna.logging.set_verbosity(logging.ERROR)
@@ -171,9 +172,14 @@ class Sweep:
         return self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
 
     def best(self) -> FrozenTrial | None:
-        """The best trial that was carried through, if any was."""
-        complete = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        """The best trial that was carried through and not given up since, if there is one."""
+        given_up = self.study.user_attrs.get(_GIVEN_UP, [])
+        complete = [trial for trial in self.finished() if trial.state == TrialState.COMPLETE and trial.number not in given_up]
         return (min if self.minimizes else max)(complete, key=lambda trial: (trial.value, 0), default=None)
+
+    def give_up(self, trial: FrozenTrial) -> None:
+        """Leave a trial out of account: in full, without what `sweep.trial` says, its setting diverged."""
+        self.study.set_user_attr(_GIVEN_UP, [*self.study.user_attrs.get(_GIVEN_UP, []), trial.number])
 
     def done(self) -> bool:
         """Whether the budget is spent and every trial finished."""
