@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
+from metaopt_core.distributions.batch import Episode, HeldOutSplit, TaskBatch, TaskDistribution
 from metaopt_core.distributions.random import Stream
 from metaopt_core.learner import Learner, device_named
 from metaopt_core.models import Params
@@ -32,9 +32,38 @@ def methods(spec: PipelineSpec, maml: Params, pretrained: Params) -> dict[str, P
     return {"maml": maml, "pretrained": pretrained, "random": random}
 
 
+def held_out_tasks(spec: PipelineSpec, distribution: TaskDistribution, split: HeldOutSplit) -> TaskBatch:
+    """The tasks of a split in the shape that the spec evaluates."""
+    return distribution.held_out(split, Episode(spec.train.ways, spec.evaluate_shots, spec.evaluate_queries))
+
+
 def test_tasks(spec: PipelineSpec, distribution: TaskDistribution) -> TaskBatch:
     """The meta-test tasks in the shape that the spec evaluates."""
-    return distribution.held_out("test", Episode(spec.train.ways, spec.evaluate_shots, spec.evaluate_queries))
+    return held_out_tasks(spec, distribution, "test")
+
+
+def objective(spec: PipelineSpec, distribution: TaskDistribution, params: Params, metric: str, steps: int) -> float:
+    """What `evaluate` would measure on the meta-validation tasks: mean `loss` or `accuracy` after a number of steps."""
+    device = device_named(spec.device)
+    tasks = held_out_tasks(spec, distribution, "validation").to(device)
+    curves = Learner.from_spec(spec).curves({name: value.to(device) for name, value in params.items()}, tasks, steps)
+    values = curves.accuracy if metric == "accuracy" else curves.loss
+    assert values is not None  # the spec asks for accuracy only where there are classes
+    return values[:, steps].double().mean().item()
+
+
+def of_method(table: pd.DataFrame, column: str, method: str = "maml") -> dict[str, float | None]:
+    """Statistics of one column over the tasks, for one method."""
+    return statistics(_by_task(table, column, method))
+
+
+def paired(before: pd.DataFrame, column: str, after: pd.DataFrame, column_after: str) -> dict[str, float | None]:
+    """Statistics over the tasks of what MAML does `after` minus what it did `before`: two tables of the same meta-test tasks."""
+    return statistics(_by_task(after, column_after) - _by_task(before, column))
+
+
+def _by_task(table: pd.DataFrame, column: str, method: str = "maml") -> npt.NDArray[np.float64]:
+    return table.loc[table["method"] == method].sort_values("task")[column].to_numpy(np.float64)
 
 
 def evaluate(spec: PipelineSpec, distribution: TaskDistribution, compared: Mapping[str, Params]) -> pd.DataFrame:
@@ -90,14 +119,14 @@ def _by_step(rows: pd.DataFrame, steps: int) -> list[dict[str, Any]]:
             {
                 "step": step,
                 "diverged": int((~np.isfinite(loss) | (loss > largest)).sum()),
-                "loss": _statistics(loss),
-                "accuracy": None if accuracy is None else _statistics(accuracy),
+                "loss": statistics(loss),
+                "accuracy": None if accuracy is None else statistics(accuracy),
             }
         )
     return found
 
 
-def _statistics(values: npt.NDArray[np.float64]) -> dict[str, float | None]:
+def statistics(values: npt.NDArray[np.float64]) -> dict[str, float | None]:
     """Mean, half the width of its 95 % interval (Student's t), median and quantiles; null where a number is not finite."""
     ordered = np.where(np.isnan(values), np.inf, values)  # a loss that is not a number is worse than any that is one
     with np.errstate(invalid="ignore"):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 VARIABLE = "METAOPT_HOME"
 TRACES = "METAOPT_TRACES"
+_FOLDER = ".metaopt"
 
 
 @dataclass(frozen=True)
@@ -16,9 +17,11 @@ class Home:
 
     @classmethod
     def beside(cls, pipelines_file: Path) -> "Home":
-        """The folder that METAOPT_HOME names, else `.metaopt/` beside the pipelines file."""
+        """The folder that METAOPT_HOME names, else `.metaopt/` beside the pipelines file, or around it (the file of a sweep)."""
         named = os.environ.get(VARIABLE)
-        return cls((Path(named).expanduser() if named else pipelines_file.parent / ".metaopt").resolve())
+        if not named and (around := [path for path in pipelines_file.resolve().parents if path.name == _FOLDER]):
+            return cls(around[0])
+        return cls((Path(named).expanduser() if named else pipelines_file.parent / _FOLDER).resolve())
 
     @classmethod
     def current(cls) -> "Home":
@@ -36,6 +39,10 @@ class Home:
     @property
     def downloads(self) -> Path:
         return self.root / "downloads"
+
+    @property
+    def sweeps(self) -> Path:
+        return self.root / "sweeps"
 
     @property
     def locks(self) -> Path:

@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ UP_ADDRESS = "http://127.0.0.1:5000"  # where `metaopt up` serves the embedded s
 
 EXECUTION = "metaopt.execution"
 _DESCRIBED = "metaopt.described"  # set when parameters and spec.yaml are complete
+_PARENT = "mlflow.parentRunId"
 _TRAINED_IN = "metaopt.trained_in"
 MODEL_NAME = "learner"
 
@@ -223,6 +224,10 @@ class Run:
         if time.monotonic() > self._due:
             self.flush()
 
+    def nest(self, parent: str) -> None:
+        """Show this run below the one with that id."""
+        self.client.set_tag(self.id, _PARENT, parent)
+
     def flush(self) -> None:
         """Send the points noted so far. If that fails they are kept for the next time: an outage must not end hours of training."""
         try:
@@ -251,12 +256,14 @@ class Run:
 
 
 @contextlib.contextmanager
-def running(home: Home, spec: PipelineSpec) -> Iterator[Run]:
+def running(home: Home, spec: PipelineSpec, group: str | None = None) -> Iterator[Run]:
     """The run of this execution, found or made. It is RUNNING inside the block, and FINISHED, FAILED or KILLED after it.
+
+    group: the name of several executions of the spec, such as a sweep: then it is the run that theirs are nested below.
 
     Raises UnreachableError, which is a UserError, if the tracking server doesn't answer.
     """
-    run = _find_or_create(home, spec)
+    run = _find_or_create(home, spec, group)
     status = "FINISHED"
     with _sigterm_raises():
         try:
@@ -287,17 +294,17 @@ def _answering(uri: str) -> Iterator[None]:
         raise _unreachable(uri, error) from error
 
 
-def _find_or_create(home: Home, spec: PipelineSpec) -> Run:
+def _find_or_create(home: Home, spec: PipelineSpec, group: str | None) -> Run:
     client = _client(home, tracking_uri(home, spec))
     with _answering(client.tracking_uri):
-        return _found_or_created(client, home, spec)
+        return _found_or_created(client, home, spec, group)
 
 
-def _found_or_created(client: "MlflowClient", home: Home, spec: PipelineSpec) -> Run:
+def _found_or_created(client: "MlflowClient", home: Home, spec: PipelineSpec, group: str | None) -> Run:
     experiment = _experiment(client, home, spec)
     stages = identities(spec)
     fingerprints = {name: identity.fingerprint for name, identity in stages.items()}
-    key = _execution_key(spec, fingerprints["log"])
+    key = group or _execution_key(spec, fingerprints["log"])
     with _locked(home, f"execution-{key}"):
         execution = _execution(home, key)
         found = client.search_runs([experiment], f"tags.`{EXECUTION}` = '{execution}'", max_results=1)
@@ -307,7 +314,7 @@ def _found_or_created(client: "MlflowClient", home: Home, spec: PipelineSpec) ->
             tags = _tags(spec, fingerprints) | {EXECUTION: execution}
             if data := stages["generate"].slice.get("data"):
                 tags["metaopt.data"] = str(data)
-            run = client.create_run(experiment, tags=tags, run_name=f"{spec.name}-{fingerprints['log'][:8]}")
+            run = client.create_run(experiment, tags=tags, run_name=group or f"{spec.name}-{fingerprints['log'][:8]}")
         _describe(client, run, spec)
         client.update_run(run.info.run_id, status="RUNNING")
     return Run(client, run)
@@ -429,7 +436,16 @@ def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput])
         }
 
 
-def _result_points(run: Run, summary: Mapping[str, Any], model_id: str) -> "list[Metric]":
+def publish_seeds(home: Home, spec: PipelineSpec, group: str, summary: Mapping[str, Any], runs: Sequence[str]) -> None:
+    """Record results over seeds in a run that the runs of the seeds are nested below. Doing it again changes nothing."""
+    with running(home, spec, group) as parent, _answering(parent.client.tracking_uri):
+        parent.log_points(_result_points(parent, summary))
+        parent.client.log_text(parent.id, json.dumps(summary, indent=1), "summary.json")
+        for run in runs:
+            parent.client.set_tag(run, _PARENT, parent.id)
+
+
+def _result_points(run: Run, summary: Mapping[str, Any], model_id: str | None = None) -> "list[Metric]":
     """Curves over adaptation steps (`test/maml/loss`), and MAML's last point of each as a number of its own (`test_loss`)."""
     points = []
     for method, results in summary["methods"].items():

@@ -1,6 +1,7 @@
 """Stage 2, train: the initial parameters, by MAML, and those of the pre-trained baseline."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 
 import pandas as pd
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 
 from metaopt_core import tracking
 from metaopt_core.distributions.materialize import load
+from metaopt_core.errors import StoppedError
 from metaopt_core.home import Home
 from metaopt_core.learner import device_named
 from metaopt_core.meta.outer_loop import Record
@@ -28,10 +30,17 @@ from tasks.retrying import DELAYS, mlflow_was_away
     retry_delay_seconds=DELAYS,
     retry_condition_fn=mlflow_was_away,
 )
-def train(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str, StageOutput]) -> StageOutput:
+def train(
+    spec: PipelineSpec,
+    home: Home,
+    identity: Identity,
+    upstream: dict[str, StageOutput],
+    watch: Callable[[str, Record], None] = lambda *_: None,
+) -> StageOutput:
     """Publish the parameters and the curves of training; the curves also go to MLflow as they grow.
 
     Retried where MLflow could not be reached at the start; after a kill the next run goes on from the last checkpoint.
+    watch: gets (phase, point) of every curve as it happens; raising StoppedError there ends the training for good.
     """
     store, checkpoints = Store(home), home.checkpoints / identity.fingerprint
     distribution = load(upstream["generate"] / "")
@@ -40,8 +49,13 @@ def train(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str
 
         def on_record(phase: str, record: Record) -> None:
             run.log_curve(f"{phase}/{record.name}", record.iteration, record.value)
+            watch(phase, record)
 
-        trained = meta_train(spec, distribution, checkpoints, on_record, home.traces)
+        try:
+            trained = meta_train(spec, distribution, checkpoints, on_record, home.traces)
+        except StoppedError:
+            shutil.rmtree(checkpoints, ignore_errors=True)
+            raise
         save_file(trained["maml"].params, folder / "parameters.safetensors")
         save_file(trained["pretrained"].params, folder / "pretrained.safetensors")
         rows = [(phase, *record) for phase, result in trained.items() for record in result.history]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
-from metaopt_core.errors import UserError
+from metaopt_core.errors import DivergedError
 from metaopt_core.meta.checkpoint import load_checkpoint, save_checkpoint
 from metaopt_core.meta.objectives import Objective, Plan
 from metaopt_core.models import Params
@@ -142,7 +142,7 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
     finish the iteration at hand and save a checkpoint before they take effect.
 
     Raises:
-        UserError: a loss is not finite (with its iteration and task), or no validation ever was.
+        DivergedError: a loss is not finite (with its iteration and task), or no validation ever was.
     """
     state = _begin(training, params)
     if state.restore(checkpoint, training.device):
@@ -181,7 +181,7 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
             if pending:
                 break
     if not math.isfinite(state.best_loss):
-        raise UserError(
+        raise DivergedError(
             f"{training.name}: adaptation diverged in every validation up to iteration {state.iteration}: a smaller train.inner.lr "
             "or train.outer.lr, or fewer train.validation.steps, may help"
         )
@@ -286,7 +286,7 @@ def _check_finite(training: Training, state: _State) -> None:
         row, column = bad[0].tolist()
         iteration = state.iteration - len(recent) + row
         task = iteration * training.meta_batch_size + column
-        raise UserError(
+        raise DivergedError(
             f"{training.name}: the loss of meta-train task {task} is {recent[row, column].item()} in iteration {iteration}: "
             "expected a finite number; a smaller train.inner.lr or train.outer.lr, or train.outer.clip_norm, may help"
         )

@@ -262,6 +262,12 @@ def _duration(text: str) -> str:
     return text
 
 
+def _seconds(duration: str) -> int:
+    match = _DURATION.fullmatch(duration)
+    assert match is not None  # the validator has seen to it
+    return int(match[1]) * _UNIT_SECONDS[match[2]]
+
+
 class CronSchedule(Spec):
     """Runs at the times of a cron expression."""
 
@@ -278,9 +284,7 @@ class IntervalSchedule(Spec):
 
     @property
     def seconds(self) -> int:
-        match = _DURATION.fullmatch(self.every)
-        assert match is not None  # the validator has seen to it
-        return int(match[1]) * _UNIT_SECONDS[match[2]]
+        return _seconds(self.every)
 
 
 def _kind_of_schedule(value: Any) -> str | None:
@@ -300,6 +304,86 @@ ScheduleSpec = Annotated[
 ]
 
 
+# --- sweep --------------------------------------------------------------------------------------------------------------
+
+
+class RangeSpec(Spec):
+    """Numbers from `low` to `high`, both included; whole ones where the key takes no other."""
+
+    low: float = Field(description="Smallest value.")
+    high: float = Field(description="Largest value.")
+    log: bool = Field(False, description="Whether the search goes by the logarithm, as suits step sizes.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise PydanticCustomError("bounds", "expected low to be less than high, and greater than 0 where log is true")
+        return self
+
+
+class ChoicesSpec(Spec):
+    """One of some values, in no order."""
+
+    choices: Annotated[tuple[Any, ...], Field(min_length=2), BeforeValidator(_as_tuple)] = Field(
+        description="The values; a list or a whole block can be one."
+    )
+
+
+def _kind_of_parameter(value: Any) -> str | None:
+    """The tag of a parameter: `low` for a range, or `choices`."""
+    given = set(value if isinstance(value, dict) else getattr(value, "model_fields_set", ()))
+    if "choices" in given:
+        return None if given & {"low", "high", "log"} else "choices"
+    return "low" if given & {"low", "high"} else None
+
+
+ParameterSpec = Annotated[
+    Annotated[RangeSpec, Tag("low")] | Annotated[ChoicesSpec, Tag("choices")],
+    Discriminator(
+        _kind_of_parameter,
+        custom_error_type="parameter",
+        custom_error_message="expected a mapping with either low and high, or choices",
+    ),
+]
+
+
+class ObjectiveSpec(Spec):
+    """What the best trial is best at: what `evaluate` measures, but on the meta-validation tasks."""
+
+    metric: Literal["loss", "accuracy"] = Field("loss", description="`loss` is minimized, `accuracy` maximized.")
+    steps: Positive | None = Field(None, description="Adaptation steps after which it is measured; none means `evaluate.steps`.")
+
+
+class SweepSpec(Spec):
+    """`metaopt sweep`: which values to search, for how long, and by what measure."""
+
+    parameters: Annotated[dict[str, ParameterSpec], Field(min_length=1)] = Field(
+        description="Dotted key of generate, train or evaluate → the values to search."
+    )
+    trials: Positive | None = Field(None, description="How many settings are tried; none means as many as fit into `time`.")
+    time: Annotated[str, AfterValidator(_duration)] | None = Field(
+        None, description="No trial begins after this much time with trials running: a number and s, m, h or d, as in 8m."
+    )
+    objective: ObjectiveSpec = Field(ObjectiveSpec(), description="What the best trial is best at.")
+    pruning: Literal["median", "none"] = Field(
+        "median", description="`median` ends a trial that validates worse than the median of the others did at the same iteration."
+    )
+    trial: dict[str, Any] = Field(
+        {}, description="Dotted key → value in trials alone, such as fewer iterations; the best setting then runs without them."
+    )
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.trials is None and self.time is None:
+            raise PydanticCustomError("budget", "expected trials or time, or both")
+        return self
+
+    @property
+    def seconds(self) -> float:
+        """The time that there is for trials."""
+        return math.inf if self.time is None else _seconds(self.time)
+
+
 # --- the whole ----------------------------------------------------------------------------------------------------------
 
 
@@ -309,6 +393,9 @@ class PipelineSpec(Spec):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="The pipeline's key in pipelines.yaml.")
     description: str = Field("", description="One line for `metaopt list`.")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="Every random number is a function of it.")
+    seeds: Positive = Field(
+        1, description="How often it runs, with seed, seed + 1, …; more than once, results are also averaged over the seeds."
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="`auto` is the GPU where there is one, else the CPU. Not part of a result's identity."
     )
@@ -316,6 +403,7 @@ class PipelineSpec(Spec):
     train: TrainSpec = Field(description="Stage 2: meta-training.")
     evaluate: EvaluateSpec = Field(EvaluateSpec(), description="Stage 3: adaptation to new tasks.")
     log: LogSpec = Field(LogSpec(), description="Stage 4: the MLflow run.")
+    sweep: SweepSpec | None = Field(None, description="What `metaopt sweep` searches; a run takes no notice of it.")
     schedule: ScheduleSpec | None = Field(None, description="When `metaopt serve` runs it; none means only when asked.")
 
     @model_validator(mode="after")
@@ -362,6 +450,21 @@ def impossibilities(spec: PipelineSpec) -> Iterator[Problem]:
         yield from _sinusoid_impossibilities(spec, spec.generate)
     else:
         yield from _omniglot_impossibilities(spec, spec.generate)
+    if spec.sweep is not None:
+        yield from _sweep_impossibilities(spec, spec.sweep)
+
+
+def _sweep_impossibilities(spec: PipelineSpec, sweep: SweepSpec) -> Iterator[Problem]:
+    if sweep.objective.metric == "accuracy" and spec.train.ways is None:
+        yield ("sweep", "objective", "metric"), "accuracy needs classes, and regression tasks have none: expected loss"
+    if (sweep.objective.steps or 0) > spec.evaluate.steps:
+        yield (
+            ("sweep", "objective", "steps"),
+            f"{sweep.objective.steps} steps, but evaluate goes to {spec.evaluate.steps}: expected at most that many, or a larger "
+            "evaluate.steps",
+        )
+    for key in sweep.trial.keys() & sweep.parameters.keys():
+        yield ("sweep", "trial", key), "searched under sweep.parameters: expected it in one of the two"
 
 
 def _sinusoid_impossibilities(spec: PipelineSpec, generate: SinusoidSpec) -> Iterator[Problem]:

@@ -24,7 +24,7 @@ from tasks.log import log
 from tasks.train import train
 from tests.small import SMALL_CONV
 
-BODIES = {"generate": generate, "train": train, "evaluate": evaluate, "log": log}
+BODIES: dict[str, Any] = {"generate": generate, "train": train, "evaluate": evaluate, "log": log}
 
 SINUSOID: dict[str, Any] = {
     "name": "small-sinusoid",
