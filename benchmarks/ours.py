@@ -25,5 +25,5 @@ class Ours:
 
     def meta_gradient(self, batch: TaskBatch) -> tuple[float, Params]:
         self._training.objective.plan = None
-        found = self._training.objective(self._state.params, batch)
+        found = self._training.objective(self._state.params, batch, 0)
         return found.losses.mean().item(), found.gradient

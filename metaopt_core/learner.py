@@ -3,6 +3,8 @@
 Adaptation here is for use, not for training: no graph through the steps is kept.
 """
 
+import fnmatch
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,11 +17,13 @@ from torch import Tensor
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.errors import UserError
 from metaopt_core.meta import step_sizes
-from metaopt_core.meta.gradients import for_each_task, gradient_step, packed
+from metaopt_core.meta.gradients import for_each_task
+from metaopt_core.meta.inner_loop import GRADIENT_DESCENT, InnerLoop, Rule
 from metaopt_core.meta.problems import Compiled, CompiledFunctions, Differentiated, Problem, SquaredErrorMLP
+from metaopt_core.meta.step_sizes import Size
 from metaopt_core.models import MLP, Network, Params, build
 from metaopt_core.parallel import side_by_side
-from metaopt_core.spec.models import OmniglotSpec, PipelineSpec
+from metaopt_core.spec.models import ImplicitSpec, OmniglotSpec, PipelineSpec
 
 _GPU_CHUNK = 64  # times as many examples as on a CPU; not measured
 
@@ -42,6 +46,7 @@ class Learner:
     loss_scale: factor of the mean loss over a task's examples; the number of ways where the spec says `sum_over_ways`.
     inner_lr: step size α of parameters that bring no learned ones (`step_sizes`).
     compiled: whether, and for which device, torch.compile makes the functions that gradients are computed by.
+    rule: what the inner loop makes of a gradient, and which parameters it moves.
     bfloat16: whether a GPU computes the network in it; parameters and their updates are float32.
     """
 
@@ -50,6 +55,7 @@ class Learner:
     loss_scale: float
     inner_lr: float
     compiled: Literal["cpu", "cuda"] | None = None
+    rule: Rule = GRADIENT_DESCENT
     bfloat16: bool = False
 
     @classmethod
@@ -66,11 +72,13 @@ class Learner:
     @classmethod
     def _with_step_size(cls, spec: PipelineSpec, inner_lr: float) -> "Learner":
         ways = spec.train.ways
+        network = build(spec.train.model, INPUT_SHAPES[spec.generate.distribution], ways or 1)
         return cls(
-            network=build(spec.train.model, INPUT_SHAPES[spec.generate.distribution], ways or 1),
+            network=network,
             classification=isinstance(spec.generate, OmniglotSpec),
             loss_scale=float(ways) if ways and spec.train.reduction == "sum_over_ways" else 1.0,
             inner_lr=inner_lr,
+            rule=_rule(spec, network),
         )
 
     def loss(self, outputs: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -124,15 +132,61 @@ class Learner:
     def _chunks(self, batch: TaskBatch) -> list[TaskBatch]:
         return batch.split(self.tasks_at_once(batch))
 
+    def inner_loop(self, batch: TaskBatch, params: Mapping[str, Tensor], steps: int) -> InnerLoop:
+        """The inner loop on the tasks' support sets, with the step sizes that the parameters bring, or `inner_lr`."""
+        shared, learned = step_sizes.split(params)
+        problems = [self.support(part) for part in self._minibatches(batch)]
+        sizes = [self._size(problems[0], shared, step_sizes.at(learned, shared, step, self.inner_lr)) for step in range(steps)]
+        return InnerLoop(problems, sizes, self.rule)
+
+    def _size(self, problem: Problem, shared: Params, size: Size) -> Size:
+        """A step's size as it goes with packed parameters; zero for those that don't move."""
+        if isinstance(size, float):
+            if self.rule.adapts is None:
+                return size
+            size = tuple(value.new_tensor(size) for value in shared.values())
+        moves = [self.rule.adapts is None or name in self.rule.adapts for name in shared]
+        by_name = {
+            name: (one if moving else torch.zeros_like(one)).expand_as(shared[name])
+            for name, one, moving in zip(shared, size, moves, strict=True)
+        }
+        return tuple(problem.pack(by_name).values())
+
+    def _minibatches(self, batch: TaskBatch) -> list[TaskBatch]:
+        """Parts of the support sets; every n-th example, so that each has all classes as far as that goes."""
+        examples = batch.support_x.shape[1]
+        count = 1 if self.rule.minibatch is None else math.ceil(examples / self.rule.minibatch)
+        if count == 1:
+            return [batch]
+        weight = batch.support_weight
+        return [
+            replace(
+                batch,
+                support_x=batch.support_x[:, first::count],
+                support_y=batch.support_y[:, first::count],
+                support_weight=None if weight is None else weight[:, first::count],
+            )
+            for first in range(count)
+        ]
+
+    def everything(self, batch: TaskBatch) -> TaskBatch:
+        """The batch with all of a task's examples as its support set."""
+        both = [(batch.support_x, batch.query_x), (batch.support_y, batch.query_y)]
+        x, y = (torch.cat(pair, 1) for pair in both)
+        if batch.support_weight is None and batch.query_weight is None:
+            return replace(batch, support_x=x, support_y=y)
+        weights = [
+            torch.ones(targets.shape[:2], device=targets.device) if weight is None else weight
+            for targets, weight in ((batch.support_y, batch.support_weight), (batch.query_y, batch.query_weight))
+        ]
+        return replace(batch, support_x=x, support_y=y, support_weight=torch.cat(weights, 1))
+
     def adapt(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> Iterator[Params]:
         """The tasks' parameters after 0, 1, …, `steps` steps from shared ones, each name → [tasks, …]."""
-        shared, learned = step_sizes.split(params)
-        problem = self.support(batch)
-        theta = for_each_task(problem.pack(shared), len(batch))
-        yield problem.unpack(theta)
-        for step in range(steps):
-            theta = gradient_step(problem, theta, packed(problem, shared, step_sizes.at(learned, shared, step, self.inner_lr)))
-            yield problem.unpack(theta)
+        loop, (shared, _) = self.inner_loop(batch, params, steps), step_sizes.split(params)
+        problem = loop.problem(0)
+        for place in loop.walk(for_each_task(problem.pack(shared), len(batch))):
+            yield problem.unpack(place.theta)
 
     def curves(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> "Curves":
         """What adaptation does to the tasks' query sets: loss and accuracy after 0, 1, …, `steps` steps."""
@@ -163,6 +217,33 @@ class Learner:
 
         batch = TaskBatch(support_x, support_y, query_x, query_x)
         return torch.cat(side_by_side(of_chunk, self._chunks(batch), support_x.device))
+
+
+def _rule(spec: PipelineSpec, network: Network) -> Rule:
+    inner = spec.train.inner
+    implicit = (spec.train.implicit or ImplicitSpec()) if spec.train.meta_gradient == "implicit" else None
+    return Rule(
+        name=inner.rule,
+        momentum=inner.momentum,
+        clip_norm=inner.clip_norm,
+        proximal=implicit.proximal if implicit else 0.0,
+        adapts=None if inner.adapts == "all" else adapting(network, inner.adapts),
+        minibatch=inner.minibatch,
+    )
+
+
+def adapting(network: Network, wanted: str | tuple[str, ...]) -> frozenset[str]:
+    """The names of the parameters that `train.inner.adapts` means. Raises UserError where a name matches none."""
+    names = list(network.init(0))
+    if wanted == "head":
+        return frozenset(network.head)
+    if wanted == "body":
+        return frozenset(names) - frozenset(network.head)
+    found = {pattern: fnmatch.filter(names, pattern) for pattern in wanted}
+    for pattern, matching in found.items():
+        if not matching:
+            raise UserError(f"train.inner.adapts: {pattern} is the name of no parameter: expected some of {', '.join(names)}")
+    return frozenset(name for matching in found.values() for name in matching)
 
 
 def device_named(name: str) -> torch.device:

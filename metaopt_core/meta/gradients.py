@@ -1,4 +1,4 @@
-"""The inner loop, and the exact gradient through it.
+"""The gradient of the outer loss by the initialization: exact through the inner loop, or one of its approximations.
 
 With inner loss L_S, outer loss L_Q, K steps of sizes α_k and the initialization θ of one task (Finn, Abbeel, Levine 2017):
 
@@ -6,32 +6,43 @@ With inner loss L_S, outer loss L_Q, K steps of sizes α_k and the initializatio
     v_K = ∇L_Q(θ_K),  v_k = v_{k+1} − ∇²L_S(θ_k) (α_k ∘ v_{k+1})         the meta-gradient is v_0
     ∂L_Q/∂α_k = −v_{k+1} ∘ ∇L_S(θ_k)                                    where step sizes are learned
 
-The second line is run as it stands, one step's linearization at a time and backwards. Either every step's is kept from the way
-there (the unrolled graph), or it is made again on the way back: then memory for activations doesn't grow with K, and parameters
-of long ways are kept at every √K-th step alone. Both give the same numbers.
+The second line is run as it stands, one step's linearization at a time and backwards, so that memory for activations need not grow
+with K (`InnerLoop.there_and_back`). First order leaves the Hessian out, v_k = v_{k+1}. Where earlier steps count too, with weights
+w_k, v_k gets w_k ∇L_Q(θ_k) added (Antoniou, Edwards, Storkey 2019, equation 3).
 """
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from metaopt_core.meta import step_sizes
-from metaopt_core.meta.problems import Gradient, HessianProduct, Problem
-from metaopt_core.meta.step_sizes import Size
+from metaopt_core.meta.inner_loop import InnerLoop, Memory, by_task_dot, by_task_norm
+from metaopt_core.meta.problems import Gradient, Problem
 from metaopt_core.models import Params
-
-_KEPT_WHOLE = 8  # steps
 
 
 @dataclass(frozen=True)
 class MetaGradient:
-    """gradient: by each meta-parameter, the mean over tasks; losses: the query losses after adaptation [tasks]."""
+    """gradient: by each meta-parameter, the mean over tasks; losses: the query losses after adaptation [tasks].
+
+    notes: further numbers of each task [tasks], by the name of the curve that shows their mean.
+    """
 
     gradient: Params
     losses: Tensor
+    notes: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ByTask:
+    """packed: each task's gradient by its own initial parameters [tasks, …]; by_step: by the sizes of the steps 0, 1, …, in the
+    shapes of the packed parameters (none where that was not asked for); losses and notes as in `MetaGradient`."""
+
+    packed: Params
+    by_step: Sequence[Params]
+    losses: Tensor
+    notes: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def for_each_task(params: Mapping[str, Tensor], tasks: int) -> Params:
@@ -39,100 +50,99 @@ def for_each_task(params: Mapping[str, Tensor], tasks: int) -> Params:
     return {name: value.expand(tasks, *value.shape) for name, value in params.items()}
 
 
-def gradient_step(problem: Problem, params: Params, lr: Size) -> Params:
-    """One inner step of packed parameters, θ − α ∘ ∇L(θ)."""
-    return _descend(params, problem.gradient(params)[1], lr)
+def exact(loop: InnerLoop, query: Problem, theta: Params, weights: Sequence[float], sizes_too: bool, unrolled: bool) -> ByTask:
+    """The gradient of Σ_k w_k L_Q(θ_k), second derivatives and all.
 
-
-def meta_gradient(
-    support: Problem, query: Problem, params: Mapping[str, Tensor], tasks: int, lr: float, steps: int, unrolled: bool = False
-) -> MetaGradient:
-    """The exact (second-order) gradient of the mean query loss after `steps` inner steps, and the tasks' losses [tasks].
-
-    params: shared initial parameters, with step sizes where these are learned (`step_sizes`); else they are `lr`. unrolled: keep
-    every step's linearization, instead of making it twice.
+    weights: w_1, …, w_K. The losses are those after the last step.
     """
-    v, by_sizes, losses = _by_task(support, query, params, tasks, lr, steps, unrolled)
-    gradient = support.unpack({name: value.mean(0) for name, value in v.items()})
-    return MetaGradient(gradient | {name: value.mean(0) for name, value in by_sizes.items()}, losses)
-
-
-def by_task(
-    support: Problem, query: Problem, params: Mapping[str, Tensor], tasks: int, lr: float, steps: int, unrolled: bool = False
-) -> tuple[Params, Tensor]:
-    """The same for each task: gradients [tasks, …] and losses [tasks]."""
-    v, by_sizes, losses = _by_task(support, query, params, tasks, lr, steps, unrolled)
-    return support.unpack(v) | by_sizes, losses
-
-
-def _by_task(
-    support: Problem, query: Problem, params: Mapping[str, Tensor], tasks: int, lr: float, steps: int, unrolled: bool
-) -> tuple[Params, Params, Tensor]:
-    """Each task's gradient by the packed parameters and by the step sizes, and its loss."""
-    if steps < 1:
-        raise ValueError(f"{steps} inner steps: expected at least 1")
-    shared, learned = step_sizes.split(params)
-    theta = for_each_task(support.pack(shared), tasks)
-    sizes = [packed(support, shared, step_sizes.at(learned, shared, step, lr)) for step in range(steps)]
-    last, back = _walk(support, theta, sizes, unrolled)
-    losses, v = query.gradient(last)
+    end, back = loop.there_and_back(theta, unrolled)
+    losses, v = query.gradient(end.theta)
+    v = _scaled(v, weights[-1])
+    v_memory: Memory = tuple(torch.zeros_like(m) for m in end.memory)
+    del end
     by_step = []
-    for size in reversed(sizes):
-        gradient, product = next(back)
-        if learned:
-            by_step.append(support.unpack({name: g.mul(u).neg_() for name, g, u in zip(theta, gradient, v, strict=True)}))
-        if isinstance(size, float):
-            v = tuple(torch._foreach_add(v, product(v), alpha=-size))
-        else:
-            v = tuple(torch._foreach_sub(v, product(torch._foreach_mul(v, size))))
-        del gradient, product  # their memory is free before the next ones' is taken
-    return dict(zip(theta, v, strict=True)), step_sizes.gradient(learned, by_step[::-1]), losses
+    for step in reversed(range(loop.steps)):
+        at = next(back)
+        by_gradient, v_memory, direction = loop.pull_back(at, v, v_memory)
+        if sizes_too:
+            by_step.append({name: d.mul(u).neg_() for name, d, u in zip(theta, direction, v, strict=True)})
+        v = tuple(torch._foreach_add(v, at.product(by_gradient)))
+        if step and weights[step - 1]:
+            v = tuple(torch._foreach_add(v, query.gradient(at.place.theta)[1], alpha=weights[step - 1]))
+        del at, by_gradient, direction  # their memory is free before the next ones' is taken
+    return ByTask(dict(zip(theta, v, strict=True)), by_step[::-1], losses)
 
 
-def packed(problem: Problem, params: Mapping[str, Tensor], size: Size) -> Size:
-    """Step sizes as they go with packed parameters."""
-    if isinstance(size, float):
-        return size
-    return tuple(problem.pack({name: one.expand_as(params[name]) for name, one in zip(params, size, strict=True)}).values())
+def first_order(loop: InnerLoop, query: Problem, theta: Params, weights: Sequence[float], sizes_too: bool) -> ByTask:
+    """The same with ∇²L_S taken as zero (FOMAML): θ_k then is θ plus something, and depends on each α_j by its own step alone."""
+    place = loop.start(theta)
+    directions, upper = [], []
+    for step in range(loop.steps):
+        gradient = loop.problem(step).gradient(place.theta)[1]
+        if sizes_too:
+            directions.append(gradient if loop.rule.plain else loop.direction(place, gradient)[0])
+        place = loop.move(place, gradient)
+        if weights[step]:
+            losses, v = query.gradient(place.theta)
+            upper.append((step, _scaled(v, weights[step])))
+    total = upper.pop()[1]
+    by_step = []
+    for step in reversed(range(loop.steps)):
+        if upper and upper[-1][0] == step:
+            total = tuple(torch._foreach_add(total, upper.pop()[1]))
+        if sizes_too:
+            by_step.append({name: d.mul(u).neg_() for name, d, u in zip(theta, directions[step], total, strict=True)})
+    return ByTask(dict(zip(theta, total, strict=True)), by_step[::-1], losses)
 
 
-Linearization = tuple[Gradient, HessianProduct]
+def reptile(loop: InnerLoop, query: Problem, theta: Params) -> ByTask:
+    """θ − θ_K in the place of a gradient (Nichol, Achiam, Schulman 2018, algorithm 1); the loop's problems hold all examples."""
+    *_, end = loop.walk(theta)
+    losses, _ = query.gradient(end.theta)
+    return ByTask(dict(zip(theta, torch._foreach_sub(list(theta.values()), list(end.theta.values())), strict=True)), (), losses)
 
 
-def _walk(support: Problem, theta: Params, sizes: list[Size], unrolled: bool) -> tuple[Params, Iterator[Linearization]]:
-    """θ_K, and the linearizations of the inner loss at θ_{K−1}, …, θ_0."""
-    if unrolled:
-        made = []
-        for size in sizes:
-            made.append(support.linearized(theta))
-            theta = _descend(theta, made[-1][0], size)
-        return theta, (made.pop() for _ in sizes)
+def implicit(loop: InnerLoop, query: Problem, theta: Params, solver_steps: int) -> ByTask:
+    """The solution x of (I + ∇²L_S(θ_K)/λ) x = ∇L_Q(θ_K) by conjugate gradients (Rajeswaran et al. 2019, equation 6, algorithm 2).
 
-    *but_last, size = sizes
-    every = 1 if len(sizes) <= _KEPT_WHOLE else math.isqrt(len(sizes))
-    kept = []
-    for step, one in enumerate(but_last):
-        if step % every == 0:
-            kept.append(theta)
-        theta = gradient_step(support, theta, one)
-    last = support.linearized(theta)
+    It is the exact gradient where θ_K minimizes L_S + λ/2 ‖θ_K − θ‖², however it was found; λ is the rule's `proximal`. The note
+    `solver_residual` is ‖∇L_Q − (I + ∇²L_S/λ) x‖ / ‖∇L_Q‖.
+    """
+    *_, end = loop.walk(theta)
+    losses, v = query.gradient(end.theta)
+    product = loop.problem(loop.steps).linearized(end.theta)[1]
 
-    def back(last: Linearization) -> Iterator[Linearization]:
-        yield last
-        del last
-        while kept:
-            start = every * (len(kept) - 1)
-            thetas = [kept.pop()]
-            for one in but_last[start : start + every][:-1]:
-                thetas.append(gradient_step(support, thetas[-1], one))
-            while thetas:
-                yield support.linearized(thetas.pop())
+    def applied(x: Sequence[Tensor]) -> Gradient:
+        return tuple(torch._foreach_add(list(x), product(x), alpha=1 / loop.rule.proximal))
 
-    return _descend(theta, last[0], size), back(last)
+    x, residual = conjugate_gradients(applied, v, solver_steps)
+    return ByTask(dict(zip(theta, x, strict=True)), (), losses, {"solver_residual": residual})
 
 
-def _descend(params: Params, gradient: Gradient, lr: Size) -> Params:
-    values = list(params.values())
-    if isinstance(lr, float):
-        return dict(zip(params, torch._foreach_add(values, gradient, alpha=-lr), strict=True))
-    return dict(zip(params, torch._foreach_addcmul(values, gradient, lr, value=-1), strict=True))
+def conjugate_gradients(applied: "Applied", b: Gradient, steps: int) -> tuple[Gradient, Tensor]:
+    """x with A x ≈ b for a symmetric positive A of each task (Hestenes, Stiefel 1952), and the relative residual [tasks]."""
+    x = tuple(torch.zeros_like(one) for one in b)
+    r, p = b, b
+    rr = start = by_task_dot(r, r)
+    tiny = torch.finfo(rr.dtype).tiny
+    for _ in range(steps):
+        ap = applied(p)
+        alpha = rr / by_task_dot(p, ap).clamp(min=tiny)
+        x = _plus(x, alpha, p)
+        r = _plus(r, -alpha, ap)
+        before, rr = rr, by_task_dot(r, r)
+        p = _plus(r, rr / before.clamp(min=tiny), p)
+    wrong = torch._foreach_sub(b, applied(x))
+    return x, by_task_norm(wrong) / start.clamp(min=tiny).sqrt()
+
+
+Applied = Callable[[Sequence[Tensor]], Gradient]
+
+
+def _plus(a: Gradient, factor: Tensor, b: Gradient) -> Gradient:
+    """a + factor [tasks] · b"""
+    return tuple(torch.addcmul(x, factor.view(-1, *(1 for _ in y.shape[1:])), y) for x, y in zip(a, b, strict=True))
+
+
+def _scaled(v: Gradient, weight: float) -> Gradient:
+    return v if weight == 1 else tuple(torch._foreach_mul(v, weight))

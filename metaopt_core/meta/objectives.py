@@ -3,7 +3,7 @@
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.learner import Learner
 from metaopt_core.meta import step_sizes
-from metaopt_core.meta.gradients import MetaGradient, by_task, for_each_task, meta_gradient
+from metaopt_core.meta.gradients import ByTask, MetaGradient, exact, first_order, for_each_task, implicit, reptile
 from metaopt_core.meta.problems import Problem
 from metaopt_core.models import Params
 from metaopt_core.parallel import THREADS, side_by_side
@@ -19,7 +19,7 @@ from metaopt_core.parallel import THREADS, side_by_side
 
 @dataclass(frozen=True)
 class Plan:
-    """How a meta-gradient is computed, which changes its speed alone. tasks_at_once: in a chunk; unrolled: see `by_task`."""
+    """How a meta-gradient is computed, which changes its speed alone. tasks_at_once: in a chunk; unrolled: see `Method`."""
 
     tasks_at_once: int
     unrolled: bool
@@ -30,7 +30,7 @@ class Objective(Protocol):
 
     plan: Plan | None
 
-    def __call__(self, params: Params, batch: TaskBatch) -> MetaGradient: ...
+    def __call__(self, params: Params, batch: TaskBatch, iteration: int) -> MetaGradient: ...
 
     def measure(self, params: Params, batch: TaskBatch) -> None:
         """Choose a plan by short measurements on a batch, where there is a choice."""
@@ -38,46 +38,104 @@ class Objective(Protocol):
 
 _UNROLLED_BYTES = 2**30  # of what unrolled steps may keep
 _MEASUREMENTS = 3
+_SMALLEST_SHARE = 0.03  # of a loss before the last one, times the number of steps, while such losses count at all
 
 
-class MAML:
-    """The query loss after adaptation, by its exact gradient (Finn, Abbeel, Levine 2017, equation 1).
+@dataclass(frozen=True)
+class Method:
+    """How the meta-gradient of an adapted loss is made (`metaopt_core.meta.gradients` has the equations).
 
-    unrolled: whether every inner step's linearization is kept; none: where it fits into memory and is quicker.
+    kind: `exact`, `first_order`, `reptile` or `implicit`. unrolled: see `InnerLoop.there_and_back`; none: where it fits into memory
+    and is quicker. multi_step_until: up to this iteration the losses after every step count, the last one's ever more (Antoniou et
+    al. 2019, section 4). first_order_until: up to this iteration, `exact` leaves second derivatives out (ibid.). solver_steps: of
+    conjugate gradients.
     """
 
-    def __init__(self, learner: Learner, steps: int, unrolled: bool | None = False):
-        self._learner, self._steps, self._unrolled = learner, steps, unrolled
+    kind: Literal["exact", "first_order", "reptile", "implicit"] = "exact"
+    unrolled: bool | None = False
+    multi_step_until: int = 0
+    first_order_until: int = 0
+    solver_steps: int = 5
+
+    def weights(self, steps: int, iteration: int) -> list[float]:
+        """w_1, …, w_K of the losses after each step: equal at first, and then the last one's takes over."""
+        if iteration >= self.multi_step_until:
+            return [0.0] * (steps - 1) + [1.0]
+        others = max((1 - iteration / self.multi_step_until) / steps, _SMALLEST_SHARE / steps)
+        return [others] * (steps - 1) + [1 - (steps - 1) * others]
+
+
+EXACT = Method()
+
+
+class AfterAdaptation:
+    """The query loss after the inner loop (Finn, Abbeel, Levine 2017, equation 1, and what came of it)."""
+
+    def __init__(self, learner: Learner, steps: int, method: Method = EXACT):
+        if steps < 1:
+            raise ValueError(f"{steps} inner steps: expected at least 1")
+        self._learner, self._steps, self._method = learner, steps, method
         self.plan: Plan | None = None
 
-    def __call__(self, params: Params, batch: TaskBatch) -> MetaGradient:
-        return self._run(params, batch, self.plan or Plan(self._learner.tasks_at_once(batch), bool(self._unrolled)))
+    def __call__(self, params: Params, batch: TaskBatch, iteration: int) -> MetaGradient:
+        plan = self.plan or Plan(self._learner.tasks_at_once(batch), bool(self._method.unrolled))
+        return self._run(params, batch, plan, iteration)
 
-    def _run(self, params: Params, batch: TaskBatch, plan: Plan) -> MetaGradient:
-        learner = self._learner
-
-        def problem(chunk: TaskBatch) -> tuple[Problem, Problem, Params, int, float, int, bool]:
-            support, query = learner.support(chunk), learner.query(chunk)
-            return support, query, params, len(chunk), learner.inner_lr, self._steps, plan.unrolled
-
-        if learner.compiled == "cuda":
+    def _run(self, params: Params, batch: TaskBatch, plan: Plan, iteration: int) -> MetaGradient:
+        if self._learner.compiled == "cuda":
             torch.compiler.cudagraph_mark_step_begin()  # what CUDA graphs gave in the step before may be overwritten
         if plan.tasks_at_once >= len(batch):
-            return meta_gradient(*problem(batch))
-        found = side_by_side(lambda chunk: by_task(*problem(chunk)), batch.split(plan.tasks_at_once), batch.support_x.device)
+            found, problem = self._of_chunk(params, batch, plan, iteration)
+            gradient = problem.unpack({name: value.mean(0) for name, value in found.packed.items()})
+            sizes = {name: value.mean(0) for name, value in self._by_sizes(params, found, problem).items()}
+            return MetaGradient(gradient | sizes, found.losses, found.notes)
+
+        def of_chunk(chunk: TaskBatch) -> tuple[Params, ByTask]:
+            found, problem = self._of_chunk(params, chunk, plan, iteration)
+            return problem.unpack(found.packed) | self._by_sizes(params, found, problem), found
+
+        parts = side_by_side(of_chunk, batch.split(plan.tasks_at_once), batch.support_x.device)
         # The mean is over all tasks at once, so that it doesn't depend on the chunks.
-        gradient = {name: torch.cat([gradients[name] for gradients, _ in found]).mean(0) for name in params}
-        return MetaGradient(gradient, torch.cat([losses for _, losses in found]))
+        gradient = {name: torch.cat([gradients[name] for gradients, _ in parts]).mean(0) for name in params}
+        notes = {name: torch.cat([found.notes[name] for _, found in parts]) for name in parts[0][1].notes}
+        return MetaGradient(gradient, torch.cat([found.losses for _, found in parts]), notes)
+
+    def _of_chunk(self, params: Params, chunk: TaskBatch, plan: Plan, iteration: int) -> tuple[ByTask, Problem]:
+        learner, method = self._learner, self._method
+        shared, learned = step_sizes.split(params)
+        loop = learner.inner_loop(learner.everything(chunk) if method.kind == "reptile" else chunk, params, self._steps)
+        query, problem = learner.query(chunk), loop.problem(0)
+        theta = for_each_task(problem.pack(shared), len(chunk))
+        weights, sizes_too = method.weights(self._steps, iteration), bool(learned)
+        match method.kind:
+            case "reptile":
+                found = reptile(loop, query, theta)
+            case "implicit":
+                found = implicit(loop, query, theta, method.solver_steps)
+            case "exact" if iteration >= method.first_order_until:
+                found = exact(loop, query, theta, weights, sizes_too, plan.unrolled)
+            case _:
+                found = first_order(loop, query, theta, weights, sizes_too)
+        return found, problem
+
+    def _by_sizes(self, params: Params, found: ByTask, problem: Problem) -> Params:
+        learned = step_sizes.split(params)[1]
+        return step_sizes.gradient(learned, [problem.unpack(one) for one in found.by_step])
 
     def measure(self, params: Params, batch: TaskBatch) -> None:
         if self._learner.network.small and self._learner.tasks_at_once(batch) == len(batch):
-            self.plan = Plan(len(batch), bool(self._unrolled))
+            self.plan = Plan(len(batch), bool(self._method.unrolled))
             return
         largest = math.ceil(len(batch) / (THREADS if batch.support_x.device.type == "cpu" else 1))
         sizes = sorted({max(1, math.ceil(largest / 2**halvings)) for halvings in range(4)})
-        plans = [Plan(size, bool(self._unrolled)) for size in sizes]
+        plans = [Plan(size, bool(self._method.unrolled)) for size in sizes]
         best = min(plans, key=lambda plan: self._seconds(params, batch, plan))
-        if self._unrolled is None and self._steps > 1 and self._unrolled_bytes(params, batch, best) <= _UNROLLED_BYTES:
+        if (
+            self._method.unrolled is None
+            and self._method.kind == "exact"
+            and self._steps > 1
+            and self._unrolled_bytes(params, batch, best) <= _UNROLLED_BYTES
+        ):
             best = min((best, replace(best, unrolled=True)), key=lambda plan: self._seconds(params, batch, plan))
         self.plan = best
 
@@ -86,7 +144,7 @@ class MAML:
         for _ in range(_MEASUREMENTS):
             _finish(batch.support_x.device)
             start = time.perf_counter()
-            self._run(params, batch, plan)
+            self._run(params, batch, plan, self._method.first_order_until)
             _finish(batch.support_x.device)
             seconds.append(time.perf_counter() - start)
         return min(seconds)
@@ -125,7 +183,7 @@ class Joint:
     def __init__(self, learner: Learner):
         self._learner = learner
 
-    def __call__(self, params: Params, batch: TaskBatch) -> MetaGradient:
+    def __call__(self, params: Params, batch: TaskBatch, iteration: int = 0) -> MetaGradient:  # noqa: ARG002
         learner = self._learner
         x, y = torch.cat([batch.support_x, batch.query_x], 1), torch.cat([batch.support_y, batch.query_y], 1)
         if batch.classes is not None:

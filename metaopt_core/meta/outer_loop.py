@@ -8,7 +8,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -46,6 +46,7 @@ class Training:
     """What to train on, for how long, and how to step.
 
     validate: parameters → curves by name, among them `validation_loss`, the one that chooses the best parameters.
+    project: moves the parameters to where they may be, after every step.
     trace: where to write a profile of some iterations, in Chrome's trace format.
     """
 
@@ -60,6 +61,7 @@ class Training:
     validate_every: int
     checkpoint_every: float
     device: torch.device
+    project: Callable[[Params], None] | None = None
     trace: Path | None = None
 
     @property
@@ -107,6 +109,7 @@ class _State:
     history: list[Record] = field(default_factory=list)
     seconds_by_part: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
     plan: Plan | None = None
+    notes: Mapping[str, Tensor] = field(default_factory=dict)  # of the last iteration
 
     def save(self, path: Path) -> None:
         tensors = {f"params.{name}": value for name, value in self.params.items()}
@@ -169,6 +172,8 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
             if state.iteration % training.record_every == 0 or state.iteration == training.iterations:
                 loss = _mean_loss(training, state)
                 note("loss", loss)
+                for name, values in state.notes.items():
+                    note(name, values.mean().item())
                 progress.update(state.iteration, f"loss {loss:.4g}")
             if state.iteration % training.validate_every == 0 or state.iteration == training.iterations:
                 with _Timed(state, "validation"):
@@ -237,14 +242,17 @@ def _step(training: Training, state: _State, batch: TaskBatch) -> None:
             training.objective.measure(state.params, batch)
             state.plan = training.objective.plan
         training.objective.plan = state.plan
-        result = training.objective(state.params, batch)
+        result = training.objective(state.params, batch, state.iteration)
     with _Timed(state, "optimizer"):
         state.flat.grad = torch.cat([result.gradient[name].flatten() for name in state.params])
         if training.outer.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(state.flat, training.outer.clip_norm)
         state.optimizer.param_groups[0]["lr"] = _outer_lr(training, state.iteration)
         state.optimizer.step()
+        if training.project is not None:
+            training.project(state.params)
         state.losses[state.iteration % training.record_every] = result.losses
+        state.notes = result.notes
 
 
 class _Timed:

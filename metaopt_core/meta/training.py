@@ -13,11 +13,11 @@ from metaopt_core import kernels
 from metaopt_core.distributions.batch import Episode, TaskDistribution
 from metaopt_core.learner import INPUT_SHAPES, Learner, device_named
 from metaopt_core.meta import step_sizes
-from metaopt_core.meta.objectives import MAML, Joint, Objective
+from metaopt_core.meta.objectives import AfterAdaptation, Joint, Method, Objective
 from metaopt_core.meta.outer_loop import Record, Trained, Training, fit
 from metaopt_core.models import MLP, Params, build
 from metaopt_core.parallel import one_thread
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.models import ImplicitSpec, PipelineSpec
 
 COMPILE_FROM_ITERATIONS = 20_000
 """Compiling takes about as long as it saves in 10,000 iterations; both grow with the inner steps."""
@@ -62,8 +62,7 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
     initial = learner.network.init(spec.seed)
     objective: Objective
     if name == "maml":
-        unrolled = {"auto": None, "unrolled": True, "recursion": False}[spec.train.meta_gradient]
-        objective = MAML(replace(learner, compiled=compiles(spec)), spec.train.inner.steps, unrolled)
+        objective = AfterAdaptation(replace(learner, compiled=compiles(spec)), spec.train.inner.steps, _method(spec))
         iterations, to_adapt = spec.train.iterations, _unchanged
         initial |= step_sizes.initial(spec.train.inner, initial)
     else:
@@ -105,8 +104,26 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
         validate_every=spec.train.validation.every,
         checkpoint_every=spec.train.checkpoint_every,
         device=device,
+        project=partial(_keep_within, spec.train.inner.lr_bounds) if spec.train.inner.lr_bounds else None,
     )
     return Phase(training, initial, to_adapt)
+
+
+def _method(spec: PipelineSpec) -> Method:
+    train = spec.train
+    return Method(
+        kind=train.meta_gradient,
+        unrolled={"auto": None, "unrolled": True, "recursion": False}[train.backward],
+        multi_step_until=round(train.multi_step_share * train.iterations) if train.outer_loss == "multi_step" else 0,
+        first_order_until=round(train.first_order_share * train.iterations),
+        solver_steps=(train.implicit or ImplicitSpec()).solver_steps,
+    )
+
+
+def _keep_within(bounds: tuple[float, float], params: Params) -> None:
+    """Move learned step sizes into their bounds."""
+    for size in step_sizes.split(params)[1].values():
+        size.clamp_(*bounds)
 
 
 @contextmanager

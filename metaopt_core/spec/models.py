@@ -43,6 +43,7 @@ def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
 
 Positive = Annotated[int, Field(ge=1)]
 StepSize = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Range = Annotated[tuple[float, float], BeforeValidator(_as_tuple), AfterValidator(_ascending)]
 
 
@@ -134,6 +135,31 @@ class InnerSpec(Spec):
         description="Which step sizes the outer loop learns, by its own step size: none, one `scalar`, `per_layer_and_step` one "
         "for each tensor of parameters and inner step (MAML++), or `per_parameter` one for each number in them (Meta-SGD).",
     )
+    lr_bounds: Annotated[tuple[float, float], BeforeValidator(_as_tuple), AfterValidator(_ascending)] | None = Field(
+        None, description="Learned step sizes are kept between these two after every outer step; none means that they are free."
+    )
+    adapts: Literal["all", "head", "body"] | Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_as_tuple)] = Field(
+        "all",
+        description="Which parameters the inner loop moves: `all`, the `head` alone, which is the last layer (ANIL), the `body` "
+        "alone, which is all the rest (BOIL), or a list of names, as in [conv3.*, linear.*].",
+    )
+    rule: Literal["gradient_descent", "momentum", "adam"] = Field(
+        "gradient_descent", description="What a step makes of a gradient; it is differentiated like all of the inner loop."
+    )
+    momentum: Annotated[float, Field(gt=0, lt=1)] = Field(0.9, description="μ of the rule `momentum`.")
+    clip_norm: StepSize | None = Field(None, description="Largest norm of a task's gradient; none means no clipping.")
+    minibatch: Positive | None = Field(
+        None, description="Support examples of an inner step, which takes the next ones; none means all of them in every step."
+    )
+
+
+class ImplicitSpec(Spec):
+    """The implicit meta-gradient (Rajeswaran et al. 2019)."""
+
+    proximal: StepSize = Field(2.0, description="λ: the inner loss gets λ/2 times the squared distance from the initialization.")
+    solver_steps: Positive = Field(
+        5, description="Steps of conjugate gradients; `solver_residual` in the curves says what is left."
+    )
 
 
 class OuterSpec(Spec):
@@ -155,8 +181,33 @@ class ValidationSpec(Spec):
     queries: Positive | None = Field(None, description="Query examples a class; none means as in training.")
 
 
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "maml": {},
+    "fomaml": {"meta_gradient": "first_order"},
+    "reptile": {"meta_gradient": "reptile"},
+    "anil": {"inner": {"adapts": "head"}},
+    "boil": {"inner": {"adapts": "body"}},
+    "meta-sgd": {"inner": {"learned_lr": "per_parameter"}},
+    "maml++": {
+        "outer_loss": "multi_step",
+        "first_order_share": 0.3,
+        "inner": {"learned_lr": "per_layer_and_step"},
+        "outer": {"schedule": "cosine"},
+    },
+    "imaml": {"meta_gradient": "implicit"},
+}
+"""What the names of algorithms stand for."""
+
+
 class TrainSpec(Spec):
-    """Meta-training by exact (second-order) MAML."""
+    """Meta-training."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, values: Any) -> Any:
+        """Fill in what the algorithm's name stands for, where the spec says nothing itself."""
+        name = values.get("algorithm") if isinstance(values, dict) else None
+        return _under(values, ALGORITHMS.get(name, {})) if isinstance(name, str) else values
 
     model: ModelSpec = Field(description="The network whose initial parameters are learned.")
     iterations: Positive = Field(description="Steps of the outer loop.")
@@ -169,16 +220,37 @@ class TrainSpec(Spec):
         description="How a task's losses become one: `mean` over its examples, or that times the number of ways, as the 2017 code "
         "does, which acts like a step size `ways` times as large.",
     )
+    algorithm: Literal["maml", "fomaml", "reptile", "anil", "boil", "meta-sgd", "maml++", "imaml"] = Field(
+        "maml",
+        description="A name for several of the choices below. A choice that is made itself goes before what the name stands for.",
+    )
+    meta_gradient: Literal["exact", "first_order", "reptile", "implicit"] = Field(
+        "exact",
+        description="`exact`, through the inner loop (MAML); `first_order`, without second derivatives (FOMAML); `reptile`, the "
+        "way that the inner loop went on all examples of a task; `implicit`, from where the inner loop ends alone (iMAML).",
+    )
+    outer_loss: Literal["last_step", "multi_step"] = Field(
+        "last_step",
+        description="Which query losses count: after the `last_step`, or (MAML++) after every step, all alike at first and then "
+        "the last one ever more.",
+    )
+    multi_step_share: Share = Field(
+        0.15, description="Share of the iterations in which `multi_step` counts more than the last step."
+    )
+    first_order_share: Share = Field(
+        0.0, description="Share of the iterations, from the first, in which `exact` leaves out second derivatives (MAML++)."
+    )
+    implicit: ImplicitSpec | None = Field(None, description="The implicit meta-gradient's own settings.")
     inner: InnerSpec = Field(InnerSpec(), description="The inner loop.")
     outer: OuterSpec = Field(OuterSpec(), description="The outer loop.")
     validation: ValidationSpec = Field(ValidationSpec(), description="Meta-validation during training.")
     pretrain_iterations: Positive | None = Field(
         None, description="Iterations of the pre-trained baseline; none means as many as `iterations`."
     )
-    meta_gradient: Literal["auto", "recursion", "unrolled"] = Field(
+    backward: Literal["auto", "recursion", "unrolled"] = Field(
         "auto",
         description="Whether inner steps are kept for the way back (`unrolled`) or made again (`recursion`: memory does not grow "
-        "with them); the gradient is exact and the same. `auto` takes what is quicker by measurement, and fits into memory.",
+        "with them); the exact meta-gradient is the same. `auto` takes what is quicker by measurement, and fits into memory.",
     )
     precision: Literal["float32", "tf32", "bfloat16"] = Field(
         "float32",
@@ -210,6 +282,17 @@ class EvaluateSpec(Spec):
         None,
         description="Step size of adaptation; none means as in training. Learned step sizes stay: then it is the baselines' alone.",
     )
+
+
+def _under(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Values with defaults for what they leave out, key by key at every depth."""
+    filled = dict(values)
+    for key, default in defaults.items():
+        if isinstance(default, dict) and isinstance(values.get(key), dict):
+            filled[key] = _under(values[key], default)
+        else:
+            filled.setdefault(key, default)
+    return filled
 
 
 def _model_name(name: str) -> str:
@@ -450,8 +533,37 @@ def impossibilities(spec: PipelineSpec) -> Iterator[Problem]:
         yield from _sinusoid_impossibilities(spec, spec.generate)
     else:
         yield from _omniglot_impossibilities(spec, spec.generate)
+    yield from _train_impossibilities(spec.train)
     if spec.sweep is not None:
         yield from _sweep_impossibilities(spec, spec.sweep)
+
+
+def _train_impossibilities(train: TrainSpec) -> Iterator[Problem]:
+    kind, inner = train.meta_gradient, train.inner
+    if kind in {"reptile", "implicit"}:
+        if inner.learned_lr != "none":
+            yield ("train", "inner", "learned_lr"), f"the meta-gradient `{kind}` says nothing about step sizes: expected none"
+        if train.outer_loss != "last_step":
+            yield ("train", "outer_loss"), f"the meta-gradient `{kind}` knows the end of the inner loop alone: expected last_step"
+    if kind != "exact":
+        if train.first_order_share:
+            yield ("train", "first_order_share"), f"the meta-gradient is `{kind}` from the first iteration on: expected 0"
+        if train.backward != "auto":
+            yield ("train", "backward"), f"the meta-gradient `{kind}` does not go back through the inner loop: expected auto"
+    if train.implicit is not None and kind != "implicit":
+        yield ("train", "implicit"), f"the meta-gradient is `{kind}`: remove it, or expected meta_gradient: implicit"
+    if inner.lr_bounds is not None:
+        low, high = inner.lr_bounds
+        if inner.learned_lr == "none":
+            yield ("train", "inner", "lr_bounds"), "no step size is learned: remove it, or choose a learned_lr"
+        elif not low <= inner.lr <= high:
+            yield (
+                ("train", "inner", "lr"),
+                f"{inner.lr:g}, where step sizes begin, is out of lr_bounds: expected {low:g} to {high:g}",
+            )
+    support = train.shots * (train.ways or 1)
+    if inner.minibatch is not None and inner.minibatch > support:
+        yield ("train", "inner", "minibatch"), f"{inner.minibatch} of {support} support examples: expected at most all of them"
 
 
 def _sweep_impossibilities(spec: PipelineSpec, sweep: SweepSpec) -> Iterator[Problem]:
@@ -486,8 +598,6 @@ def _sinusoid_impossibilities(spec: PipelineSpec, generate: SinusoidSpec) -> Ite
 
 
 def _omniglot_impossibilities(spec: PipelineSpec, generate: OmniglotSpec) -> Iterator[Problem]:
-    if spec.train.compile == "on" and spec.train.model.name == "conv4":
-        yield ("train", "compile"), "conv4 runs on native kernels that can't be compiled: expected auto or off"
     split = generate.characters
     if (wanted := split.train + split.validation + split.test) > CHARACTERS:
         yield ("generate", "characters"), f"{wanted} characters in all, but Omniglot has {CHARACTERS}: expected at most that many"

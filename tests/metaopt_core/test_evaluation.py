@@ -11,7 +11,8 @@ from scipy import stats
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.evaluation import summarize
 from metaopt_core.learner import Learner
-from metaopt_core.meta.gradients import for_each_task, gradient_step
+from metaopt_core.meta.gradients import for_each_task
+from metaopt_core.meta.inner_loop import InnerLoop
 from metaopt_core.meta.problems import Differentiated
 from metaopt_core.models import MLP
 from metaopt_core.spec.models import PipelineSpec
@@ -65,11 +66,10 @@ def test_curves_hold_the_losses_after_every_number_of_steps() -> None:
     batch = TaskBatch(*(torch.randn(4, 5, 1, generator=torch.Generator().manual_seed(i)) for i in range(4)))
     curves = learner.curves(params, batch, 2)
     problem = Differentiated(lambda theta: learner.loss(learner.network(theta, batch.support_x), batch.support_y))
-    theta = for_each_task(params, 4)
-    for step in range(3):
+    walk = InnerLoop([problem], [0.1] * 2).walk(for_each_task(params, 4))
+    for step, (_, theta, _) in enumerate(walk):
         expected = (learner.network(theta, batch.query_x) - batch.query_y).square().mean((1, 2))
         torch.testing.assert_close(curves.loss[:, step], expected)
-        theta = gradient_step(problem, theta, 0.1)
     assert curves.accuracy is None
 
 

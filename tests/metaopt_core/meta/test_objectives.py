@@ -7,7 +7,7 @@ import torch
 
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.learner import Learner
-from metaopt_core.meta.objectives import MAML, Joint
+from metaopt_core.meta.objectives import AfterAdaptation, Joint
 from metaopt_core.models import MLP
 
 
@@ -22,7 +22,8 @@ def problem(outputs: int = 1) -> tuple[Learner, TaskBatch]:
 def test_compiled_and_eager_gradients_are_equal_to_rounding() -> None:
     learner, batch = problem()
     params = learner.network.init(0)
-    eager, compiled = MAML(learner, 2)(params, batch), MAML(replace(learner, compiled="cpu"), 2)(params, batch)
+    eager = AfterAdaptation(learner, 2)(params, batch, 0)
+    compiled = AfterAdaptation(replace(learner, compiled="cpu"), 2)(params, batch, 0)
     torch.testing.assert_close(compiled.losses, eager.losses, rtol=1e-5, atol=1e-6)
     for name in params:
         torch.testing.assert_close(compiled.gradient[name], eager.gradient[name], rtol=1e-4, atol=1e-6)
@@ -38,9 +39,9 @@ def test_where_compilation_fails_training_goes_on_with_one_line(
     torch._dynamo.reset()
     learner, batch = problem()
     params = learner.network.init(0)
-    objective, eager = MAML(replace(learner, compiled="cpu"), 1), MAML(learner, 1)(params, batch)
+    objective, eager = AfterAdaptation(replace(learner, compiled="cpu"), 1), AfterAdaptation(learner, 1)(params, batch, 0)
     for _ in range(2):
-        torch.testing.assert_close(objective(params, batch).losses, eager.losses)
+        torch.testing.assert_close(objective(params, batch, 0).losses, eager.losses)
     written = capsys.readouterr().err
     assert written.startswith("training goes on without compilation, more slowly: ")
     assert written.count("\n") == 1

@@ -120,7 +120,7 @@ def constant(distribution: sinusoid.Sinusoid, losses: list[float], validation: l
     class Constant:
         plan: Plan | None = None
 
-        def __call__(self, params: Params, batch: TaskBatch) -> MetaGradient:
+        def __call__(self, params: Params, batch: TaskBatch, iteration: int) -> MetaGradient:
             return MetaGradient({"w": torch.ones(1)}, torch.tensor([0.0, next(queue), 0.0]))
 
         def measure(self, params: Params, batch: TaskBatch) -> None:
