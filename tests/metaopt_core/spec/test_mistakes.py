@@ -824,6 +824,70 @@ MISTAKES = [
         ],
         id="drawings-eval",
     ),
+    pytest.param(
+        SINUSOID,
+        "      queries: 10\n",
+        "      queries: 10\n      algorithm: reptile\n      inner: {learned_lr: scalar}\n",
+        [
+            "pipelines.yaml:15:15: waves.train.inner.learned_lr: the meta-gradient `reptile` says nothing about step sizes: expected none"
+        ],
+        id="reptile-step-sizes",
+    ),
+    pytest.param(
+        SINUSOID,
+        "      queries: 10\n",
+        "      queries: 10\n      algorithm: imaml\n      outer_loss: multi_step\n",
+        [
+            "pipelines.yaml:15:7: waves.train.outer_loss: the meta-gradient `implicit` knows the end of the inner loop alone: expected last_step"
+        ],
+        id="implicit-multi-step",
+    ),
+    pytest.param(
+        SINUSOID,
+        "      queries: 10\n",
+        "      queries: 10\n      algorithm: fomaml\n      first_order_share: 0.5\n",
+        [
+            "pipelines.yaml:15:7: waves.train.first_order_share: the meta-gradient is `first_order` from the first iteration on: expected 0"
+        ],
+        id="first-order-share",
+    ),
+    pytest.param(
+        SINUSOID,
+        "      queries: 10\n",
+        "      queries: 10\n      meta_gradient: reptile\n      backward: unrolled\n",
+        [
+            "pipelines.yaml:15:7: waves.train.backward: the meta-gradient `reptile` does not go back through the inner loop: expected auto"
+        ],
+        id="backward-of-reptile",
+    ),
+    pytest.param(
+        SINUSOID,
+        "      queries: 10\n",
+        "      queries: 10\n      implicit: {proximal: 1.0}\n",
+        ["pipelines.yaml:14:7: waves.train.implicit: the meta-gradient is `exact`: remove it, or expected meta_gradient: implicit"],
+        id="implicit-unused",
+    ),
+    pytest.param(
+        SINUSOID,
+        "      queries: 10\n",
+        "      queries: 10\n      inner: {lr_bounds: [0.001, 0.1]}\n",
+        ["pipelines.yaml:14:15: waves.train.inner.lr_bounds: no step size is learned: remove it, or choose a learned_lr"],
+        id="bounds-unused",
+    ),
+    pytest.param(
+        SINUSOID,
+        "      queries: 10\n",
+        "      queries: 10\n      algorithm: meta-sgd\n      inner: {lr: 0.5, lr_bounds: [0.001, 0.1]}\n",
+        ["pipelines.yaml:15:15: waves.train.inner.lr: 0.5, where step sizes begin, is out of lr_bounds: expected 0.001 to 0.1"],
+        id="lr-out-of-bounds",
+    ),
+    pytest.param(
+        SINUSOID,
+        "      queries: 10\n",
+        "      queries: 10\n      inner: {minibatch: 6}\n",
+        ["pipelines.yaml:14:15: waves.train.inner.minibatch: 6 of 5 support examples: expected at most all of them"],
+        id="minibatch",
+    ),
 ]
 
 
