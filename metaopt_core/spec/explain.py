@@ -131,6 +131,8 @@ def _expectation(schema: Schema) -> str:
         case "array":
             number = _expectation(schema["items"]).removeprefix("a ").replace("number", "numbers", 1)
             return f"a list of one or more {number}" if schema.get("minItems") else f"a list of {number}"
+    if "properties" not in schema:
+        return "a mapping from names to mappings"  # the variants of the test tasks: the one mapping with names of the user's own
     if key := kind_key(schema):
         return f"a mapping with the key {key} ({_either(kinds(schema))})"
     return f"a mapping with keys such as {', '.join(list(schema['properties'])[:4])}"
@@ -162,7 +164,7 @@ def _follow(location: tuple[int | str, ...]) -> tuple[Path, Schema, Schema]:
         if isinstance(part, int):
             schema = around["prefixItems"][part] if "prefixItems" in around else around["items"]
         else:
-            schema = around["properties"].get(part, {})
+            schema = around.get("properties", {}).get(part) or around.get("additionalProperties") or {}
         choice = kinds(resolve(schema))
         if choice and (tag := next(parts, None)) is not None:
             schema = choice[str(tag)]
