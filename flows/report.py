@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import environment
+from metaopt_core.spec.models import IN_DISTRIBUTION
 from metaopt_core.store import StageOutput
 
 _STEPS_SHOWN = (0, 1, 2, 3, 5, 10, 20, 50, 100)
@@ -32,6 +33,8 @@ def show(outputs: Mapping[str, StageOutput], home: Path) -> None:
     console = Console(highlight=False, soft_wrap=True)
     if results := summary(outputs):
         console.print(*tables(results), sep="\n")
+        if results["shifted"]:
+            console.print(shifted_table(results))
     for path in figures(outputs):
         console.print(f"figure  {path}")
     if "log" in outputs:
@@ -80,6 +83,32 @@ def _table(results: Mapping[str, Any], measure: str, title: str, shown: list[int
             values = entry[measure] or {"mean": None, "ci95": None, "median": None}
             row += [_mean(measure, values), _number(measure, values["median"])]
             row += [str(entry["diverged"])] if diverged else []
+        table.add_row(*row)
+    return table
+
+
+def shifted_table(results: Mapping[str, Any]) -> Table:
+    """The test tasks as trained for and each shifted variant: each method after the last step, and its change in percent."""
+    measure, title = ("accuracy", "Accuracy") if results["metric"] == "cross_entropy" else ("loss", "Mean squared error")
+    steps = len(next(iter(results["methods"].values()))["steps"]) - 1
+    table = Table(
+        title=f"{title} on shifted test tasks, after {steps} steps",
+        caption="mean ± 95 % interval; Δ: change of the mean against in-distribution, in percent of it",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        title_style="bold",
+        caption_style="dim",
+    )
+    table.add_column("test tasks")
+    for method in results["methods"].values():
+        table.add_column(method["label"], justify="right", no_wrap=True)
+        table.add_column("Δ", justify="right", style="dim", no_wrap=True)
+    for name, variant in {IN_DISTRIBUTION: results, **results["shifted"]}.items():
+        row = [name]
+        for method in variant["methods"].values():
+            change = method.get("change")
+            row += [_mean(measure, method["steps"][-1][measure]), "" if change is None else f"{change:+.0%}"]
         table.add_row(*row)
     return table
 

@@ -76,8 +76,8 @@ def _on(tasks: TaskBatch, params: Params) -> Params:
 def with_outputs_of(learner: Learner, params: Params) -> Params:
     """Parameters for a learner of another number of ways: every output starts from the mean of those that were learned.
 
-    A task's labels are in no order, so what was learned for one output is as good for any other; learned step sizes likewise. As in
-    Ye and Chao 2022 (arXiv:2106.16245, section 6), whose single learned vector makes every output.
+    A task's labels are in no order, so what was learned for one output is as good for any other; learned step sizes likewise. (Ye
+    and Chao 2022, arXiv:2106.16245, learn one vector from which every output starts.)
     """
     wanted = {name: value.shape for name, value in learner.network.init(0).items()}
 
@@ -95,8 +95,8 @@ def summarize(spec: PipelineSpec, table: pd.DataFrame) -> dict[str, Any]:
     """The protocol and, for each method and number of steps, the statistics over tasks, as JSON values.
 
     No task is left out: where a loss is not finite, nor are the mean and its interval (null in JSON), and `diverged` says why.
-    `shifted`: for each variant the same, with what it `changes`, and each method's `change`: how much its last mean (of accuracy where
-    there is one, else of loss) lies above or below that on the tasks that are not shifted, as a fraction of it.
+    `shifted`: for each variant the same, with what it `changes`, and each method's `change`: by which fraction its last mean (of
+    accuracy where there is one, else of loss) lies above or below the one on the tasks that are not shifted.
     """
     rows = dict(iter(table.groupby("variant", sort=False)))
     found = _summary(spec, rows[IN_DISTRIBUTION])

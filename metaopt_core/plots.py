@@ -15,6 +15,7 @@ from torch import Tensor
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.learner import Learner
 from metaopt_core.models import Params
+from metaopt_core.spec.models import IN_DISTRIBUTION
 
 COLORS = {"maml": "tab:blue", "pretrained": "tab:orange", "random": "tab:gray"}
 _TASKS_SHOWN = 4
@@ -28,7 +29,7 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
-def tasks_of_sinusoid(tasks: TaskBatch) -> Figure:
+def tasks_of_functions(tasks: TaskBatch) -> Figure:
     """A few tasks of p(T): the function on the query grid and the support points."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
@@ -44,7 +45,7 @@ def contact_sheet(pixels: npt.NDArray[np.uint8], splits: pd.DataFrame) -> Figure
 
     pixels: [characters, drawings, side, side], ink is 255. splits: a character a row, with columns alphabet, character and split.
     """
-    names = [name for name in ("train", "validation", "test") if (splits["split"] == name).any()]
+    names = [name for name in ("train", "validation", "test", "new_alphabets") if (splits["split"] == name).any()]
     figure = Figure(figsize=(4.4 * len(names), 3.3), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         members = np.flatnonzero(splits["split"] == name)
@@ -64,7 +65,8 @@ def contact_sheet(pixels: npt.NDArray[np.uint8], splits: pd.DataFrame) -> Figure
         axes.set_yticks(np.arange(len(shown)) * pitch + side / 2, labels, fontsize=6.5)
         axes.set_xticks([])
         axes.tick_params(length=0)
-        axes.set_title(f"{name}: {len(members)} characters", fontsize=10)
+        alphabets = splits["alphabet"].iloc[members].nunique()
+        axes.set_title(f"{name.replace('_', ' ')}: {len(members)} characters, {alphabets} alphabets", fontsize=9.5)
         for spine in axes.spines.values():
             spine.set_visible(False)
     return figure
@@ -95,6 +97,46 @@ def adaptation(summary: Mapping[str, Any]) -> Figure:
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
+
+
+def shifted(summary: Mapping[str, Any]) -> Figure:
+    """The mean after the last step with its 95 % interval, on the test tasks as trained for and below them on each variant."""
+    key, label = ("accuracy", "accuracy") if summary["ways"] else ("loss", "mean squared error (logarithmic)")
+    variants = {IN_DISTRIBUTION: summary, **summary["shifted"]}
+    figure = Figure(figsize=(6.4, 1.3 + 0.55 * len(variants)), layout="constrained")
+    axes = figure.subplots()
+    for place, (method, result) in enumerate(summary["methods"].items()):
+        aside = 0.2 * (place - (len(summary["methods"]) - 1) / 2)
+        last = [variant["methods"][method]["steps"][-1][key] for variant in variants.values()]
+        mean, half = ([np.nan if values[name] is None else values[name] for values in last] for name in ("mean", "ci95"))
+        rows = np.arange(len(last)) + aside
+        axes.errorbar(mean, rows, xerr=half, fmt="o", color=COLORS[method], label=result["label"], markersize=4, capsize=2)
+        axes.axvline(mean[0], color=COLORS[method], linewidth=0.8, linestyle=":")
+    axes.set_yticks(range(len(variants)), [_named(name, variant) for name, variant in variants.items()])
+    axes.invert_yaxis()
+    axes.axhline(0.5, color="black", linewidth=0.8)
+    if key == "loss":
+        axes.set_xscale("log")
+    else:
+        axes.set_xlim(0, 1)
+    steps = len(next(iter(summary["methods"].values()))["steps"]) - 1
+    axes.set_title(f"Shifted test tasks, after {steps} adaptation steps: mean and 95 % interval", fontsize=9.5)
+    axes.set_xlabel(label)
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _named(name: str, variant: Mapping[str, Any]) -> str:
+    """A variant's name over what it changes."""
+    changes = variant.get("changes", {})
+    return f"{name}\n{', '.join(f'{key} {_said(value)}' for key, value in changes.items())}" if changes else name
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " + ".join(name for name, weight in value.items() if weight)
+    return f"{value[0]:g} to {value[1]:g}" if isinstance(value, list) else str(value)
 
 
 def fits(learner: Learner, compared: Mapping[str, Params], tasks: TaskBatch, steps: int) -> Figure:

@@ -41,8 +41,8 @@ class Stage:
 STAGES: Mapping[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("generate", (), ("metaopt_core.distributions.materialize",), ("tasks/generate.py",), ("numpy", "pillow")),
-        Stage("train", ("generate",), ("metaopt_core.meta.training",), ("tasks/train.py",), ("numpy", "torch")),
+        Stage("generate", (), ("metaopt_core.distributions.materialize",), ("tasks/generate.py",), ("numpy", "scipy", "pillow")),
+        Stage("train", ("generate",), ("metaopt_core.meta.training",), ("tasks/train.py",), ("numpy", "scipy", "torch")),
         Stage(
             "evaluate",
             ("generate", "train"),

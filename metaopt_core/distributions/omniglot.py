@@ -83,8 +83,8 @@ def splits_of(spec: OmniglotSpec, seed: int, pictures: Pictures) -> pd.DataFrame
         sizes = {name: getattr(wanted, name) for name in ("train", "validation", "test")}
         if (short := sum(sizes.values()) - len(free)) > 0:
             raise UserError(
-                f"generate.characters: the whole alphabets of new_alphabets leave {len(free)} characters, {short} too few: expected "
-                "train, validation and test to be at most that many together"
+                f"generate.characters: the whole alphabets of new_alphabets leave {len(free)} characters, {short} too few: "
+                "expected train, validation and test to be at most that many together"
             )
         split[free[: sum(sizes.values())]] = np.repeat(list(sizes), list(sizes.values()))
     elif (classes := int((split == "train").sum()) * spec.rotations) < spec.held_out_ways:
