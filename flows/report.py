@@ -88,28 +88,28 @@ def _table(results: Mapping[str, Any], measure: str, title: str, shown: list[int
 
 
 def shifted_table(results: Mapping[str, Any]) -> Table:
-    """The test tasks as trained for and each shifted variant: each method after the last step, and its change in percent."""
+    """The test tasks as trained for and each shifted variant: every method after the last step, and the change in percent."""
     measure, title = ("accuracy", "Accuracy") if results["metric"] == "cross_entropy" else ("loss", "Mean squared error")
     steps = len(next(iter(results["methods"].values()))["steps"]) - 1
     table = Table(
-        title=f"{title} on shifted test tasks, after {steps} steps",
-        caption="mean ± 95 % interval; Δ: change of the mean against in-distribution, in percent of it",
+        title=f"{title} on shifted test tasks, after {steps} adaptation steps",
+        caption=f"Δ: change against {IN_DISTRIBUTION}; div.: diverged tasks, of {results['tasks']}",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
         title_style="bold",
         caption_style="dim",
     )
-    table.add_column("test tasks")
-    for method in results["methods"].values():
-        table.add_column(method["label"], justify="right", no_wrap=True)
-        table.add_column("Δ", justify="right", style="dim", no_wrap=True)
-    for name, variant in {IN_DISTRIBUTION: results, **results["shifted"]}.items():
-        row = [name]
-        for method in variant["methods"].values():
-            change = method.get("change")
-            row += [_mean(measure, method["steps"][-1][measure]), "" if change is None else f"{change:+.0%}"]
-        table.add_row(*row)
+    for heading in ("test tasks", "method"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("mean ± 95 %", "Δ", "median", "Δ", "div."):
+        table.add_column(heading, justify="right", no_wrap=True, style="dim" if heading == "Δ" else None)
+    for variant, tested in {IN_DISTRIBUTION: results, **results["shifted"]}.items():
+        for place, method in enumerate(tested["methods"].values()):
+            last, change = method["steps"][-1], method.get("change", {"mean": None, "median": None})
+            mean, median = ("" if change[name] is None else f"{change[name]:+.0%}" for name in ("mean", "median"))
+            values = [_mean(measure, last[measure]), mean, _number(measure, last[measure]["median"]), median, str(last["diverged"])]
+            table.add_row("" if place else variant, method["label"], *values, end_section=place == len(tested["methods"]) - 1)
     return table
 
 

@@ -95,8 +95,8 @@ def summarize(spec: PipelineSpec, table: pd.DataFrame) -> dict[str, Any]:
     """The protocol and, for each method and number of steps, the statistics over tasks, as JSON values.
 
     No task is left out: where a loss is not finite, nor are the mean and its interval (null in JSON), and `diverged` says why.
-    `shifted`: for each variant the same, with what it `changes`, and each method's `change`: by which fraction its last mean (of
-    accuracy where there is one, else of loss) lies above or below the one on the tasks that are not shifted.
+    `shifted`: for each variant the same, with what it `changes`, and each method's `change`: by which fraction its last mean and
+    median (of accuracy where there is one, else of loss) lie above or below those on the tasks that are not shifted.
     """
     rows = dict(iter(table.groupby("variant", sort=False)))
     found = _summary(spec, rows[IN_DISTRIBUTION])
@@ -108,10 +108,10 @@ def summarize(spec: PipelineSpec, table: pd.DataFrame) -> dict[str, Any]:
     return found | {"shifted": variants}
 
 
-def _change(before: Mapping[str, Any], after: Mapping[str, Any]) -> float | None:
+def _change(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float | None]:
     measure = "accuracy" if before["steps"][-1]["accuracy"] else "loss"
-    old, new = (results["steps"][-1][measure]["mean"] for results in (before, after))
-    return new / old - 1 if old and new is not None else None
+    old, new = (results["steps"][-1][measure] for results in (before, after))
+    return {name: new[name] / old[name] - 1 if old[name] and new[name] is not None else None for name in ("mean", "median")}
 
 
 def _summary(spec: PipelineSpec, table: pd.DataFrame) -> dict[str, Any]:

@@ -100,27 +100,38 @@ def adaptation(summary: Mapping[str, Any]) -> Figure:
 
 
 def shifted(summary: Mapping[str, Any]) -> Figure:
-    """The mean after the last step with its 95 % interval, on the test tasks as trained for and below them on each variant."""
-    key, label = ("accuracy", "accuracy") if summary["ways"] else ("loss", "mean squared error (logarithmic)")
+    """Mean, its 95 % interval and median after the last step: the test tasks as trained for, and below them each variant."""
+    key, label = ("accuracy", "accuracy") if summary["ways"] else ("loss", "mean squared error")
     variants = {IN_DISTRIBUTION: summary, **summary["shifted"]}
-    figure = Figure(figsize=(6.4, 1.3 + 0.55 * len(variants)), layout="constrained")
+    figure = Figure(figsize=(7.5, 1.4 + 0.6 * len(variants)), layout="constrained")
     axes = figure.subplots()
+    within: list[float] = []  # a mean may lie far beyond the axis, where tasks diverged
     for place, (method, result) in enumerate(summary["methods"].items()):
-        aside = 0.2 * (place - (len(summary["methods"]) - 1) / 2)
-        last = [variant["methods"][method]["steps"][-1][key] for variant in variants.values()]
-        mean, half = ([np.nan if values[name] is None else values[name] for values in last] for name in ("mean", "ci95"))
-        rows = np.arange(len(last)) + aside
-        axes.errorbar(mean, rows, xerr=half, fmt="o", color=COLORS[method], label=result["label"], markersize=4, capsize=2)
-        axes.axvline(mean[0], color=COLORS[method], linewidth=0.8, linestyle=":")
-    axes.set_yticks(range(len(variants)), [_named(name, variant) for name, variant in variants.items()])
+        last = [variant["methods"][method]["steps"][-1] for variant in variants.values()]
+        rows = np.arange(len(last)) + 0.22 * (place - (len(summary["methods"]) - 1) / 2)
+        mean, half, median = (
+            np.array([entry[key][name] for entry in last], dtype=np.float64) for name in ("mean", "ci95", "median")
+        )
+        color = COLORS[method]
+        axes.errorbar(mean, rows, xerr=half, fmt="o", color=color, label=result["label"], markersize=4, capsize=2)
+        axes.plot(median, rows, "o", color=color, fillstyle="none", markersize=4)
+        axes.axvline(mean[0], color=color, linewidth=0.8, linestyle=":")
+        for row, entry in zip(rows, last, strict=True):
+            if entry["diverged"]:
+                right = axes.get_yaxis_transform()
+                axes.text(1.01, row, f"{entry['diverged']} diverged", transform=right, fontsize=7, va="center", color=color)
+        within += [*median, *mean[[not entry["diverged"] for entry in last]]]
+    axes.plot([], [], "ko", fillstyle="none", markersize=4, label="median")
+    axes.set_yticks(range(len(variants)), [_named(name, variant) for name, variant in variants.items()], fontsize=8)
     axes.invert_yaxis()
     axes.axhline(0.5, color="black", linewidth=0.8)
     if key == "loss":
         axes.set_xscale("log")
+        axes.set_xlim(0.5 * np.nanmin(within), 2 * np.nanmax(within))
     else:
         axes.set_xlim(0, 1)
     steps = len(next(iter(summary["methods"].values()))["steps"]) - 1
-    axes.set_title(f"Shifted test tasks, after {steps} adaptation steps: mean and 95 % interval", fontsize=9.5)
+    axes.set_title(f"Shifted test tasks after {steps} adaptation steps: mean, 95 % interval, median", fontsize=9.5)
     axes.set_xlabel(label)
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize=8)
@@ -136,7 +147,7 @@ def _named(name: str, variant: Mapping[str, Any]) -> str:
 def _said(value: Any) -> str:
     if isinstance(value, Mapping):
         return " + ".join(name for name, weight in value.items() if weight)
-    return f"{value[0]:g} to {value[1]:g}" if isinstance(value, list) else str(value)
+    return f"{value[0]:.3g} to {value[1]:.3g}" if isinstance(value, list) else str(value)
 
 
 def fits(learner: Learner, compared: Mapping[str, Params], tasks: TaskBatch, steps: int) -> Figure:

@@ -58,7 +58,7 @@ def shifted_table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name, variant in {IN_DISTRIBUTION: summary, **summary["shifted"]}.items():
         row = {"test tasks": name}
         for results in variant["methods"].values():
-            change = results.get("change")
+            change = results.get("change", {"mean": None})["mean"]
             row[results["label"]] = _cell(results["steps"][-1], measure) + ("" if change is None else f" [{change:+.0%}]")
         rows.append(row)
     return rows
