@@ -26,7 +26,7 @@ SPEC = PipelineSpec.model_validate(
 
 
 def summary_of(before: list[float], after: list[float]) -> list[dict]:  # type: ignore[type-arg]
-    table = pd.DataFrame({"method": "maml", "task": range(len(before)), "loss_0": before, "loss_1": after})
+    table = pd.DataFrame({"variant": "in-distribution", "method": "maml", "task": range(len(before)), "loss_0": before, "loss_1": after})
     found = summarize(SPEC, table)
     assert found["tasks"] == len(before)
     steps: list[dict] = found["methods"]["maml"]["steps"]  # type: ignore[type-arg]

@@ -125,7 +125,7 @@ MISTAKES = [
         "distribution: sinusoid",
         "distribution: sinusoids",
         [
-            'pipelines.yaml:5:21: waves.generate.distribution: expected sinusoid or omniglot, found "sinusoids", did you mean sinusoid?'
+            'pipelines.yaml:5:21: waves.generate.distribution: expected sinusoid, mixture or omniglot, found "sinusoids", did you mean sinusoid?'
         ],
         id="unknown-distribution",
     ),
@@ -182,7 +182,7 @@ MISTAKES = [
         SINUSOID,
         "    generate:\n      distribution: sinusoid\n      amplitude: [0.1, 5.0]\n",
         "",
-        ["pipelines.yaml:2:3: waves.generate: missing, expected a mapping with the key distribution (sinusoid or omniglot)"],
+        ["pipelines.yaml:2:3: waves.generate: missing, expected a mapping with the key distribution (sinusoid, mixture or omniglot)"],
         id="missing-generate",
     ),
     pytest.param(
