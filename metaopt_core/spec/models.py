@@ -267,7 +267,7 @@ class ShiftSpec(Spec):
     )
     ways: Annotated[int, Field(ge=2)] | None = Field(
         None,
-        description="Classification: another number of classes. Then every output starts from the mean of those that were learned.",
+        description="Classification: another number of classes. Further outputs start as those that were learned, one by one.",
     )
     shots: Positive | None = Field(None, description="Another number of support examples (per class).")
     queries: Positive | None = Field(None, description="Another number of query examples (per class).")
@@ -547,7 +547,8 @@ def _omniglot_impossibilities(spec: PipelineSpec, generate: OmniglotSpec) -> Ite
     if split.new_alphabets and generate.split_by == "alphabet":
         yield (
             ("generate", "characters", "new_alphabets"),
-            "split_by is alphabet, so the test tasks are of new alphabets already: remove it, or expected split_by character",
+            f"{split.new_alphabets} characters, but split_by is alphabet, so that the test tasks are of new alphabets already: "
+            "expected 0",
         )
     if (wanted := split.train + split.validation + split.test + split.new_alphabets) > CHARACTERS:
         yield ("generate", "characters"), f"{wanted} characters in all, but Omniglot has {CHARACTERS}: expected at most that many"

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 from safetensors.numpy import save_file
 
 from metaopt_core import evaluation
@@ -36,9 +37,16 @@ SINUSOID: dict[str, Any] = {
         "queries": 10,
         "validation": {"every": 20, "steps": 3},
     },
-    "evaluate": {"steps": 4, "shots": 5, "queries": 50},
+    "evaluate": {
+        "steps": 4,
+        "shots": 5,
+        "queries": 50,
+        "shifted": {"louder": {"amplitude": [5.0, 10.0]}, "families": {"distribution": "mixture", "noise": 0.3}},
+    },
 }
 OMNIGLOT: dict[str, Any] = SMALL_CONV.model_dump(mode="json")
+OMNIGLOT["generate"]["characters"]["new_alphabets"] = 20
+OMNIGLOT["evaluate"]["shifted"] = {"more-ways": {"ways": 5, "shots": 2}, "new-alphabets": {"alphabets": "new"}}
 
 PREDICT = """
 import sys, mlflow, numpy as np
@@ -80,7 +88,7 @@ def test_every_output_has_its_files(ran: tuple[PipelineSpec, Home, dict[str, Sta
         "generate": {"distribution.json", "held_out.safetensors"}
         | ({"pictures.safetensors", "splits.parquet", "contact_sheet.png"} if pictures else {"tasks.png"}),
         "train": {"parameters.safetensors", "pretrained.safetensors", "history.parquet"},
-        "evaluate": {"tasks.parquet", "summary.json", "adaptation.png", "examples.png"},
+        "evaluate": {"tasks.parquet", "summary.json", "adaptation.png", "examples.png", "shifted.png"},
         "log": {"log.json"},
     }
     for name, output in outputs.items():
@@ -88,18 +96,33 @@ def test_every_output_has_its_files(ran: tuple[PipelineSpec, Home, dict[str, Sta
     assert not list(home.checkpoints.iterdir())
 
 
-def test_the_table_has_a_row_a_method_and_task(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
+def test_the_table_has_a_row_a_variant_method_and_task(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
     spec, _, outputs = ran
     table = pd.read_parquet(outputs["evaluate"] / "tasks.parquet")
     steps = range(spec.evaluate.steps + 1)
     measures = ["loss", "accuracy"] if spec.train.ways else ["loss"]
-    assert list(table.columns) == ["method", "task", *(f"{measure}_{step}" for measure in measures for step in steps)]
-    assert table.groupby("method").size().to_dict() == {"maml": 30, "pretrained": 30, "random": 30}
+    assert list(table.columns) == ["variant", "method", "task", *(f"{measure}_{step}" for measure in measures for step in steps)]
+    variants = ["in-distribution", *spec.shifts]
+    assert table.groupby(["variant", "method"], sort=False).size().to_dict() == {
+        (variant, method): 30 for variant in variants for method in ("maml", "pretrained", "random")
+    }
     summary = json.loads((outputs["evaluate"] / "summary.json").read_text())
     assert summary["batch_norm"] == ("transductive" if spec.train.ways else None)
-    for method, result in summary["methods"].items():
-        column = table.loc[table["method"] == method, f"loss_{steps[-1]}"]
-        assert result["steps"][-1]["loss"]["mean"] == pytest.approx(column.mean(), rel=1e-5)
+    for variant, tested in {"in-distribution": summary, **summary["shifted"]}.items():
+        for method, result in tested["methods"].items():
+            column = table.loc[(table["method"] == method) & (table["variant"] == variant), f"loss_{steps[-1]}"]
+            assert result["steps"][-1]["loss"]["mean"] == pytest.approx(column.mean(), rel=1e-5)
+
+
+def test_mlflow_has_every_variant_under_a_prefix_of_its_own(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
+    spec, _, outputs = ran
+    record = outputs["log"].extra
+    metrics = MlflowClient(record["tracking_uri"]).get_run(record["run_id"]).data.metrics
+    summary = json.loads((outputs["evaluate"] / "summary.json").read_text())
+    for variant, tested in summary["shifted"].items():
+        mean = tested["methods"]["maml"]["steps"][-1]["loss"]["mean"]
+        assert metrics[f"shifted_{variant}_loss"] == metrics[f"shifted/{variant}/maml/loss"] == pytest.approx(mean)
+    assert {name.split("/")[1] for name in metrics if name.startswith("shifted/")} == set(spec.shifts)
 
 
 def test_the_history_ends_where_training_did(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
@@ -134,7 +157,7 @@ def test_the_logged_model_gives_evaluates_own_numbers_in_a_fresh_process(
 
     predictions = load_file(tmp_path / "outputs.safetensors")["predictions"]  # [steps + 1, tasks, queries, outputs]
     target = tasks.query_y.numpy()
-    table = pd.read_parquet(outputs["evaluate"] / "tasks.parquet").query("method == 'maml'")
+    table = pd.read_parquet(outputs["evaluate"] / "tasks.parquet").query("method == 'maml' and variant == 'in-distribution'")
     for step, predicted in enumerate(predictions):
         if spec.train.ways is None:
             loss = np.square(predicted - target).mean((1, 2))

@@ -46,7 +46,7 @@ def all_points(tasks: TaskBatch) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def fit(tasks: TaskBatch, *basis: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients of basis functions [tasks, functions] by least squares over all points, and the largest residual of each task."""
+    """Coefficients of basis functions [tasks, functions] by least squares over all points, and each task's largest residual."""
     x, y = all_points(tasks)
     design = torch.cat([function(x) for function in basis], 2)
     found = torch.linalg.lstsq(design, y).solution
@@ -55,7 +55,8 @@ def fit(tasks: TaskBatch, *basis: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def amplitude_and_phase(tasks: TaskBatch) -> tuple[np.ndarray, np.ndarray]:
     """Solved from y = a·sin x + b·cos x by least squares over all points of each task."""
-    (a, b), residual = fit(tasks, torch.sin, torch.cos)[0].T, fit(tasks, torch.sin, torch.cos)[1]
+    solution, residual = fit(tasks, torch.sin, torch.cos)
+    a, b = solution.T
     assert residual.max() < 1e-3
     return np.hypot(a, b), np.arctan2(-b, a)
 
@@ -75,7 +76,9 @@ def test_tasks_are_sinusoids_within_the_ranges_and_fill_them(distribution: funct
         assert fills(values, low, high)
 
 
-@pytest.mark.parametrize("spec", [SINUSOID, MIXTURE, MIXTURE.model_copy(update={"noise": 0.3})], ids=["sinusoid", "mixture", "noisy"])
+@pytest.mark.parametrize(
+    "spec", [SINUSOID, MIXTURE, MIXTURE.model_copy(update={"noise": 0.3})], ids=["sinusoid", "mixture", "noisy"]
+)
 def test_a_task_is_a_function_of_its_index_and_not_of_the_chunk(spec: functions.FunctionsSpec, tmp_path: Path) -> None:
     distribution = made(spec, tmp_path)
     whole = distribution.train(EPISODE, 900, 100)
@@ -156,7 +159,7 @@ def test_a_mixture_of_sinusoids_alone_is_the_sinusoid_distribution(distribution:
 
 def test_a_shift_makes_the_same_tasks_in_other_ranges(distribution: functions.Functions) -> None:
     before = distribution.held_out("test", Episode(None, 20, 50))
-    louder, far = (distribution.shifted(ShiftSpec(**shift)) for shift in ({"amplitude": (5.0, 10.0)}, {"x": (5.0, 10.0)}))
+    louder, far = (distribution.shifted(shift) for shift in (ShiftSpec(amplitude=(5.0, 10.0)), ShiftSpec(x=(5.0, 10.0))))
     after = louder.held_out("test", Episode(None, 20, 50))
     (small, phase), (large, phase_after) = amplitude_and_phase(before), amplitude_and_phase(after)
     assert torch.equal(before.support_x, after.support_x)
