@@ -129,7 +129,7 @@ def shifted(summary: Mapping[str, Any]) -> Figure:
         axes.set_xscale("log")
         axes.set_xlim(0.5 * np.nanmin(within), 2 * np.nanmax(within))
     else:
-        axes.set_xlim(0, 1)
+        axes.set_xlim(0, 1.02)
     steps = len(next(iter(summary["methods"].values()))["steps"]) - 1
     axes.set_title(f"Shifted test tasks after {steps} adaptation steps: mean, 95 % interval, median", fontsize=9.5)
     axes.set_xlabel(label)

@@ -487,9 +487,10 @@ def impossibilities(spec: PipelineSpec) -> Iterator[Problem]:
         yield from _shift_impossibilities(spec, name, shift)
 
 
-def _plain_impossibilities(spec: PipelineSpec) -> Iterator[Problem]:
+def _plain_impossibilities(spec: PipelineSpec, trains: bool = True) -> Iterator[Problem]:
+    """trains: whether tasks of these ways are trained on, or evaluated alone."""
     if isinstance(spec.generate, OmniglotSpec):
-        yield from _omniglot_impossibilities(spec, spec.generate)
+        yield from _omniglot_impossibilities(spec, spec.generate, trains)
     else:
         yield from _regression_impossibilities(spec, spec.generate)
 
@@ -513,7 +514,7 @@ def _shift_impossibilities(spec: PipelineSpec, name: str, shift: ShiftSpec) -> I
     if shift.alphabets and isinstance(generate, OmniglotSpec) and not generate.characters.new_alphabets:
         yield (*place, "alphabets"), "none are kept apart: expected generate.characters.new_alphabets to say how many characters"
     before = set(_plain_impossibilities(spec))
-    for path, message in _plain_impossibilities(_shifted(spec, shift)):
+    for path, message in _plain_impossibilities(_shifted(spec, shift), trains=False):
         if (path, message) not in before:
             yield (*place, *(key for key in path[-1:] if key in said)), message
 
@@ -540,7 +541,7 @@ def _regression_impossibilities(spec: PipelineSpec, generate: SinusoidSpec | Mix
             )
 
 
-def _omniglot_impossibilities(spec: PipelineSpec, generate: OmniglotSpec) -> Iterator[Problem]:
+def _omniglot_impossibilities(spec: PipelineSpec, generate: OmniglotSpec, trains: bool) -> Iterator[Problem]:
     if spec.train.compile == "on" and spec.train.model.name == "conv4":
         yield ("train", "compile"), "conv4 runs on native kernels that can't be compiled: expected auto or off"
     split = generate.characters
@@ -556,7 +557,8 @@ def _omniglot_impossibilities(spec: PipelineSpec, generate: OmniglotSpec) -> Ite
         yield ("train", "ways"), "missing, and Omniglot tasks are classification: expected the number of classes of a task"
         return
     path: tuple[str, ...]
-    splits = {"train": split.train, "validation": split.validation, "test": split.test}
+    splits = {"train": split.train} if trains else {}
+    splits |= {"validation": split.validation, "test": split.test}
     splits |= {"new_alphabets": split.new_alphabets} if split.new_alphabets else {}
     for name, characters in splits.items():
         ways = spec.train.ways if name == "train" else generate.held_out_ways

@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from rich.console import Console
 from safetensors.numpy import save_file
 
+from flows import report
 from metaopt_core import evaluation
 from metaopt_core.distributions.materialize import load
 from metaopt_core.home import Home
@@ -21,7 +23,7 @@ from metaopt_core.stages import STAGES, identities
 from metaopt_core.store import StageOutput, Store
 from tasks.evaluate import evaluate
 from tasks.generate import generate
-from tasks.log import log
+from tasks.log import log, shifted_table
 from tasks.train import train
 from tests.small import SMALL_CONV
 
@@ -123,6 +125,20 @@ def test_mlflow_has_every_variant_under_a_prefix_of_its_own(ran: tuple[PipelineS
         mean = tested["methods"]["maml"]["steps"][-1]["loss"]["mean"]
         assert metrics[f"shifted_{variant}_loss"] == metrics[f"shifted/{variant}/maml/loss"] == pytest.approx(mean)
     assert {name.split("/")[1] for name in metrics if name.startswith("shifted/")} == set(spec.shifts)
+
+
+def test_tables_have_shifted_tasks_below_those_as_trained_for(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
+    spec, _, outputs = ran
+    summary = json.loads((outputs["evaluate"] / "summary.json").read_text())
+    rows = shifted_table(summary)
+    assert [row["test tasks"] for row in rows] == ["in-distribution", *spec.shifts]
+    change = next(iter(summary["shifted"].values()))["methods"]["maml"]["change"]["mean"]
+    assert rows[1]["MAML"].endswith(f" [{change:+.0%}]")
+    console = Console(record=True, width=120)
+    console.print(report.shifted_table(summary))
+    lines = console.export_text().splitlines()
+    assert any(f"{change:+.0%}" in line and "MAML" in line for line in lines)
+    assert max(len(line.rstrip()) for line in lines if "±" in line) <= 80
 
 
 def test_the_history_ends_where_training_did(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
