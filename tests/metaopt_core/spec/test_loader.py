@@ -105,7 +105,7 @@ def test_file_may_begin_with_a_byte_order_mark(folder: Path) -> None:
 
 def test_shipped_pipelines_are_right_and_hold_the_protocols_of_the_paper() -> None:
     specs = load(SHIPPED)
-    assert list(specs) == ["sinusoid", "sinusoid-quick", "omniglot-5w1s", "omniglot-20w1s"]
+    assert list(specs) == ["sinusoid", "sinusoid-quick", "omniglot-5w1s", "omniglot-alphabets", "omniglot-20w1s"]
     sinusoid, quick, five, twenty = specs.values()
     assert sinusoid.train.iterations == 70_000
     assert (sinusoid.train.shots, sinusoid.train.queries, sinusoid.train.meta_batch_size) == (10, 10, 25)
@@ -121,7 +121,7 @@ def test_shipped_pipelines_are_right_and_hold_the_protocols_of_the_paper() -> No
     assert (five.train.reduction, twenty.train.reduction) == ("mean", "sum_over_ways")
 
 
-@pytest.mark.parametrize("name", ["sinusoid", "sinusoid-quick", "omniglot-5w1s", "omniglot-20w1s"])
+@pytest.mark.parametrize("name", ["sinusoid", "sinusoid-quick", "omniglot-5w1s", "omniglot-alphabets", "omniglot-20w1s"])
 def test_plain_json_form_of_a_pipeline_reads_as_the_same(name: str) -> None:
     spec = load(SHIPPED)[name]
     plain = spec.model_dump(mode="json")
