@@ -13,6 +13,7 @@ from flows import environment
 from metaopt_core.spec.models import IN_DISTRIBUTION
 from metaopt_core.store import StageOutput
 
+_LARGE = 1000.0  # from here on numbers have an exponent: adaptation that diverges makes any size
 _STEPS_SHOWN = (0, 1, 2, 3, 5, 10, 20, 50, 100)
 
 
@@ -107,7 +108,7 @@ def shifted_table(results: Mapping[str, Any]) -> Table:
     for variant, tested in {IN_DISTRIBUTION: results, **results["shifted"]}.items():
         for place, method in enumerate(tested["methods"].values()):
             last, change = method["steps"][-1], method.get("change", {"mean": None, "median": None})
-            mean, median = ("" if change[name] is None else f"{change[name]:+.0%}" for name in ("mean", "median"))
+            mean, median = ("" if change[name] is None else _percent(change[name]) for name in ("mean", "median"))
             values = [_mean(measure, last[measure]), mean, _number(measure, last[measure]["median"]), median, str(last["diverged"])]
             table.add_row("" if place else variant, method["label"], *values, end_section=place == len(tested["methods"]) - 1)
     return table
@@ -122,4 +123,10 @@ def _mean(measure: str, values: Mapping[str, float | None]) -> str:
 def _number(measure: str, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.1%}" if measure == "accuracy" else f"{value:.3f}"
+    if measure == "accuracy":
+        return f"{value:.1%}"
+    return f"{value:.3f}" if value < _LARGE else f"{value:.1e}"
+
+
+def _percent(change: float) -> str:
+    return f"{change:+.0%}" if change < _LARGE else f"{100 * change:+.0e}%"

@@ -105,7 +105,7 @@ def shifted(summary: Mapping[str, Any]) -> Figure:
     variants = {IN_DISTRIBUTION: summary, **summary["shifted"]}
     figure = Figure(figsize=(7.5, 1.4 + 0.6 * len(variants)), layout="constrained")
     axes = figure.subplots()
-    within: list[float] = []  # a mean may lie far beyond the axis, where tasks diverged
+    within: list[float] = []  # what the axis shows: where tasks diverged, means and even medians may lie far beyond it
     for place, (method, result) in enumerate(summary["methods"].items()):
         last = [variant["methods"][method]["steps"][-1] for variant in variants.values()]
         rows = np.arange(len(last)) + 0.22 * (place - (len(summary["methods"]) - 1) / 2)
@@ -120,7 +120,8 @@ def shifted(summary: Mapping[str, Any]) -> Figure:
             if entry["diverged"]:
                 right = axes.get_yaxis_transform()
                 axes.text(1.01, row, f"{entry['diverged']} diverged", transform=right, fontsize=7, va="center", color=color)
-        within += [*median, *mean[[not entry["diverged"] for entry in last]]]
+        diverged = np.array([entry["diverged"] for entry in last])
+        within += [*median[2 * diverged < summary["tasks"]], *mean[diverged == 0]]
     axes.plot([], [], "ko", fillstyle="none", markersize=4, label="median")
     axes.set_yticks(range(len(variants)), [_named(name, variant) for name, variant in variants.items()], fontsize=8)
     axes.invert_yaxis()

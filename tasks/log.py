@@ -59,7 +59,7 @@ def shifted_table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         row = {"test tasks": name}
         for results in variant["methods"].values():
             change = results.get("change", {"mean": None})["mean"]
-            row[results["label"]] = _cell(results["steps"][-1], measure) + ("" if change is None else f" [{change:+.0%}]")
+            row[results["label"]] = _cell(results["steps"][-1], measure) + ("" if change is None else f" [{100 * change:+.3g} %]")
         rows.append(row)
     return rows
 
