@@ -13,8 +13,10 @@ from rich.table import Table
 
 from flows import environment
 from metaopt_core import seeds
+from metaopt_core.spec.models import IN_DISTRIBUTION
 from metaopt_core.store import StageOutput
 
+_LARGE = 1000.0  # from here on numbers have an exponent: adaptation that diverges makes any size
 _STEPS_SHOWN = (0, 1, 2, 3, 5, 10, 20, 50, 100)
 
 
@@ -43,6 +45,8 @@ def show(executions: Sequence[Mapping[str, StageOutput]], home: Path) -> None:
     console = Console(highlight=False, soft_wrap=True)
     if results := over_seeds(executions):
         console.print(*tables(results), sep="\n")
+        if results["shifted"]:
+            console.print(shifted_table(results))
     for outputs in executions:
         for path in figures(outputs):
             console.print(f"figure  {path}")
@@ -120,6 +124,32 @@ def _table(results: Mapping[str, Any], measure: str, title: str, shown: list[int
     return table
 
 
+def shifted_table(results: Mapping[str, Any]) -> Table:
+    """The test tasks as trained for and each shifted variant: every method after the last step, and the change in percent."""
+    measure, title = ("accuracy", "Accuracy") if results["metric"] == "cross_entropy" else ("loss", "Mean squared error")
+    steps = len(next(iter(results["methods"].values()))["steps"]) - 1
+    table = Table(
+        title=f"{title} on shifted test tasks, after {steps} adaptation steps",
+        caption=f"Δ: change against {IN_DISTRIBUTION}; div.: diverged tasks, of {results['tasks']}",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        title_style="bold",
+        caption_style="dim",
+    )
+    for heading in ("test tasks", "method"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("mean ± 95 %", "Δ", "median", "Δ", "div."):
+        table.add_column(heading, justify="right", no_wrap=True, style="dim" if heading == "Δ" else None)
+    for variant, tested in {IN_DISTRIBUTION: results, **results["shifted"]}.items():
+        for place, method in enumerate(tested["methods"].values()):
+            last, change = method["steps"][-1], method.get("change", {"mean": None, "median": None})
+            mean, median = ("" if change[name] is None else _percent(change[name]) for name in ("mean", "median"))
+            values = [_mean(measure, last[measure]), mean, _number(measure, last[measure]["median"]), median, str(last["diverged"])]
+            table.add_row("" if place else variant, method["label"], *values, end_section=place == len(tested["methods"]) - 1)
+    return table
+
+
 def _mean(measure: str, values: Mapping[str, float | None]) -> str:
     if values["mean"] is None:
         return "-"  # not finite, because tasks diverged: their number stands beside it
@@ -129,4 +159,10 @@ def _mean(measure: str, values: Mapping[str, float | None]) -> str:
 def _number(measure: str, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:.1%}" if measure == "accuracy" else f"{value:.3f}"
+    if measure == "accuracy":
+        return f"{value:.1%}"
+    return f"{value:.3f}" if value < _LARGE else f"{value:.1e}"
+
+
+def _percent(change: float) -> str:
+    return f"{change:+.0%}" if change < _LARGE else f"{100 * change:+.0e}%"

@@ -27,7 +27,7 @@ from metaopt_core.spec.models import ImplicitSpec, OmniglotSpec, PipelineSpec
 
 _GPU_CHUNK = 64  # times as many examples as on a CPU; not measured
 
-INPUT_SHAPES = {"sinusoid": (1,), "omniglot": (1, 28, 28)}
+INPUT_SHAPES = {"sinusoid": (1,), "mixture": (1,), "omniglot": (1, 28, 28)}
 
 
 @dataclass(frozen=True)

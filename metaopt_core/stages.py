@@ -41,13 +41,13 @@ class Stage:
 STAGES: Mapping[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("generate", (), ("metaopt_core.distributions.materialize",), ("tasks/generate.py",), ("numpy", "pillow")),
+        Stage("generate", (), ("metaopt_core.distributions.materialize",), ("tasks/generate.py",), ("numpy", "scipy", "pillow")),
         Stage(
             "train",
             ("generate",),
             ("metaopt_core.meta.training",),
             ("tasks/train.py", "metaopt_core/kernels.c"),
-            ("numpy", "torch"),
+            ("numpy", "scipy", "torch"),
         ),
         Stage(
             "evaluate",

@@ -32,7 +32,7 @@ from filelock import FileLock
 
 from metaopt_core.errors import UserError
 from metaopt_core.home import Home
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.models import IN_DISTRIBUTION, PipelineSpec
 from metaopt_core.stages import ROOT, flatten, identities, without_password
 from metaopt_core.store import StageOutput, write_atomically
 
@@ -446,14 +446,19 @@ def publish_seeds(home: Home, spec: PipelineSpec, group: str, summary: Mapping[s
 
 
 def _result_points(run: Run, summary: Mapping[str, Any], model_id: str | None = None) -> "list[Metric]":
-    """Curves over adaptation steps (`test/maml/loss`), and MAML's last point of each as a number of its own (`test_loss`)."""
+    """Curves over adaptation steps (`test/maml/loss`), and MAML's last point of each as a number of its own (`test_loss`).
+
+    For a shifted variant, `shifted/louder/maml/loss` and `shifted_louder_loss`.
+    """
     points = []
-    for method, results in summary["methods"].items():
-        for entry in results["steps"]:
-            values = _result_values(entry)
-            points += [run.point(f"test/{method}/{name}", entry["step"], value) for name, value in values.items()]
-    last = _result_values(summary["methods"]["maml"]["steps"][-1])
-    points += [run.point(f"test_{name}", 0, value, model_id) for name, value in last.items()]
+    shifted = {f"shifted/{name}": variant for name, variant in summary["shifted"].items()}
+    for prefix, variant in {"test": summary, **shifted}.items():
+        for method, results in variant["methods"].items():
+            for entry in results["steps"]:
+                values = _result_values(entry)
+                points += [run.point(f"{prefix}/{method}/{name}", entry["step"], value) for name, value in values.items()]
+        last = _result_values(variant["methods"]["maml"]["steps"][-1])
+        points += [run.point(f"{prefix.replace('/', '_')}_{name}", 0, value, model_id) for name, value in last.items()]
     return points
 
 
@@ -501,14 +506,15 @@ def _log_files(run: Run, upstream: Mapping[str, StageOutput], summary: Mapping[s
 
 
 def summary_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """summary.json as flat rows, one a method and number of steps."""
+    """summary.json as flat rows, one a variant, method and number of steps."""
     rows = []
-    for results in summary["methods"].values():
-        for entry in results["steps"]:
-            row = {"method": results["label"], "steps": entry["step"], "diverged": entry["diverged"]}
-            for name in ("loss", "accuracy"):
-                row |= {f"{name}_{key}": value for key, value in (entry.get(name) or {}).items()}
-            rows.append(row)
+    for variant, tested in {IN_DISTRIBUTION: summary, **summary["shifted"]}.items():
+        for results in tested["methods"].values():
+            for entry in results["steps"]:
+                row = {"variant": variant, "method": results["label"], "steps": entry["step"], "diverged": entry["diverged"]}
+                for name in ("loss", "accuracy"):
+                    row |= {f"{name}_{key}": value for key, value in (entry.get(name) or {}).items()}
+                rows.append(row)
     return rows
 
 

@@ -17,7 +17,10 @@ from metaopt_core.store import StageOutput, Store
 
 @task(name="evaluate", cache_policy=NO_CACHE)
 def evaluate(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str, StageOutput]) -> StageOutput:
-    """Publish a row a method and task (tasks.parquet), the statistics (summary.json) and figures. Not retried: it only computes."""
+    """Publish a row a variant, method and task (tasks.parquet), the statistics (summary.json) and figures.
+
+    Not retried: it only computes.
+    """
     store = Store(home)
     distribution = load(upstream["generate"] / "")
     maml, pretrained = (load_file(upstream["train"] / f"{name}.safetensors") for name in ("parameters", "pretrained"))
@@ -29,6 +32,8 @@ def evaluate(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[
         (folder / "summary.json").write_text(json.dumps(summary, indent=1))
 
         plots.save(plots.adaptation(summary), folder / "adaptation.png")
+        if summary["shifted"]:
+            plots.save(plots.shifted(summary), folder / "shifted.png")
         learner, tasks, steps = Learner.from_spec(spec), evaluation.test_tasks(spec, distribution)[:4], spec.evaluate.steps
         if learner.classification:
             figure = plots.pictures(learner, maml, tasks, steps)

@@ -12,7 +12,7 @@ from prefect.context import FlowRunContext
 
 from metaopt_core import tracking
 from metaopt_core.home import Home
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.models import IN_DISTRIBUTION, PipelineSpec
 from metaopt_core.stages import Identity
 from metaopt_core.store import StageOutput, Store
 from tasks.retrying import DELAYS, mlflow_was_away
@@ -35,6 +35,8 @@ def log(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str, 
     if FlowRunContext.get():
         summary = json.loads((upstream["evaluate"] / "summary.json").read_text())
         create_table_artifact(table(summary), _key(spec, "results"), description=_caption(spec, summary))
+        if summary["shifted"]:
+            create_table_artifact(shifted_table(summary), _key(spec, "shifted"), description=_shifted_caption(spec, summary))
         create_link_artifact(extra["url"], extra["run_id"], _key(spec, "mlflow-run"), description=_whereabouts(spec, extra))
     return store.made(identity)
 
@@ -47,6 +49,19 @@ def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         for entry in results["steps"]:
             rows.setdefault(entry["step"], {"steps": entry["step"]})[results["label"]] = _cell(entry, measure)
     return list(rows.values())
+
+
+def shifted_table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row a variant of the test tasks, a column a method: its last cell of `table`, and the change against in-distribution."""
+    measure = "accuracy" if summary["metric"] == "cross_entropy" else "loss"
+    rows = []
+    for name, variant in {IN_DISTRIBUTION: summary, **summary["shifted"]}.items():
+        row = {"test tasks": name}
+        for results in variant["methods"].values():
+            change = results.get("change", {"mean": None})["mean"]
+            row[results["label"]] = _cell(results["steps"][-1], measure) + ("" if change is None else f" [{100 * change:+.3g} %]")
+        rows.append(row)
+    return rows
 
 
 def _cell(entry: Mapping[str, Any], measure: str) -> str:
@@ -67,6 +82,14 @@ def _caption(spec: PipelineSpec, summary: Mapping[str, Any]) -> str:
     return (
         f"**{spec.name}**: {measure} on the queries of {summary['tasks']} meta-test tasks after adaptation, mean ± 95 % interval. "
         f"{ways}{summary['shots']} shots, {summary['queries']} queries, {_step_size(summary)}{batch_norm}."
+    )
+
+
+def _shifted_caption(spec: PipelineSpec, summary: Mapping[str, Any]) -> str:
+    variants = (f"`{name}` {json.dumps(variant['changes'])}" for name, variant in summary["shifted"].items())
+    return (
+        f"**{spec.name}**: the same after the last step on shifted test tasks; in brackets the change of the mean against "
+        f"{IN_DISTRIBUTION}. {'; '.join(variants)}."
     )
 
 

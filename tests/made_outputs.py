@@ -83,6 +83,6 @@ def _evaluate(folder: Path, spec: PipelineSpec) -> None:
     }
     protocol = {"metric": "mse", "batch_norm": None, "tasks": TASKS, "ways": None, "shots": 5, "queries": 5, "inner_lr": 0.01}
     protocol["learned_lr"] = None
-    (folder / "summary.json").write_text(json.dumps(protocol | {"methods": methods}))
+    (folder / "summary.json").write_text(json.dumps(protocol | {"methods": methods, "shifted": {}}))
     for figure in ("adaptation", "examples"):
         Figure().savefig(folder / f"{figure}.png")

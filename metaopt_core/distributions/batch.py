@@ -6,6 +6,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from metaopt_core.spec.models import ShiftSpec
+
 HeldOutSplit = Literal["validation", "test"]
 
 
@@ -65,3 +67,6 @@ class TaskDistribution(Protocol):
 
     def held_out(self, split: HeldOutSplit, episode: Episode) -> TaskBatch:
         """All tasks of a held-out split as `generate` drew them: the first `shots` support examples of the first `ways` classes."""
+
+    def shifted(self, shift: ShiftSpec) -> "TaskDistribution":
+        """The same with the test tasks that a variant says, apart from its ways, shots and queries. They are as much held out."""

@@ -139,6 +139,8 @@ def _expectation(schema: Schema) -> str:
             return f"a list of one or more {number}" if schema.get("minItems") else f"a list of {number}"
     if key := kind_key(schema):
         return f"a mapping with the key {key} ({_either(kinds(schema))})"
+    if "properties" not in schema:
+        return "a mapping from names to mappings"  # the variants of the test tasks: the one mapping with names of the user's own
     return f"a mapping with keys such as {', '.join(list(schema['properties'])[:4])}"
 
 

@@ -6,13 +6,23 @@ spec that arrives through Prefect's API meets the same rules as one that was rea
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 DRAWINGS_PER_CHARACTER = 20  # Omniglot: every character was drawn once by each of 20 people
@@ -42,6 +52,7 @@ def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
 
 
 Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0)]
 StepSize = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Range = Annotated[tuple[float, float], BeforeValidator(_as_tuple), AfterValidator(_ascending)]
@@ -57,17 +68,56 @@ class HeldOut(Spec):
     test_tasks: Positive = Field(1000, description="Meta-test tasks: they are seen by `evaluate` alone.")
 
 
-class SinusoidSpec(Spec):
-    """Sinusoid regression, y = amplitude · sin(x − phase) (Finn, Abbeel, Levine 2017, section 5.1)."""
+class RegressionSpec(Spec):
+    """What distributions of functions of one number have in common."""
 
-    distribution: Literal["sinusoid"] = Field(description="Which p(T): where tasks come from.")
-    amplitude: Range = Field((0.1, 5.0), description="Bounds of the uniform amplitude.")
-    phase: Range = Field((0.0, math.pi), description="Bounds of the uniform phase, in radians.")
+    distribution: Literal["sinusoid", "mixture"] = Field(description="Which p(T): where tasks come from.")
     x: Range = Field((-5.0, 5.0), description="Bounds of the uniform inputs.")
+    noise: NotNegative = Field(
+        0.0,
+        description="Standard deviation of the normal noise on every observed y. The queries of held-out tasks have none: their "
+        "error is that of the function.",
+    )
+    amplitude: Range = Field((0.1, 5.0), description="Sinusoids: bounds of the uniform amplitude.")
+    phase: Range = Field((0.0, math.pi), description="Sinusoids: bounds of the uniform phase, in radians.")
     support_points: Positive = Field(
         20, description="Support points stored with each held-out task; evaluation with K shots uses the first K."
     )
     held_out: HeldOut = Field(HeldOut(), description="The tasks that are drawn once.")
+
+
+class SinusoidSpec(RegressionSpec):
+    """Sinusoid regression, y = amplitude · sin(x − phase) (Finn, Abbeel, Levine 2017, section 5.1)."""
+
+    distribution: Literal["sinusoid"] = Field(description="Which p(T): where tasks come from.")
+
+
+class Families(Spec):
+    """How often each family of functions is drawn, relative to the others."""
+
+    line: NotNegative = Field(0.0, description="y = slope · x + offset.")
+    quadratic: NotNegative = Field(0.0, description="y = curvature · (x − vertex)² + offset.")
+    sinusoid: NotNegative = Field(0.0, description="y = amplitude · sin(x − phase).")
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if not any(weight for _, weight in self):
+            raise PydanticCustomError("families", "expected a number greater than 0 for line, quadratic or sinusoid")
+        return self
+
+
+class MixtureSpec(RegressionSpec):
+    """Regression of lines, quadratics and sinusoids, each task of one family (Finn, Xu, Levine 2018; Vuorio et al. 2019)."""
+
+    distribution: Literal["mixture"] = Field(description="Which p(T): where tasks come from.")
+    families: Families = Field(
+        Families(line=1.0, quadratic=1.0, sinusoid=1.0),
+        description="How often each family is drawn, relative to the others; one that is not named is left out.",
+    )
+    slope: Range = Field((-3.0, 3.0), description="Lines: bounds of the uniform slope.")
+    curvature: Range = Field((-0.15, 0.15), description="Quadratics: bounds of the uniform factor of the square.")
+    vertex: Range = Field((-3.0, 3.0), description="Quadratics: bounds of the uniform x of the vertex.")
+    offset: Range = Field((-3.0, 3.0), description="Lines and quadratics: bounds of the uniform number that is added.")
 
 
 class CharacterSplit(Spec):
@@ -76,16 +126,26 @@ class CharacterSplit(Spec):
     train: Positive = Field(1100, description="Characters of the meta-training tasks.")
     validation: Positive = Field(100, description="Characters of the meta-validation tasks.")
     test: Positive = Field(423, description="Characters of the meta-test tasks.")
+    new_alphabets: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="Characters, at least, of whole alphabets that no other split has any of; for the shifted test tasks with "
+        "`alphabets: new`.",
+    )
 
 
 class OmniglotSpec(Spec):
-    """Omniglot characters (Lake et al. 2015), split by character; each rotation of a character is a class of its own."""
+    """Omniglot (Lake et al. 2015), split by character or by alphabet; each rotation of a character is a class of its own."""
 
     distribution: Literal["omniglot"] = Field(description="Which p(T): where tasks come from.")
     folder: str | None = Field(
         None,
         description="Folder with images_background.zip and images_evaluation.zip, or with the unpacked trees. Without it the "
         "environment variable METAOPT_OMNIGLOT is asked, and then the archives are downloaded.",
+    )
+    split_by: Literal["character", "alphabet"] = Field(
+        "character",
+        description="What is held out: single characters, or whole alphabets. Then validation and test have at least their numbers "
+        "of characters, and train has what is left, or at least its number.",
     )
     characters: CharacterSplit = Field(CharacterSplit(), description="Characters in each split.")
     rotations: Annotated[Literal[1, 2, 4], BeforeValidator(_whole)] = Field(
@@ -95,7 +155,7 @@ class OmniglotSpec(Spec):
     held_out: HeldOut = Field(HeldOut(), description="The tasks that are drawn once.")
 
 
-GenerateSpec = Annotated[SinusoidSpec | OmniglotSpec, Field(discriminator="distribution")]
+GenerateSpec = Annotated[SinusoidSpec | MixtureSpec | OmniglotSpec, Field(discriminator="distribution")]
 
 
 # --- train --------------------------------------------------------------------------------------------------------------
@@ -269,6 +329,58 @@ class TrainSpec(Spec):
 
 # --- evaluate, log ------------------------------------------------------------------------------------------------------
 
+IN_DISTRIBUTION = "in-distribution"
+"""The name of the test tasks that are not shifted, where results say which ones they are of."""
+
+
+class ShiftSpec(Spec):
+    """What a variant of the test tasks changes: settings of `generate` that training does not know, and of the protocol."""
+
+    distribution: Literal["sinusoid", "mixture"] | None = Field(None, description="Regression: another kind of functions.")
+    x: Range | None = Field(None, description="Regression: other bounds of the inputs.")
+    noise: NotNegative | None = Field(None, description="Regression: other noise on the support points.")
+    amplitude: Range | None = Field(None, description="Sinusoids: other bounds of the amplitude.")
+    phase: Range | None = Field(None, description="Sinusoids: other bounds of the phase.")
+    families: Families | None = Field(None, description="Mixture: other frequencies of the families.")
+    slope: Range | None = Field(None, description="Mixture: other bounds of the slope of lines.")
+    curvature: Range | None = Field(None, description="Mixture: other bounds of the curvature of quadratics.")
+    vertex: Range | None = Field(None, description="Mixture: other bounds of the vertex of quadratics.")
+    offset: Range | None = Field(None, description="Mixture: other bounds of what is added to lines and quadratics.")
+    alphabets: Literal["new"] | None = Field(
+        None, description="Omniglot: characters of the alphabets that `characters.new_alphabets` keeps apart."
+    )
+    ways: Annotated[int, Field(ge=2)] | None = Field(
+        None,
+        description="Classification: another number of classes. Further outputs start as those that were learned, one by one.",
+    )
+    shots: Positive | None = Field(None, description="Another number of support examples (per class).")
+    queries: Positive | None = Field(None, description="Another number of query examples (per class).")
+
+    @model_serializer(mode="wrap")
+    def _what_is_said(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {key: value for key, value in serialize(self).items() if value is not None}
+
+    def of(self, generate: GenerateSpec) -> GenerateSpec:
+        """The distribution with what is shifted; what does not apply to it is left out."""
+        kind = _KINDS[self.distribution or generate.distribution]
+        kept, changed = ({key: value for key, value in spec if key in kind.model_fields} for spec in (generate, self))
+        return kind.model_validate(kept | {key: value for key, value in changed.items() if value is not None})
+
+
+_KINDS: dict[str, type[SinusoidSpec] | type[MixtureSpec] | type[OmniglotSpec]] = {
+    "sinusoid": SinusoidSpec,
+    "mixture": MixtureSpec,
+    "omniglot": OmniglotSpec,
+}
+
+
+def _variant_names(shifts: dict[str, Any]) -> dict[str, Any]:
+    for name in shifts:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name == IN_DISTRIBUTION:
+            message = "expected names of lower-case letters, digits, _ and -, a letter or digit first, other than in-distribution"
+            raise PydanticCustomError("variant_name", message)
+    return shifts
+
 
 class EvaluateSpec(Spec):
     """Few-shot adaptation to every meta-test task, for MAML and for each baseline."""
@@ -281,6 +393,11 @@ class EvaluateSpec(Spec):
     inner_lr: StepSize | None = Field(
         None,
         description="Step size of adaptation; none means as in training. Learned step sizes stay: then it is the baselines' alone.",
+    )
+    shifted: Annotated[dict[str, ShiftSpec | None], AfterValidator(_variant_names)] | None = Field(
+        None,
+        description="Variants of the test tasks that differ from what was trained on, by name; each says what it changes. One that "
+        "is null is left out.",
     )
 
 
@@ -516,6 +633,15 @@ class PipelineSpec(Spec):
         return self.evaluate.queries or self.train.queries
 
     @property
+    def shifted(self) -> "dict[str, PipelineSpec]":
+        """The variants of the test tasks, each as the pipeline that would evaluate nothing else; for `evaluate` alone."""
+        return {name: _shifted(self, shift) for name, shift in self.shifts.items()}
+
+    @property
+    def shifts(self) -> dict[str, ShiftSpec]:
+        return {name: shift for name, shift in (self.evaluate.shifted or {}).items() if shift is not None}
+
+    @property
     def evaluate_inner_lr(self) -> float:
         return self.evaluate.inner_lr or self.train.inner.lr
 
@@ -527,15 +653,32 @@ class PipelineSpec(Spec):
 Problem = tuple[tuple[str, ...], str]  # path to the key that has to change, message
 
 
+def _shifted(spec: PipelineSpec, shift: ShiftSpec) -> PipelineSpec:
+    protocol = {"shots": shift.shots or spec.evaluate_shots, "queries": shift.queries or spec.evaluate_queries, "shifted": None}
+    changes = {
+        "generate": shift.of(spec.generate),
+        "train": spec.train.model_copy(update={"ways": shift.ways or spec.train.ways}),
+        "evaluate": spec.evaluate.model_copy(update=protocol),
+    }
+    return spec.model_copy(update=changes)
+
+
 def impossibilities(spec: PipelineSpec) -> Iterator[Problem]:
     """Combinations of values, each fine alone, that no run could carry out."""
-    if isinstance(spec.generate, SinusoidSpec):
-        yield from _sinusoid_impossibilities(spec, spec.generate)
-    else:
-        yield from _omniglot_impossibilities(spec, spec.generate)
-    yield from _train_impossibilities(spec.train)
+    yield from _plain_impossibilities(spec)
+    for name, shift in spec.shifts.items():
+        yield from _shift_impossibilities(spec, name, shift)
     if spec.sweep is not None:
         yield from _sweep_impossibilities(spec, spec.sweep)
+
+
+def _plain_impossibilities(spec: PipelineSpec, trains: bool = True) -> Iterator[Problem]:
+    """trains: whether tasks of these ways are trained on, or evaluated alone."""
+    if isinstance(spec.generate, OmniglotSpec):
+        yield from _omniglot_impossibilities(spec, spec.generate, trains)
+    else:
+        yield from _regression_impossibilities(spec, spec.generate)
+    yield from _train_impossibilities(spec.train)
 
 
 def _train_impossibilities(train: TrainSpec) -> Iterator[Problem]:
@@ -579,13 +722,41 @@ def _sweep_impossibilities(spec: PipelineSpec, sweep: SweepSpec) -> Iterator[Pro
         yield ("sweep", "trial", key), "searched under sweep.parameters: expected it in one of the two"
 
 
-def _sinusoid_impossibilities(spec: PipelineSpec, generate: SinusoidSpec) -> Iterator[Problem]:
+def _shift_impossibilities(spec: PipelineSpec, name: str, shift: ShiftSpec) -> Iterator[Problem]:
+    """What a variant changes that its tasks don't have, and what would be impossible for a pipeline of its own."""
+    generate, place = spec.generate, ("evaluate", "shifted", name)
+    said = [key for key, value in shift if value is not None]
+    if not said:
+        yield place, f"nothing is shifted, expected a key such as {'ways' if isinstance(generate, OmniglotSpec) else 'x'}"
+        return
+    if isinstance(generate, OmniglotSpec):
+        takes = {"alphabets", "ways", "shots", "queries"}
+    else:
+        takes = {"distribution", "shots", "queries", *type(shift.of(generate)).model_fields} - {"support_points", "held_out"}
+    if strange := [key for key in said if key not in takes]:
+        kind = generate.distribution if isinstance(generate, OmniglotSpec) else shift.distribution or generate.distribution
+        for key in strange:
+            yield (*place, key), f"{kind} tasks have no such setting, expected one of {', '.join(sorted(takes))}"
+        return
+    if shift.alphabets and isinstance(generate, OmniglotSpec) and not generate.characters.new_alphabets:
+        yield (*place, "alphabets"), "none are kept apart: expected generate.characters.new_alphabets to say how many characters"
+    before = set(_plain_impossibilities(spec))
+    for path, message in _plain_impossibilities(_shifted(spec, shift), trains=False):
+        if (path, message) not in before:
+            yield (*place, *(key for key in path[-1:] if key in said)), message
+
+
+_PLURALS = {"sinusoid": "sinusoids", "mixture": "mixtures of functions"}
+
+
+def _regression_impossibilities(spec: PipelineSpec, generate: SinusoidSpec | MixtureSpec) -> Iterator[Problem]:
+    kind = _PLURALS[generate.distribution]
     if spec.train.ways is not None:
-        yield ("train", "ways"), f"{spec.train.ways} ways, but sinusoids are regression tasks and have no classes: remove it"
+        yield ("train", "ways"), f"{spec.train.ways} ways, but {kind} are regression tasks and have no classes: remove it"
     if spec.train.reduction != "mean":
-        yield ("train", "reduction"), "sum_over_ways needs classes, and sinusoids have none: expected mean"
+        yield ("train", "reduction"), f"sum_over_ways needs classes, and {kind} have none: expected mean"
     if spec.train.model.name != "mlp":
-        yield ("train", "model", "name"), f"{spec.train.model.name} takes pictures, and sinusoids have none: expected mlp"
+        yield ("train", "model", "name"), f"{spec.train.model.name} takes pictures, and {kind} have none: expected mlp"
     own_shots = {("train", "validation", "shots"): spec.train.validation.shots, ("evaluate", "shots"): spec.evaluate.shots}
     stored = {path if own else ("train", "shots"): own or spec.train.shots for path, own in own_shots.items()}
     for path, shots in stored.items():
@@ -597,15 +768,24 @@ def _sinusoid_impossibilities(spec: PipelineSpec, generate: SinusoidSpec) -> Ite
             )
 
 
-def _omniglot_impossibilities(spec: PipelineSpec, generate: OmniglotSpec) -> Iterator[Problem]:
+def _omniglot_impossibilities(spec: PipelineSpec, generate: OmniglotSpec, trains: bool) -> Iterator[Problem]:
     split = generate.characters
-    if (wanted := split.train + split.validation + split.test) > CHARACTERS:
+    if split.new_alphabets and generate.split_by == "alphabet":
+        yield (
+            ("generate", "characters", "new_alphabets"),
+            f"{split.new_alphabets} characters, but split_by is alphabet, so that the test tasks are of new alphabets already: "
+            "expected 0",
+        )
+    if (wanted := split.train + split.validation + split.test + split.new_alphabets) > CHARACTERS:
         yield ("generate", "characters"), f"{wanted} characters in all, but Omniglot has {CHARACTERS}: expected at most that many"
     if spec.train.ways is None:
         yield ("train", "ways"), "missing, and Omniglot tasks are classification: expected the number of classes of a task"
         return
     path: tuple[str, ...]
-    for name, characters in (("train", split.train), ("validation", split.validation), ("test", split.test)):
+    splits = {"train": split.train} if trains else {}
+    splits |= {"validation": split.validation, "test": split.test}
+    splits |= {"new_alphabets": split.new_alphabets} if split.new_alphabets else {}
+    for name, characters in splits.items():
         ways = spec.train.ways if name == "train" else generate.held_out_ways
         path = ("train", "ways") if name == "train" else ("generate", "held_out_ways")
         classes = characters * generate.rotations

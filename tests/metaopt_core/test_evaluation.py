@@ -9,13 +9,14 @@ import torch
 from scipy import stats
 
 from metaopt_core.distributions.batch import TaskBatch
-from metaopt_core.evaluation import summarize
+from metaopt_core.evaluation import summarize, with_outputs_of
 from metaopt_core.learner import Learner
+from metaopt_core.meta import step_sizes
 from metaopt_core.meta.gradients import for_each_task
 from metaopt_core.meta.inner_loop import InnerLoop
 from metaopt_core.meta.problems import Differentiated
 from metaopt_core.models import MLP
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.models import InnerSpec, PipelineSpec
 
 SPEC = PipelineSpec.model_validate(
     {
@@ -28,7 +29,9 @@ SPEC = PipelineSpec.model_validate(
 
 
 def summary_of(before: list[float], after: list[float]) -> list[dict]:  # type: ignore[type-arg]
-    table = pd.DataFrame({"method": "maml", "task": range(len(before)), "loss_0": before, "loss_1": after})
+    table = pd.DataFrame(
+        {"variant": "in-distribution", "method": "maml", "task": range(len(before)), "loss_0": before, "loss_1": after}
+    )
     found = summarize(SPEC, table)
     assert found["tasks"] == len(before)
     steps: list[dict] = found["methods"]["maml"]["steps"]  # type: ignore[type-arg]
@@ -58,6 +61,41 @@ def test_a_task_far_above_every_loss_before_adaptation_has_diverged() -> None:
     before, after = summary_of([1.0, 2.0], [19.0, 21.0])
     assert (before["diverged"], after["diverged"]) == (0, 1)
     assert after["loss"]["mean"] == pytest.approx(20.0)
+
+
+def test_a_shifted_variant_stands_beside_the_tasks_as_trained_for_with_its_change() -> None:
+    shifted = {"far": {"x": [5.0, 10.0], "shots": 3}, "left-out": None}
+    spec = PipelineSpec.model_validate(SPEC.model_dump() | {"evaluate": {"steps": 1, "shifted": shifted}})
+    rows = [("in-distribution", 2.0, 1.0), ("in-distribution", 2.0, 3.0), ("far", 9.0, 4.0), ("far", 9.0, 5.0)]
+    table = pd.DataFrame(rows, columns=["variant", "loss_0", "loss_1"]).assign(method="maml", task=[0, 1, 0, 1])
+    found = summarize(spec, table)
+    assert found["methods"]["maml"]["steps"][1]["loss"]["mean"] == 2.0
+    assert list(found["shifted"]) == ["far"]
+    far = found["shifted"]["far"]
+    assert (far["changes"], far["shots"]) == ({"x": [5.0, 10.0], "shots": 3}, 3)
+    assert far["methods"]["maml"]["steps"][1]["loss"]["mean"] == 4.5
+    assert far["methods"]["maml"]["change"]["mean"] == 1.25
+
+
+@pytest.mark.parametrize("ways", [3, 8])
+def test_for_other_ways_the_learned_outputs_are_repeated_and_adaptation_tells_them_apart(ways: int) -> None:
+    trained, wider = (Learner(MLP((1, 8, size)), classification=True, loss_scale=1.0, inner_lr=0.1) for size in (5, ways))
+    params = trained.network.init(0)
+    params |= step_sizes.initial(InnerSpec(steps=2, learned_lr="per_parameter"), params)
+    params["inner_lr.layer1.weight"] = torch.rand(1, 8, 5)
+    x = torch.randn(4, 6, 1)
+    resized = with_outputs_of(wider, params)
+    outputs = wider.network(for_each_task(step_sizes.split(resized)[0], 4), x)
+    learned = trained.network(for_each_task(step_sizes.split(params)[0], 4), x)
+    repeated = torch.arange(ways) % 5
+    torch.testing.assert_close(outputs, learned[..., repeated])
+    assert torch.equal(resized["inner_lr.layer1.weight"], params["inner_lr.layer1.weight"][..., repeated])
+    unchanged = with_outputs_of(trained, params)
+    assert all(torch.equal(unchanged[name], value) for name, value in params.items())
+    labels = torch.arange(6).remainder(ways).expand(4, 6)
+    *_, adapted = wider.adapt(resized, TaskBatch(x, labels, x, labels), 3)
+    after = wider.network(adapted, x)
+    assert len(after[0, 0].unique()) == ways
 
 
 def test_curves_hold_the_losses_after_every_number_of_steps() -> None:

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
+from rich.console import Console
 from safetensors.numpy import save_file
 
+from flows import report
 from metaopt_core import evaluation
 from metaopt_core.distributions.materialize import load
 from metaopt_core.home import Home
@@ -20,7 +23,7 @@ from metaopt_core.stages import STAGES, identities
 from metaopt_core.store import StageOutput, Store
 from tasks.evaluate import evaluate
 from tasks.generate import generate
-from tasks.log import log
+from tasks.log import log, shifted_table
 from tasks.train import train
 from tests.small import SMALL_CONV
 
@@ -36,9 +39,16 @@ SINUSOID: dict[str, Any] = {
         "queries": 10,
         "validation": {"every": 20, "steps": 3},
     },
-    "evaluate": {"steps": 4, "shots": 5, "queries": 50},
+    "evaluate": {
+        "steps": 4,
+        "shots": 5,
+        "queries": 50,
+        "shifted": {"louder": {"amplitude": [5.0, 10.0]}, "families": {"distribution": "mixture", "noise": 0.3}},
+    },
 }
 OMNIGLOT: dict[str, Any] = SMALL_CONV.model_dump(mode="json")
+OMNIGLOT["generate"]["characters"]["new_alphabets"] = 20
+OMNIGLOT["evaluate"]["shifted"] = {"more-ways": {"ways": 5, "shots": 2}, "new-alphabets": {"alphabets": "new"}}
 
 PREDICT = """
 import sys, mlflow, numpy as np
@@ -80,7 +90,7 @@ def test_every_output_has_its_files(ran: tuple[PipelineSpec, Home, dict[str, Sta
         "generate": {"distribution.json", "held_out.safetensors"}
         | ({"pictures.safetensors", "splits.parquet", "contact_sheet.png"} if pictures else {"tasks.png"}),
         "train": {"parameters.safetensors", "pretrained.safetensors", "history.parquet"},
-        "evaluate": {"tasks.parquet", "summary.json", "adaptation.png", "examples.png"},
+        "evaluate": {"tasks.parquet", "summary.json", "adaptation.png", "examples.png", "shifted.png"},
         "log": {"log.json"},
     }
     for name, output in outputs.items():
@@ -88,18 +98,49 @@ def test_every_output_has_its_files(ran: tuple[PipelineSpec, Home, dict[str, Sta
     assert not list(home.checkpoints.iterdir())
 
 
-def test_the_table_has_a_row_a_method_and_task(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
+def test_the_table_has_a_row_a_variant_method_and_task(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
     spec, _, outputs = ran
     table = pd.read_parquet(outputs["evaluate"] / "tasks.parquet")
     steps = range(spec.evaluate.steps + 1)
     measures = ["loss", "accuracy"] if spec.train.ways else ["loss"]
-    assert list(table.columns) == ["method", "task", *(f"{measure}_{step}" for measure in measures for step in steps)]
-    assert table.groupby("method").size().to_dict() == {"maml": 30, "pretrained": 30, "random": 30}
+    assert list(table.columns) == ["variant", "method", "task", *(f"{measure}_{step}" for measure in measures for step in steps)]
+    variants = ["in-distribution", *spec.shifts]
+    assert table.groupby(["variant", "method"], sort=False).size().to_dict() == {
+        (variant, method): 30 for variant in variants for method in ("maml", "pretrained", "random")
+    }
     summary = json.loads((outputs["evaluate"] / "summary.json").read_text())
     assert summary["batch_norm"] == ("transductive" if spec.train.ways else None)
-    for method, result in summary["methods"].items():
-        column = table.loc[table["method"] == method, f"loss_{steps[-1]}"]
-        assert result["steps"][-1]["loss"]["mean"] == pytest.approx(column.mean(), rel=1e-5)
+    for variant, tested in {"in-distribution": summary, **summary["shifted"]}.items():
+        for method, result in tested["methods"].items():
+            column = table.loc[(table["method"] == method) & (table["variant"] == variant), f"loss_{steps[-1]}"]
+            assert result["steps"][-1]["loss"]["mean"] == pytest.approx(column.mean(), rel=1e-5)
+
+
+def test_mlflow_has_every_variant_under_a_prefix_of_its_own(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
+    spec, _, outputs = ran
+    record = outputs["log"].extra
+    metrics = MlflowClient(record["tracking_uri"]).get_run(record["run_id"]).data.metrics
+    summary = json.loads((outputs["evaluate"] / "summary.json").read_text())
+    for variant, tested in summary["shifted"].items():
+        mean = tested["methods"]["maml"]["steps"][-1]["loss"]["mean"]
+        assert metrics[f"shifted_{variant}_loss"] == metrics[f"shifted/{variant}/maml/loss"] == pytest.approx(mean)
+    assert {name.split("/")[1] for name in metrics if name.startswith("shifted/")} == set(spec.shifts)
+
+
+def test_tables_have_shifted_tasks_below_those_as_trained_for(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
+    spec, _, outputs = ran
+    summary = json.loads((outputs["evaluate"] / "summary.json").read_text())
+    rows = shifted_table(summary)
+    assert [row["test tasks"] for row in rows] == ["in-distribution", *spec.shifts]
+    change = next(iter(summary["shifted"].values()))["methods"]["maml"]["change"]["mean"]
+    assert rows[1]["MAML"].endswith(f" [{100 * change:+.3g} %]")
+    console = Console(record=True, width=120)
+    console.print(report.shifted_table(summary))
+    summary["methods"]["random"]["steps"][-1]["loss"] |= {"mean": 1e30, "ci95": 1e30, "median": 1e30}  # as where tasks diverge
+    console.print(report.shifted_table(summary))
+    lines = console.export_text().splitlines()
+    assert any(f"{change:+.0%}" in line and "MAML" in line for line in lines)
+    assert max(len(line.rstrip()) for line in lines if "±" in line) <= 80
 
 
 def test_the_history_ends_where_training_did(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
@@ -134,7 +175,7 @@ def test_the_logged_model_gives_evaluates_own_numbers_in_a_fresh_process(
 
     predictions = load_file(tmp_path / "outputs.safetensors")["predictions"]  # [steps + 1, tasks, queries, outputs]
     target = tasks.query_y.numpy()
-    table = pd.read_parquet(outputs["evaluate"] / "tasks.parquet").query("method == 'maml'")
+    table = pd.read_parquet(outputs["evaluate"] / "tasks.parquet").query("method == 'maml' and variant == 'in-distribution'")
     for step, predicted in enumerate(predictions):
         if spec.train.ways is None:
             loss = np.square(predicted - target).mean((1, 2))

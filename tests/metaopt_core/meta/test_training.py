@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from metaopt_core.distributions import omniglot, sinusoid
+from metaopt_core.distributions import functions, omniglot
 from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
 from metaopt_core.errors import UserError
 from metaopt_core.evaluation import evaluate
@@ -91,13 +91,13 @@ def test_a_terminated_run_saves_where_it_is_and_goes_on(uninterrupted: dict[str,
 
 
 @pytest.fixture
-def distribution(tmp_path: Path) -> sinusoid.Sinusoid:
+def distribution(tmp_path: Path) -> functions.Functions:
     assert isinstance(SPEC.generate, SinusoidSpec)
-    sinusoid.materialize(SPEC.generate, SPEC.seed, tmp_path)
-    return sinusoid.Sinusoid.load(tmp_path)
+    functions.materialize(SPEC.generate, SPEC.seed, tmp_path)
+    return functions.Functions.load(tmp_path)
 
 
-def test_another_seed_gives_other_parameters(distribution: sinusoid.Sinusoid, tmp_path: Path) -> None:
+def test_another_seed_gives_other_parameters(distribution: functions.Functions, tmp_path: Path) -> None:
     short = SPEC.model_copy(update={"train": SPEC.train.model_copy(update={"iterations": 3})})
     first, other = (
         train(spec, distribution, tmp_path / str(spec.seed))["maml"].params
@@ -106,14 +106,14 @@ def test_another_seed_gives_other_parameters(distribution: sinusoid.Sinusoid, tm
     assert not torch.equal(first["layer0.weight"], other["layer0.weight"])
 
 
-def test_training_lowers_the_validation_loss_and_keeps_the_best(distribution: sinusoid.Sinusoid, tmp_path: Path) -> None:
+def test_training_lowers_the_validation_loss_and_keeps_the_best(distribution: functions.Functions, tmp_path: Path) -> None:
     trained = train(SPEC, distribution, tmp_path / "checkpoints")["maml"]
     validations = {r.iteration: r.value for r in trained.history if r.name == "validation_loss"}
     assert list(validations) == [70, 140, 210, 280, 350, 420, 490, 500]
     assert validations[trained.best_iteration] == min(validations.values()) < 0.8 * validations[70]
 
 
-def constant(distribution: sinusoid.Sinusoid, losses: list[float], validation: list[float]) -> Training:
+def constant(distribution: functions.Functions, losses: list[float], validation: list[float]) -> Training:
     """A training of one parameter w with gradient 1, whose loss in iteration i is losses[i] and validates at validation[i]."""
     queue, validations = iter(losses), iter(validation)
 
@@ -141,14 +141,14 @@ def constant(distribution: sinusoid.Sinusoid, losses: list[float], validation: l
     )
 
 
-def test_a_loss_that_is_not_a_number_stops_with_iteration_task_and_value(distribution: sinusoid.Sinusoid, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_a_number_stops_with_iteration_task_and_value(distribution: functions.Functions, tmp_path: Path) -> None:
     training = constant(distribution, [1.0, 1.0, 1.0, math.nan, 1.0], [1.0, 1.0])
     with pytest.raises(UserError, match=r"MAML: the loss of meta-train task 10 is nan in iteration 3: expected a finite number"):
         fit(training, {"w": torch.zeros(1)}, tmp_path / "c")
     assert not (tmp_path / "c").exists()
 
 
-def test_the_parameters_of_the_best_validation_are_kept(distribution: sinusoid.Sinusoid, tmp_path: Path) -> None:
+def test_the_parameters_of_the_best_validation_are_kept(distribution: functions.Functions, tmp_path: Path) -> None:
     seen: list[Record] = []
     trained = fit(constant(distribution, [1.0] * 6, [3.0, 2.0, math.inf]), {"w": torch.zeros(1)}, tmp_path / "c", seen.append)
     assert trained.best_iteration == 4
@@ -157,12 +157,12 @@ def test_the_parameters_of_the_best_validation_are_kept(distribution: sinusoid.S
     assert seen == trained.history
 
 
-def test_a_training_that_never_validates_finitely_says_so(distribution: sinusoid.Sinusoid, tmp_path: Path) -> None:
+def test_a_training_that_never_validates_finitely_says_so(distribution: functions.Functions, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"adaptation diverged in every validation up to iteration 4"):
         fit(constant(distribution, [1.0] * 4, [math.inf, math.nan]), {"w": torch.zeros(1)}, tmp_path / "c")
 
 
-def test_the_step_size_falls_to_zero_along_a_cosine(distribution: sinusoid.Sinusoid, tmp_path: Path) -> None:
+def test_the_step_size_falls_to_zero_along_a_cosine(distribution: functions.Functions, tmp_path: Path) -> None:
     training = constant(distribution, [1.0] * 4, [4.0, 3.0])
     training = replace(training, outer=OuterSpec(lr=0.1, schedule="cosine"))
     trained = fit(training, {"w": torch.zeros(1)}, tmp_path / "c")
@@ -195,9 +195,9 @@ def small_conv(folder: Path) -> tuple[PipelineSpec, TaskDistribution]:
 
 def small_mlp(folder: Path, compiled: Literal["on", "off"]) -> tuple[PipelineSpec, TaskDistribution]:
     assert isinstance(SPEC.generate, SinusoidSpec)
-    sinusoid.materialize(SPEC.generate, SPEC.seed, folder)
+    functions.materialize(SPEC.generate, SPEC.seed, folder)
     shorter = SPEC.train.model_copy(update={"iterations": 60, "compile": compiled})
-    return SPEC.model_copy(update={"train": shorter}), sinusoid.Sinusoid.load(folder)
+    return SPEC.model_copy(update={"train": shorter}), functions.Functions.load(folder)
 
 
 class PowerCutError(Exception):

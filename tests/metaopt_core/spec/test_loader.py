@@ -105,8 +105,15 @@ def test_file_may_begin_with_a_byte_order_mark(folder: Path) -> None:
 
 def test_shipped_pipelines_are_right_and_hold_the_protocols_of_the_paper() -> None:
     specs = load(SHIPPED)
-    assert list(specs) == ["sinusoid", "sinusoid-quick", "sinusoid-tuned", "omniglot-5w1s", "omniglot-20w1s"]
-    sinusoid, quick, tuned, five, twenty = specs.values()
+    assert list(specs) == [
+        "sinusoid",
+        "sinusoid-quick",
+        "sinusoid-tuned",
+        "omniglot-5w1s",
+        "omniglot-alphabets",
+        "omniglot-20w1s",
+    ]
+    sinusoid, quick, tuned, five, alphabets, twenty = specs.values()
     assert sinusoid.train.iterations == 70_000
     assert (sinusoid.train.shots, sinusoid.train.queries, sinusoid.train.meta_batch_size) == (10, 10, 25)
     assert (sinusoid.train.inner.lr, sinusoid.train.inner.steps, sinusoid.train.outer.lr) == (0.01, 1, 0.001)
@@ -119,10 +126,13 @@ def test_shipped_pipelines_are_right_and_hold_the_protocols_of_the_paper() -> No
     assert (five.train.inner.lr, five.train.inner.steps, five.evaluate.steps) == (0.4, 1, 3)
     assert (twenty.train.ways, twenty.train.inner.lr, twenty.train.inner.steps) == (20, 0.1, 5)
     assert (twenty.train.meta_batch_size, twenty.evaluate.steps, twenty.train.outer.lr) == (16, 5, 0.001)
+    assert (list(five.shifts), list(alphabets.shifts), twenty.shifts) == (["more-ways", "five-shots"], ["new-alphabets"], {})
     assert (five.train.reduction, twenty.train.reduction) == ("mean", "sum_over_ways")
 
 
-@pytest.mark.parametrize("name", ["sinusoid", "sinusoid-quick", "sinusoid-tuned", "omniglot-5w1s", "omniglot-20w1s"])
+@pytest.mark.parametrize(
+    "name", ["sinusoid", "sinusoid-quick", "sinusoid-tuned", "omniglot-5w1s", "omniglot-alphabets", "omniglot-20w1s"]
+)
 def test_plain_json_form_of_a_pipeline_reads_as_the_same(name: str) -> None:
     spec = load(SHIPPED)[name]
     plain = spec.model_dump(mode="json")
