@@ -3,8 +3,9 @@
 Adaptation here is for use, not for training: no graph through the steps is kept.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.errors import UserError
+from metaopt_core import safe_adaptation
 from metaopt_core.meta import step_sizes
 from metaopt_core.meta.gradients import Loss, for_each_task, gradient_step
 from metaopt_core.models import Network, Params, build
@@ -37,17 +39,19 @@ class Learner:
     classification: targets are class labels and the loss is the cross-entropy; else the mean squared error.
     loss_scale: factor of the mean loss over a task's examples; the number of ways where the spec says `sum_over_ways`.
     inner_lr: step size α of parameters that bring no learned ones (`step_sizes`).
+    adaptation: `plain` gradient descent, or `safe` (`safe_adaptation`).
     """
 
     network: Network
     classification: bool
     loss_scale: float
     inner_lr: float
+    adaptation: Literal["plain", "safe"] = "plain"
 
     @classmethod
     def from_spec(cls, spec: PipelineSpec) -> "Learner":
         """The learner as `evaluate` and the logged model use it."""
-        return cls._with_step_size(spec, spec.evaluate_inner_lr)
+        return replace(cls._with_step_size(spec, spec.evaluate_inner_lr), adaptation=spec.evaluate.adaptation)
 
     @classmethod
     def for_training(cls, spec: PipelineSpec) -> "Learner":
@@ -96,10 +100,21 @@ class Learner:
         """The tasks' parameters after 0, 1, …, `steps` steps from shared ones, each name → [tasks, …]."""
         shared, learned = step_sizes.split(params)
         theta, loss = for_each_task(shared, len(batch)), self.support_loss(batch)
+        if self.adaptation == "safe":
+            sizes = [step_sizes.at(learned, shared, step, self.inner_lr) for step in range(steps)]
+            yield from safe_adaptation.adapt(*self._weighted_support(batch), theta, sizes)
+            return
         yield theta
         for step in range(steps):
             theta = gradient_step(loss, theta, step_sizes.at(learned, shared, step, self.inner_lr))
             yield theta
+
+    def _weighted_support(self, batch: TaskBatch) -> tuple[Callable[[Tensor], Loss], Tensor, Tensor]:
+        """The inner loss as a function of the examples' weights, those weights, and the examples' classes (one in regression)."""
+        ones = torch.ones(batch.support_x.shape[:2], device=batch.support_x.device)
+        labels = batch.support_y if self.classification else torch.zeros_like(ones)
+        weight = ones if batch.support_weight is None else batch.support_weight
+        return lambda weight: self.support_loss(replace(batch, support_weight=weight)), weight, labels
 
     def curves(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> "Curves":
         """What adaptation does to the tasks' query sets: loss and accuracy after 0, 1, …, `steps` steps."""

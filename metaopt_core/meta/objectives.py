@@ -9,6 +9,7 @@ from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.learner import Learner
 from metaopt_core.meta.gradients import MetaGradient, meta_gradient
 from metaopt_core.models import Params
+from metaopt_core.prototypes import scores
 
 Objective = Callable[[Params, TaskBatch], MetaGradient]
 
@@ -28,6 +29,25 @@ def maml(learner: Learner, steps: int, compiled: bool = False) -> Objective:
             return parts[0][1]
         gradient = {name: torch.stack([share * part.gradient[name] for share, part in parts]).sum(0) for name in params}
         return MetaGradient(gradient, torch.cat([part.losses for _, part in parts]))
+
+    return objective
+
+
+def protonet(learner: Learner) -> Objective:
+    """The loss of telling the queries apart by the nearest class mean in the embedding (Snell et al. 2017, algorithm 1).
+
+    The learner's network is the embedding.
+    """
+
+    def objective(params: Params, batch: TaskBatch) -> MetaGradient:
+        leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+        losses = []
+        for chunk in learner.chunks(batch):
+            found = scores(learner.network, leaves, chunk.support_x, chunk.support_y, chunk.query_x)
+            losses.append(learner.loss(found, chunk.query_y, chunk.query_weight))
+            (losses[-1].sum() / len(batch)).backward()
+        gradient = {name: value.grad if value.grad is not None else torch.zeros_like(value) for name, value in leaves.items()}
+        return MetaGradient(gradient, torch.cat(losses).detach())
 
     return objective
 

@@ -6,6 +6,7 @@ that makes a resumed training the same, bit for bit on the CPU, as one that was 
 
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +42,7 @@ class Training:
     """What to train on, for how long, and how to step.
 
     validate: parameters → curves by name, among them `validation_loss`, the one that chooses the best parameters.
+    patience: validations in a row without a better one after which training stops; none means that it never does.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Training:
     validate_every: int
     checkpoint_every: float
     device: torch.device
+    patience: int | None = None
 
     @property
     def record_every(self) -> int:
@@ -63,9 +66,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Trained:
-    """params: the best by validation, seen at `best_iteration`; seconds: spent training, over all resumptions."""
+    """params: the best by validation, seen at `best_iteration` of `iterations`; seconds: spent training, over all resumptions."""
 
     params: Params
+    iterations: int
     best_iteration: int
     history: list[Record]
     seconds: float
@@ -135,7 +139,7 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
     started = saved - state.seconds
     batches = _batches(training, state.iteration)
     with bar(training.iterations, training.name, state.iteration) as progress, _signals_deferred() as pending:
-        while state.iteration < training.iterations:
+        while state.iteration < training.iterations and not _out_of_patience(training, state):
             _step(training, state, next(batches))
             state.iteration += 1
             if state.iteration % training.record_every == 0 or state.iteration == training.iterations:
@@ -156,8 +160,19 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
             f"{training.name}: adaptation diverged in every validation up to iteration {state.iteration}: a smaller train.inner.lr "
             "or train.outer.lr, or fewer train.validation.steps, may help"
         )
+    if state.iteration < training.iterations:
+        sys.stderr.write(
+            f"{training.name}: stopped after {state.iteration} iterations, as no validation since iteration {state.best_iteration} was "
+            "better\n"
+        )
     state.save(checkpoint)  # a later phase may be interrupted, and this one is not to be trained again
-    return Trained(state.best, state.best_iteration, state.history, state.seconds)
+    return Trained(state.best, state.iteration, state.best_iteration, state.history, state.seconds)
+
+
+def _out_of_patience(training: Training, state: _State) -> bool:
+    """Whether so many validations have passed since the best one. A function of what a checkpoint holds, so that it stays true."""
+    since_best = (state.iteration - state.best_iteration) // training.validate_every
+    return training.patience is not None and since_best >= training.patience
 
 
 def _begin(training: Training, params: Params) -> _State:

@@ -1,4 +1,4 @@
-"""Meta-training as a spec asks for it: MAML, and the baseline that is pre-trained on all tasks together."""
+"""Meta-training as a spec asks for it: MAML, and the baselines that are trained: on all tasks together, and as a ProtoNet."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,24 +6,26 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from metaopt_core.distributions.batch import Episode, TaskDistribution
+from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
 from metaopt_core.learner import INPUT_SHAPES, Learner, device_named
 from metaopt_core.meta import step_sizes
-from metaopt_core.meta.objectives import joint, maml
+from metaopt_core.meta.objectives import joint, maml, protonet
 from metaopt_core.meta.outer_loop import Record, Trained, Training, fit
 from metaopt_core.models import Params, build, threads_for
+from metaopt_core.prototypes import WIDTH, scores
 from metaopt_core.spec.models import PipelineSpec
 
 COMPILE_FROM_ITERATIONS = 20_000
 """Compiling takes about as long as it saves in 10,000 iterations; both grow with the inner steps."""
 
-PHASES = ("maml", "pretrained")
+_TITLES = {"maml": "MAML", "pretrained": "pre-training (baseline)", "protonet": "ProtoNet (baseline)"}
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One of the two trainings, its initial parameters, and how its parameters become the ones that are adapted."""
+    """One of the trainings, its initial parameters, and how its parameters become the ones that are adapted."""
 
     training: Training
     initial: Params
@@ -41,7 +43,7 @@ def train(
     checkpoints: a folder of this training's own. on_record gets (phase, point) of every curve, as it happens.
     """
     results = {}
-    for name in PHASES:
+    for name in ("maml", *spec.baselines):
         phase = _phase(name, spec, distribution)
         examples = spec.train.meta_batch_size * (spec.train.shots + spec.train.queries)
         with threads_for(Learner.for_training(spec).network, examples):
@@ -57,6 +59,10 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
     if name == "maml":
         objective, iterations, to_adapt = maml(learner, spec.train.inner.steps, compiles(spec)), spec.train.iterations, _unchanged
         initial |= step_sizes.initial(spec.train.inner, initial)
+    elif name == "protonet":
+        embedding = embedding_learner(spec)
+        objective, iterations, to_adapt = protonet(embedding), spec.pretrain_iterations, _unchanged
+        initial = embedding.network.init(spec.seed)
     else:
         objective, iterations, to_adapt = joint(learner, compiles(spec)), spec.pretrain_iterations, _unchanged
         if distribution.train_classes is not None:
@@ -71,22 +77,29 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
                 return params | {key: value.to(params[key].device) for key, value in head.items()}
 
     device = device_named(spec.device)
-    validation = distribution.held_out("validation", Episode(spec.train.ways, spec.validation_shots, spec.validation_queries)).to(
-        device
-    )
+    episode = Episode(spec.train.ways, spec.validation_shots, spec.validation_queries)
+    validation = distribution.held_out("validation", episode).to(device)
+    trained_on = distribution.train(episode, 0, len(validation)).to(device)  # a fixed sample, for the gap between the two
+
+    def predict(params: Params, tasks: TaskBatch) -> Tensor:
+        if name == "protonet":
+            chunks = embedding.chunks(tasks)
+            return torch.cat([scores(embedding.network, params, c.support_x, c.support_y, c.query_x) for c in chunks])
+        return learner.predict(params, tasks.support_x, tasks.support_y, tasks.query_x, spec.train.validation.steps)
 
     def validate(params: Params) -> dict[str, float]:
         shared = to_adapt({key: value.detach() for key, value in params.items()})
-        tasks, steps = validation, spec.train.validation.steps
+        found = {}
         with threads_for(learner.network, learner.network.examples_at_once):
-            outputs = learner.predict(shared, tasks.support_x, tasks.support_y, tasks.query_x, steps)
-        found = {"validation_loss": learner.loss(outputs, tasks.query_y).mean().item()}
-        if learner.classification:
-            found["validation_accuracy"] = (outputs.argmax(-1) == tasks.query_y).float().mean().item()
+            for split, tasks in (("validation", validation), ("meta_train", trained_on)):
+                outputs = predict(shared, tasks)
+                found[f"{split}_loss"] = learner.loss(outputs, tasks.query_y).mean().item()
+                if learner.classification:
+                    found[f"{split}_accuracy"] = (outputs.argmax(-1) == tasks.query_y).float().mean().item()
         return found
 
     training = Training(
-        name={"maml": "MAML", "pretrained": "pre-training (baseline)"}[name],
+        name=_TITLES[name],
         objective=objective,
         distribution=distribution,
         episode=Episode(spec.train.ways, spec.train.shots, spec.train.queries),
@@ -97,8 +110,16 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
         validate_every=spec.train.validation.every,
         checkpoint_every=spec.train.checkpoint_every,
         device=device,
+        patience=spec.train.validation.patience,
     )
     return Phase(training, initial, to_adapt)
+
+
+def embedding_learner(spec: PipelineSpec) -> Learner:
+    """ProtoNet's learner: its network is the embedding, its loss the plain mean."""
+    learner = Learner.for_training(spec)
+    network = build(spec.train.model, INPUT_SHAPES[spec.generate.distribution], WIDTH)
+    return replace(learner, network=network, loss_scale=1.0)
 
 
 def compiles(spec: PipelineSpec) -> bool:

@@ -153,6 +153,9 @@ class ValidationSpec(Spec):
     steps: Positive = Field(10, description="Adaptation steps: the horizon at which the model will be used.")
     shots: Positive | None = Field(None, description="Support examples a class; none means as in training.")
     queries: Positive | None = Field(None, description="Query examples a class; none means as in training.")
+    patience: Positive | None = Field(
+        None, description="Validations in a row without a better loss after which training stops; none means that it never does."
+    )
 
 
 class TrainSpec(Spec):
@@ -172,8 +175,13 @@ class TrainSpec(Spec):
     inner: InnerSpec = Field(InnerSpec(), description="The inner loop.")
     outer: OuterSpec = Field(OuterSpec(), description="The outer loop.")
     validation: ValidationSpec = Field(ValidationSpec(), description="Meta-validation during training.")
+    baselines: Annotated[tuple[Literal["pretrained", "protonet"], ...], BeforeValidator(_as_tuple)] | None = Field(
+        None,
+        description="Baselines that are trained beside MAML: `pretrained` on all tasks together, and `protonet`, the nearest class "
+        "mean in a learned embedding (classification only); none means all that apply.",
+    )
     pretrain_iterations: Positive | None = Field(
-        None, description="Iterations of the pre-trained baseline; none means as many as `iterations`."
+        None, description="Iterations of each of the baselines; none means as many as `iterations`."
     )
     compile: Literal["auto", "on", "off"] = Field(
         "auto", description="Whether the meta-gradient is compiled; `auto` does it for small networks and long trainings."
@@ -189,14 +197,28 @@ class TrainSpec(Spec):
 class EvaluateSpec(Spec):
     """Few-shot adaptation to every meta-test task, for MAML and for each baseline."""
 
-    steps: Positive = Field(10, description="Adaptation steps; every number from 0 to this is recorded.")
+    steps: Positive = Field(
+        10,
+        description="Adaptation steps; every number from 0 to this is recorded. Methods are compared after `train.validation.steps` "
+        "of them, or after the last where these are fewer.",
+    )
     shots: Positive | None = Field(None, description="Support examples (per class); none means as in training.")
     queries: Positive | None = Field(
         None, description="Query examples (per class), for sinusoids on an even grid; none means as in training."
     )
     inner_lr: StepSize | None = Field(
         None,
-        description="Step size of adaptation; none means as in training. Learned step sizes stay: then it is the baselines' alone.",
+        description="Step size of adaptation; none means as in training. Learned step sizes stay.",
+    )
+    baseline_lrs: Annotated[tuple[StepSize, ...], Field(min_length=1), BeforeValidator(_as_tuple)] | None = Field(
+        None,
+        description="Step sizes from which each baseline takes the one that is best on the meta-validation tasks; none means 0.1, "
+        "0.3, 1, 3, 10 and 30 times that of the inner loop.",
+    )
+    adaptation: Literal["plain", "safe"] = Field(
+        "plain",
+        description="How the logged model adapts: `plain` gradient descent, or `safe`, with step sizes that halve until the support "
+        "loss falls, and stopping by a held-out part of a support set that is large enough. Both are evaluated.",
     )
 
 
@@ -340,6 +362,22 @@ class PipelineSpec(Spec):
     def pretrain_iterations(self) -> int:
         return self.train.pretrain_iterations or self.train.iterations
 
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """The baselines that are trained."""
+        applicable = ("pretrained",) if self.train.ways is None else ("pretrained", "protonet")
+        return applicable if self.train.baselines is None else tuple(name for name in applicable if name in self.train.baselines)
+
+    @property
+    def baseline_lrs(self) -> tuple[float, ...]:
+        times = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+        return self.evaluate.baseline_lrs or tuple(float(f"{factor * self.evaluate_inner_lr:.6g}") for factor in times)
+
+    @property
+    def horizon(self) -> int:
+        """The number of adaptation steps with which the model is used, and at which methods are compared."""
+        return min(self.train.validation.steps, self.evaluate.steps)
+
 
 Problem = tuple[tuple[str, ...], str]  # path to the key that has to change, message
 
@@ -357,6 +395,8 @@ def _sinusoid_impossibilities(spec: PipelineSpec, generate: SinusoidSpec) -> Ite
         yield ("train", "ways"), f"{spec.train.ways} ways, but sinusoids are regression tasks and have no classes: remove it"
     if spec.train.reduction != "mean":
         yield ("train", "reduction"), "sum_over_ways needs classes, and sinusoids have none: expected mean"
+    if "protonet" in (spec.train.baselines or ()):
+        yield ("train", "baselines"), "protonet needs classes, and sinusoids have none: remove it"
     if spec.train.model.name != "mlp":
         yield ("train", "model", "name"), f"{spec.train.model.name} takes pictures, and sinusoids have none: expected mlp"
     own_shots = {("train", "validation", "shots"): spec.train.validation.shots, ("evaluate", "shots"): spec.evaluate.shots}
