@@ -5,15 +5,24 @@ in place of a task's classes.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metaopt_core.learner import INPUT_SHAPES, Learner
 from metaopt_core.meta.gradients import for_each_task
-from metaopt_core.models import Network
+from metaopt_core.models import Network, build
+from metaopt_core.spec.models import PipelineSpec
 
 WIDTH = 64
+
+
+def embedding_learner(spec: PipelineSpec) -> Learner:
+    """ProtoNet's learner: its network is the embedding, its loss the plain mean."""
+    network = build(spec.train.model, INPUT_SHAPES[spec.generate.distribution], WIDTH)
+    return replace(Learner.for_training(spec), network=network, loss_scale=1.0)
 
 
 def scores(network: Network, params: Mapping[str, Tensor], support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:

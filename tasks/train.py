@@ -1,4 +1,4 @@
-"""Stage 2, train: the initial parameters, by MAML, and those of the pre-trained baseline."""
+"""Stage 2, train: the initial parameters, by MAML, and those of the baselines."""
 
 import shutil
 
@@ -39,13 +39,13 @@ def train(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str
             run.log_curve(f"{phase}/{record.name}", record.iteration, record.value)
 
         trained = meta_train(spec, distribution, checkpoints, on_record)
-        save_file(trained["maml"].params, folder / "parameters.safetensors")
-        save_file(trained["pretrained"].params, folder / "pretrained.safetensors")
+        for phase, result in trained.items():
+            save_file(result.params, folder / f"{'parameters' if phase == 'maml' else phase}.safetensors")
         rows = [(phase, *record) for phase, result in trained.items() for record in result.history]
         pd.DataFrame(rows, columns=["phase", "iteration", "name", "value"]).to_parquet(folder / "history.parquet", index=False)
         extra |= {
             "mlflow_run": run.id,
-            "iterations": spec.train.iterations,
+            "iterations_by_phase": {phase: result.iterations for phase, result in trained.items()},
             "best_iteration": trained["maml"].best_iteration,
             "seconds_by_phase": {phase: round(result.seconds, 3) for phase, result in trained.items()},
             "device": str(device_named(spec.device)),

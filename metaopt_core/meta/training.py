@@ -14,7 +14,7 @@ from metaopt_core.meta import step_sizes
 from metaopt_core.meta.objectives import joint, maml, protonet
 from metaopt_core.meta.outer_loop import Record, Trained, Training, fit
 from metaopt_core.models import Params, build, threads_for
-from metaopt_core.prototypes import WIDTH, scores
+from metaopt_core.prototypes import embedding_learner, scores
 from metaopt_core.spec.models import PipelineSpec
 
 COMPILE_FROM_ITERATIONS = 20_000
@@ -113,13 +113,6 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
         patience=spec.train.validation.patience,
     )
     return Phase(training, initial, to_adapt)
-
-
-def embedding_learner(spec: PipelineSpec) -> Learner:
-    """ProtoNet's learner: its network is the embedding, its loss the plain mean."""
-    learner = Learner.for_training(spec)
-    network = build(spec.train.model, INPUT_SHAPES[spec.generate.distribution], WIDTH)
-    return replace(learner, network=network, loss_scale=1.0)
 
 
 def compiles(spec: PipelineSpec) -> bool:

@@ -212,8 +212,8 @@ class EvaluateSpec(Spec):
     )
     baseline_lrs: Annotated[tuple[StepSize, ...], Field(min_length=1), BeforeValidator(_as_tuple)] | None = Field(
         None,
-        description="Step sizes from which each baseline takes the one that is best on the meta-validation tasks; none means 0.1, "
-        "0.3, 1, 3, 10 and 30 times that of the inner loop.",
+        description="Step sizes from which each baseline takes the one that is best on the meta-validation tasks; none means 0.03, "
+        "0.1, 0.3, 1, 3 and 10 times that of the inner loop.",
     )
     adaptation: Literal["plain", "safe"] = Field(
         "plain",
@@ -370,7 +370,7 @@ class PipelineSpec(Spec):
 
     @property
     def baseline_lrs(self) -> tuple[float, ...]:
-        times = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+        times = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
         return self.evaluate.baseline_lrs or tuple(float(f"{factor * self.evaluate_inner_lr:.6g}") for factor in times)
 
     @property
