@@ -1,0 +1,225 @@
+"""The report of a pipeline: one HTML page that needs no other file, for people who want to know what came of it.
+
+What was asked, what was learned, how well it adapts, on whom it fails, and what it cost. `report.html` is its template.
+"""
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from metaopt_core.evaluation import worst_tasks
+from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.stages import flatten
+from metaopt_core.store import StageOutput
+from metaopt_core.tracking import spec_yaml
+
+_WORST_NAMED = 10
+_PHASES = {"maml": "MAML", "pretrained": "pre-training", "protonet": "ProtoNet"}
+_Summary = Mapping[str, Any]
+
+
+def render(spec: PipelineSpec, upstream: Mapping[str, StageOutput]) -> str:
+    """The page, from the outputs of generate, train and evaluate."""
+    summary: dict[str, Any] = json.loads((upstream["evaluate"] / "summary.json").read_text())
+    table = pd.read_parquet(upstream["evaluate"] / "tasks.parquet")
+    history = pd.read_parquet(upstream["train"] / "history.parquet")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"value": Measure(summary).value, "difference": Measure(summary).difference, "seconds": _seconds}
+    return environment.get_template("report.html").render(
+        spec=spec,
+        yaml=spec_yaml(spec),
+        summary=summary,
+        measure=Measure(summary),
+        finding=_finding(summary),
+        facts=_facts(spec, upstream["train"]),
+        rows=list(_rows(summary)),
+        gap=_gap(history, upstream["train"].extra.get("best_iteration")),
+        pairs={(d["of"], d["against"]): d for d in summary["differences"]},
+        worst=_worst(summary, table),
+        cost=_cost(upstream),
+        figures=dict(_figures(upstream)),
+    )
+
+
+class Measure:
+    """What methods are judged by: accuracy where there are classes, else the mean squared error."""
+
+    def __init__(self, summary: _Summary):
+        self.key = "accuracy" if summary["ways"] else "loss"
+        self.name = "accuracy" if summary["ways"] else "mean squared error"
+        self.larger_is_better = bool(summary["ways"])
+
+    def value(self, number: float | None) -> str:
+        if number is None:
+            return "–"
+        return f"{number:.1%}".replace("%", " %") if self.larger_is_better else f"{number:.3f}"
+
+    def difference(self, number: float | None) -> str:
+        """With its sign; of accuracies in percentage points."""
+        if number is None:
+            return "–"
+        return f"{100 * number:+.1f}".replace("-", "−") if self.larger_is_better else f"{number:+.3f}".replace("-", "−")
+
+
+def at_horizon(summary: _Summary, method: str) -> dict[str, Any]:
+    """A method's statistics after as many steps as the model is used with."""
+    entry: dict[str, Any] = summary["methods"][method]["steps"][summary["horizon"]]
+    return entry
+
+
+def best_baseline(summary: _Summary) -> str | None:
+    """The baseline with the best mean at the horizon; none where no mean is finite."""
+    measure = Measure(summary)
+    means = {
+        name: at_horizon(summary, name)[measure.key]["mean"] for name in summary["methods"] if name not in ("maml", "maml_safe")
+    }
+    finite = {name: mean for name, mean in means.items() if mean is not None}
+    if not finite:
+        return None
+    return max(finite, key=lambda name: finite[name] if measure.larger_is_better else -finite[name])
+
+
+def difference(summary: _Summary, of: str, against: str, key: str) -> dict[str, Any] | None:
+    """The paired difference of two methods in whichever order it is recorded; none where there is none."""
+    for found in summary["differences"]:
+        values = found[key]
+        if (found["of"], found["against"]) == (of, against):
+            return dict(values)
+        if (found["of"], found["against"]) == (against, of):
+            return {"mean": values["mean"] and -values["mean"], "ci95": values["ci95"]}
+    return None
+
+
+def _finding(summary: _Summary) -> dict[str, Any]:
+    """The result in short: the logged model's way to adapt beside the best baseline."""
+    model, baseline, key = summary["model"], best_baseline(summary), Measure(summary).key
+    paired = difference(summary, model, baseline, key) if baseline else None
+    verdict = "unclear"
+    if paired and paired["mean"] is not None and paired["ci95"] is not None and abs(paired["mean"]) > paired["ci95"]:
+        verdict = "better" if (paired["mean"] > 0) == Measure(summary).larger_is_better else "worse"
+    return {
+        "model": summary["methods"][model]["label"],
+        "statistics": at_horizon(summary, model)[key],
+        "entry": at_horizon(summary, model),
+        "baseline": summary["methods"][baseline]["label"] if baseline else None,
+        "of_baseline": at_horizon(summary, baseline)[key] if baseline else None,
+        "paired": paired,
+        "verdict": verdict,
+    }
+
+
+def _rows(summary: _Summary) -> Iterator[dict[str, Any]]:
+    """A row a method, at the horizon."""
+    key = Measure(summary).key
+    for name, method in summary["methods"].items():
+        lr = method["inner_lr"]
+        grid = summary["baseline_lrs"]
+        chosen = name in ("pretrained", "random")
+        edge = chosen and len(grid) > 1 and lr in (min(grid), max(grid))
+        if lr is not None:
+            step_size = f"{lr:g}" + (" chosen" if chosen else "") + (", at the edge" if edge else "")
+        else:
+            step_size = "learned" if method["takes_steps"] else "–"
+        yield {
+            "name": name,
+            "label": method["label"],
+            "step_size": step_size,
+            "takes_steps": method["takes_steps"],
+            "entry": at_horizon(summary, name),
+            "statistics": at_horizon(summary, name)[key],
+            "inductive": method["inductive"] and method["inductive"][key],
+            "ece": method["calibration"] and method["calibration"]["ece"],
+            "against": difference(summary, summary["model"], name, key) if name != summary["model"] else None,
+        }
+
+
+def _facts(spec: PipelineSpec, trained: StageOutput) -> dict[str, str]:
+    """What was asked, a line each."""
+    train, inner, outer = spec.train, spec.train.inner, spec.train.outer
+    generate = spec.generate.model_dump(mode="json", exclude={"distribution", "held_out", "folder"})
+    settings = ", ".join(f"{key.removeprefix('.')} {_plain(value)}" for key, value in flatten("", generate).items())
+    network = ", ".join(f"{key} {_plain(value)}" for key, value in train.model.model_dump(mode="json", exclude={"name"}).items())
+    kind = f"{train.ways}-way " if train.ways else ""
+    unit = "a class" if train.ways else "a task"
+    learned = "" if inner.learned_lr == "none" else f", learned {inner.learned_lr.replace('_', ' ')}"
+    return {
+        "Tasks": f"{spec.generate.distribution}: {settings}",
+        "Training": f"{kind}{train.shots}-shot tasks with {train.queries} queries {unit}; {train.iterations:,} iterations of "
+        f"{train.meta_batch_size} tasks",
+        "Network": f"{train.model.name}: {network}",
+        "Inner loop": f"{inner.steps} {_plural('step', inner.steps)} of size {inner.lr:g}{learned}",
+        "Outer loop": f"Adam, step size {outer.lr:g}, {outer.schedule}",
+        "Evaluation": f"{spec.generate.held_out.test_tasks:,} meta-test tasks that training has not seen, {kind}"
+        f"{spec.evaluate_shots}-shot with {spec.evaluate_queries} queries {unit}; up to {spec.evaluate.steps} steps, compared after "
+        f"{spec.horizon}",
+        "Seed and device": f"{spec.seed}, {trained.extra.get('device', spec.device)}",
+    }
+
+
+def _plain(value: Any) -> str:
+    return " to ".join(f"{part:g}" for part in value) if isinstance(value, list) and len(value) == 2 else str(value)
+
+
+def _gap(history: pd.DataFrame, best_iteration: int | None) -> dict[str, float] | None:
+    """MAML's loss on meta-train and on meta-validation tasks, of the parameters that were kept."""
+    kept = history[(history["phase"] == "maml") & (history["iteration"] == best_iteration)]
+    values = dict(zip(kept["name"], kept["value"], strict=True))
+    names = ("meta_train_loss", "validation_loss")
+    return {name: float(values[name]) for name in names} if set(names) <= values.keys() else None
+
+
+def _worst(summary: _Summary, table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The tasks with the largest losses: before and after adaptation, and of the best baseline."""
+    horizon, baseline = summary["horizon"], best_baseline(summary)
+    by_method = {str(name): rows.set_index("task") for name, rows in table.groupby("method", sort=False)}
+    mine = by_method[summary["model"]]
+    found = []
+    for task in worst_tasks(summary, table, _WORST_NAMED):
+        row = {"task": task, "before": mine.at[task, "loss_0"], "after": mine.at[task, f"loss_{horizon}"]}
+        row["accuracy"] = mine.at[task, f"accuracy_{horizon}"] if summary["ways"] else None
+        row["baseline"] = by_method[baseline].at[task, f"loss_{horizon}"] if baseline else None
+        found.append(row)
+    return found
+
+
+def _cost(upstream: Mapping[str, StageOutput]) -> dict[str, Any]:
+    extra = upstream["train"].extra
+    iterations = extra.get("iterations_by_phase", {})
+    phases = [
+        {"label": _PHASES.get(name, name), "seconds": seconds, "iterations": iterations.get(name)}
+        for name, seconds in extra.get("seconds_by_phase", {}).items()
+    ]
+    stages = {name: output.seconds for name, output in upstream.items()}
+    return {"stages": stages, "phases": phases, "total": sum(stages.values()), "best_iteration": extra.get("best_iteration")}
+
+
+def _figures(upstream: Mapping[str, StageOutput]) -> Iterator[tuple[str, str]]:
+    """Every figure by its file's name, as the data of an image."""
+    for output in upstream.values():
+        for path in sorted(Path(output.folder).glob("*.png")):
+            yield path.stem, f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _seconds(number: float) -> str:
+    if number < 10:
+        return f"{number:.1f} s"
+    if number < 120:
+        return f"{number:.0f} s"
+    minutes, seconds = divmod(round(number), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
+
+
+def _plural(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"

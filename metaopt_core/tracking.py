@@ -404,18 +404,18 @@ def _sigterm_raises() -> Iterator[None]:
 # --- the log stage ------------------------------------------------------------------------------------------------------
 
 
-def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput]) -> dict[str, Any]:
+def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput], report: str = "") -> dict[str, Any]:
     """Record a pipeline's results in the run of its execution: metrics, tables, figures, the data, the model and its version.
 
-    upstream: the outputs of generate, train and evaluate. Returns where it all is: tracking_uri, experiment_id, run_id, model_uri,
-    model_version (none unless the spec registers the model), url. Doing it again changes nothing.
+    upstream: the outputs of generate, train and evaluate; report: the HTML page that tells of them. Returns where it all is: tracking_uri, experiment_id, run_id, model_uri,
+    model_version (none unless the spec registers the model), url, report_url. Doing it again changes nothing.
     """
     with running(home, spec) as run, _answering(run.client.tracking_uri):
         summary = json.loads((upstream["evaluate"] / "summary.json").read_text())
         model_id = _log_model(run, spec, upstream["train"])
         run.log_points(_result_points(run, summary, model_id))
-        _log_times(run, spec, upstream)
-        _log_files(run, upstream, summary)
+        _log_times(run, upstream)
+        _log_files(run, upstream, summary, report)
         _log_data(run, spec, upstream["generate"])
         _complete_curves(run, spec, upstream["train"])
         version = _register(run, spec, model_id) if spec.log.register_as else None
@@ -426,34 +426,58 @@ def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput])
             "model_uri": f"models:/{model_id}",
             "model_version": version,
             "url": run.url,
+            "report_url": f"{run.url}/artifacts/report.html",
         }
 
 
 def _result_points(run: Run, summary: Mapping[str, Any], model_id: str) -> "list[Metric]":
-    """Curves over adaptation steps (`test/maml/loss`), and MAML's last point of each as a number of its own (`test_loss`)."""
-    points = []
+    """Curves over adaptation steps (`test/maml/loss`), and numbers at the horizon: the model's as `test_loss`, its paired differences
+    from the other methods (`test_difference/random/loss`), and what is known there alone (`test/maml/inductive_accuracy`)."""
+    points, model = [], summary["model"]
     for method, results in summary["methods"].items():
-        for entry in results["steps"]:
+        for entry in results["steps"] if results["takes_steps"] else results["steps"][:1]:
             values = _result_values(entry)
             points += [run.point(f"test/{method}/{name}", entry["step"], value) for name, value in values.items()]
-    last = _result_values(summary["methods"]["maml"]["steps"][-1])
+        points += [run.point(f"test/{method}/{name}", 0, value) for name, value in _once(results).items()]
+    of_model = summary["methods"][model]
+    last = _result_values(of_model["steps"][summary["horizon"]]) | _once(of_model)
     points += [run.point(f"test_{name}", 0, value, model_id) for name, value in last.items()]
+    for found in summary["differences"]:
+        if model in (found["of"], found["against"]):
+            sign, other = (1, found["against"]) if found["of"] == model else (-1, found["of"])
+            for name, values in ((name, found[name]) for name in ("loss", "accuracy") if found[name]):
+                differences = {name: values["mean"] and sign * values["mean"], f"{name}_ci95": values["ci95"]}
+                points += [run.point(f"test_difference/{other}/{key}", 0, value) for key, value in _numbers(differences).items()]
     return points
 
 
 def _result_values(entry: Mapping[str, Any]) -> dict[str, float]:
-    """One method after one number of steps. What isn't finite is left out, for MLflow would show a number in its place."""
-    values: dict[str, float | None] = {"diverged": entry["diverged"]}
+    """One method after one number of steps."""
+    values: dict[str, float | None] = {"diverged": entry["diverged"], "improved": entry["improved"]}
     for name in ("loss", "accuracy"):
         if statistics := entry.get(name):
-            values |= {name: statistics["mean"], f"{name}_ci95": statistics["ci95"], f"{name}_median": statistics["median"]}
+            values |= {name: statistics["mean"], f"{name}_ci95": statistics["ci95"]}
+            values |= {f"{name}_median": statistics["median"], f"{name}_worst": statistics["worst"]}
+    return _numbers(values)
+
+
+def _once(results: Mapping[str, Any]) -> dict[str, float]:
+    """What one method has a single number of: the step size, the calibration error, the inductive mean."""
+    values = {"inner_lr": results["inner_lr"], "calibration_error": (results["calibration"] or {}).get("ece")}
+    for name, statistics in (results["inductive"] or {}).items():
+        values |= {f"inductive_{name}": (statistics or {}).get("mean"), f"inductive_{name}_ci95": (statistics or {}).get("ci95")}
+    return _numbers(values)
+
+
+def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    """The finite ones: for others MLflow would show a number in their place."""
     return {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
 
 
-def _log_times(run: Run, spec: PipelineSpec, upstream: Mapping[str, StageOutput]) -> None:
+def _log_times(run: Run, upstream: Mapping[str, StageOutput]) -> None:
     """Wall times, in seconds. Unlike results they differ when an output is made again, so those that are there stay."""
     times = {f"seconds/{stage}": output.seconds for stage, output in upstream.items()}
-    iterations = {"maml": upstream["train"].extra.get("iterations"), "pretrained": spec.pretrain_iterations}
+    iterations = upstream["train"].extra.get("iterations_by_phase", {})
     for phase, seconds in upstream["train"].extra.get("seconds_by_phase", {}).items():
         times[f"seconds/train_{phase}"] = seconds
         if seconds > 0 and iterations.get(phase):
@@ -461,11 +485,16 @@ def _log_times(run: Run, spec: PipelineSpec, upstream: Mapping[str, StageOutput]
     run.log_points([run.point(name, 0, value) for name, value in times.items()])
 
 
-def _log_files(run: Run, upstream: Mapping[str, StageOutput], summary: Mapping[str, Any]) -> None:
-    """Figures as they are; tables as Parquet and as the JSON that MLflow's pages show. `log_table` would append to them."""
+def _log_files(run: Run, upstream: Mapping[str, StageOutput], summary: Mapping[str, Any], report: str) -> None:
+    """The report and the figures as they are; tables as Parquet and as the JSON that MLflow's pages show. `log_table` would append to them."""
     import pandas as pd
 
-    tables = {"summary": pd.DataFrame(summary_rows(summary)), "tasks": pd.read_parquet(upstream["evaluate"] / "tasks.parquet")}
+    tasks = pd.read_parquet(upstream["evaluate"] / "tasks.parquet").drop(columns=["confidence", "correct"], errors="ignore")
+    tables = {
+        "summary": pd.DataFrame(summary_rows(summary)),
+        "differences": pd.json_normalize(summary["differences"], sep="_").dropna(axis=1, how="all"),
+        "tasks": tasks,
+    }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "tables").mkdir()
@@ -473,6 +502,8 @@ def _log_files(run: Run, upstream: Mapping[str, StageOutput], summary: Mapping[s
             frame.to_json(folder / f"tables/{table}.json", orient="split", index=False, double_precision=6)
         shutil.copy(upstream["evaluate"] / "tasks.parquet", folder / "tables/tasks.parquet")
         shutil.copy(upstream["evaluate"] / "summary.json", folder / "summary.json")
+        if report:
+            (folder / "report.html").write_text(report, encoding="utf-8")
         for stage, output in upstream.items():
             for figure in sorted(Path(output.folder).glob("*.png")):
                 (folder / "figures" / stage).mkdir(parents=True, exist_ok=True)
@@ -486,8 +517,8 @@ def summary_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """summary.json as flat rows, one a method and number of steps."""
     rows = []
     for results in summary["methods"].values():
-        for entry in results["steps"]:
-            row = {"method": results["label"], "steps": entry["step"], "diverged": entry["diverged"]}
+        for entry in results["steps"] if results["takes_steps"] else results["steps"][:1]:
+            row = {"method": results["label"], "steps": entry["step"]} | {key: entry[key] for key in ("diverged", "improved")}
             for name in ("loss", "accuracy"):
                 row |= {f"{name}_{key}": value for key, value in (entry.get(name) or {}).items()}
             rows.append(row)
