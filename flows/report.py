@@ -11,6 +11,7 @@ from rich.table import Table
 
 from flows import environment
 from metaopt_core.store import StageOutput
+from metaopt_core.summary import difference
 
 _STEPS_SHOWN = (0, 1, 2, 3, 5, 10, 20, 50, 100)
 
@@ -35,62 +36,74 @@ def show(outputs: Mapping[str, StageOutput], home: Path) -> None:
     for path in figures(outputs):
         console.print(f"figure  {path}")
     if "log" in outputs:
+        console.print(f"report  {outputs['log'] / 'report.html'}")
         console.print(f"MLflow  run {outputs['log'].extra.get('run_id')}")
     console.print(f"Everything lies in {home}. To browse it: {environment.command('up')}")
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
-    """One table a measure: a row for each number of adaptation steps, the columns of each method side by side."""
-    methods = results["methods"]
-    horizon = len(next(iter(methods.values()))["steps"]) - 1
-    shown = sorted({step for step in _STEPS_SHOWN if step < horizon} | {horizon})
-    measures = {"loss": {"mse": "Mean squared error", "cross_entropy": "Cross-entropy"}[results["metric"]]}
-    if any(step["accuracy"] for method in methods.values() for step in method["steps"]):
-        measures = {"accuracy": "Accuracy"} | measures
-    return [_table(results, measure, title, shown) for measure, title in measures.items()]
+    """By number of adaptation steps the methods that take any, side by side; then all methods where they are compared."""
+    key, title = ("accuracy", "Accuracy") if results["ways"] else ("loss", "Mean squared error")
+    return [_by_step(results, key, title), _compared(results, key, title)]
 
 
-def _table(results: Mapping[str, Any], measure: str, title: str, shown: list[int]) -> Table:
-    methods = list(results["methods"].values())
-    diverged = any(step["diverged"] for method in methods for step in method["steps"])
-    kind = f"{results['ways']}-way {results['shots']}-shot" if results["ways"] else f"{results['shots']}-shot"
-    notes = [f"{results['tasks']} meta-test tasks, {kind}", "mean ± 95 % interval"]
-    notes += [f"{results['batch_norm']} batch norm"] if results["batch_norm"] else []
-    notes += [f"MAML's step sizes learned, {results['learned_lr']}"] if results["learned_lr"] else []
-    notes += ["div.: diverged tasks" if diverged else "no task diverged"]
-    table = Table(
-        title=f"{title} by number of adaptation steps",
-        caption="; ".join(notes),
+def _table(title: str, caption: str = "") -> Table:
+    return Table(
+        title=title,
+        caption=caption or None,
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),  # fits into 80 columns
         pad_edge=False,
         title_style="bold",
         caption_style="dim",
     )
-    table.add_column("steps", justify="right")
-    for method in methods:
-        table.add_column(method["label"], justify="right", no_wrap=True)
-        table.add_column("median", justify="right", style="dim")
-        if diverged:
-            table.add_column("div.", justify="right")
-    for step in shown:
-        row = [str(step)]
-        for method in methods:
-            entry = method["steps"][step]
-            values = entry[measure] or {"mean": None, "ci95": None, "median": None}
-            row += [_mean(measure, values), _number(measure, values["median"])]
-            row += [str(entry["diverged"])] if diverged else []
-        table.add_row(*row)
+
+
+def _by_step(results: Mapping[str, Any], key: str, title: str) -> Table:
+    methods = [method for method in results["methods"].values() if method["takes_steps"]]
+    last = len(methods[0]["steps"]) - 1
+    table = _table(f"{title} by number of adaptation steps")
+    for heading in ("steps", *(method["label"] for method in methods)):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for step in sorted({step for step in _STEPS_SHOWN if step < last} | {last, results["horizon"]}):
+        table.add_row(str(step), *(_mean(key, method["steps"][step][key]) for method in methods))
     return table
 
 
-def _mean(measure: str, values: Mapping[str, float | None]) -> str:
+def _compared(results: Mapping[str, Any], key: str, title: str) -> Table:
+    methods, horizon = results["methods"], results["horizon"]
+    of = methods[results["model"]]
+    diverged = any(step["diverged"] for method in methods.values() for step in method["steps"])
+    kind = f"{results['ways']}-way {results['shots']}-shot" if results["ways"] else f"{results['shots']}-shot"
+    notes = [f"{results['tasks']} meta-test tasks, {kind}", "mean ± 95 % interval"]
+    notes += [f"{results['batch_norm']} batch norm (each query alone: inductive)"] if of["inductive"] else []
+    notes += [f"MAML's step sizes learned, {results['learned_lr']}"] if results["learned_lr"] else []
+    notes += ["div.: diverged tasks" if diverged else "no task diverged"]
+    table = _table(f"{title} after {horizon} steps", "; ".join(notes))
+    table.add_column("")
+    columns = ["step size", title.lower() if results["ways"] else "mean", "median", "worst 10 %", "improved"]
+    columns += (["inductive"] if of["inductive"] else []) + (["div."] if diverged else []) + [f"{of['label']} minus it"]
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, method in methods.items():
+        entry = method["steps"][horizon]
+        row = [f"{method['inner_lr']:g}" if method["inner_lr"] else "-", _mean(key, entry[key])]
+        row += [_number(key, entry[key]["median"]), _number(key, entry[key]["worst"])]
+        row += [f"{entry['improved']:.1%}" if method["takes_steps"] else "-"]
+        row += [_mean(key, method["inductive"][key])] if of["inductive"] else []
+        row += [str(entry["diverged"])] if diverged else []
+        paired = difference(results, results["model"], name, key)
+        table.add_row(method["label"], *row, _mean(key, paired, "+") if paired else "")
+    return table
+
+
+def _mean(measure: str, values: Mapping[str, float | None], sign: str = "") -> str:
     if values["mean"] is None:
         return "-"  # not finite, because tasks diverged: their number stands beside it
-    return f"{_number(measure, values['mean'])} ± {_number(measure, values['ci95'])}"
+    return f"{_number(measure, values['mean'], sign)} ± {_number(measure, values['ci95'])}"
 
 
-def _number(measure: str, value: float | None) -> str:
+def _number(measure: str, value: float | None, sign: str = "") -> str:
     if value is None:
         return "-"
-    return f"{value:.1%}" if measure == "accuracy" else f"{value:.3f}"
+    return f"{value:{sign}.1%}" if measure == "accuracy" else f"{value:{sign}.3f}"

@@ -193,13 +193,6 @@ def _measured(spec: PipelineSpec, method: Method, tasks: TaskBatch) -> pd.DataFr
     return pd.DataFrame({name: columns[name] for name in ordered})
 
 
-def worst_tasks(summary: Mapping[str, Any], table: pd.DataFrame, count: int) -> list[int]:
-    """The tasks in which the method of the logged model has the largest losses at the horizon, the worst first."""
-    rows = table[table["method"] == summary["model"]]
-    losses = rows[f"loss_{summary['horizon']}"].fillna(np.inf).to_numpy(np.float64)
-    return [int(task) for task in rows["task"].to_numpy()[np.argsort(-losses, kind="stable")[:count]]]
-
-
 def transductive(spec: PipelineSpec) -> bool:
     """Whether predictions for a query depend on the queries beside it."""
     return isinstance(spec.train.model, Conv4Spec) and spec.train.model.batch_norm == "transductive"

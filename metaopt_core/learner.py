@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metaopt_core import safe_adaptation
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.errors import UserError
-from metaopt_core import safe_adaptation
 from metaopt_core.meta import step_sizes
 from metaopt_core.meta.gradients import Loss, for_each_task, gradient_step
 from metaopt_core.models import Network, Params, build

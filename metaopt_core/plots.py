@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from metaopt_core.distributions.batch import TaskBatch
@@ -91,14 +92,15 @@ def adaptation(summary: Mapping[str, Any]) -> Figure:
         mean = [point[key]["mean"] for point in points]
         half = [point[key]["ci95"] or 0.0 for point in points]
         low, high = [m - h for m, h in zip(mean, half, strict=True)], [m + h for m, h in zip(mean, half, strict=True)]
-        style = "o-" if result["takes_steps"] else "--"
+        style = "--" if not result["takes_steps"] else "o:" if method == "maml_safe" else "o-"
         axes.plot(steps, mean, style, color=COLORS[method], label=result["label"], markersize=3.5)
         axes.fill_between(steps, low, high, color=COLORS[method], alpha=0.2, linewidth=0)
     shape = f"{summary['ways']}-way {summary['shots']}-shot" if summary["ways"] else f"K = {summary['shots']}"
     batch_norm = f", {summary['batch_norm']} batch norm" if summary["batch_norm"] else ""
     axes.axvline(summary["horizon"], color="black", linewidth=0.8, linestyle=":")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(
-        title=f"Adaptation to {summary['tasks']} new tasks ({shape}{batch_norm}), mean and 95 % interval",
+        title=f"Adaptation to {summary['tasks']} new tasks, mean and 95 % interval\n{shape}{batch_norm}",
         xlabel="adaptation steps (dotted: where methods are compared)",
         ylabel=label,
     )
@@ -124,8 +126,8 @@ def training(history: pd.DataFrame, summary: Mapping[str, Any], best_iteration: 
     if test is not None:
         axes.plot([best_iteration], [test], "*", markersize=13, color="tab:red", label="meta-test tasks, of the parameters kept")
     axes.axvline(best_iteration, color="black", linewidth=0.8, linestyle=":")
-    axes.set(xlabel="iteration (dotted: the parameters that were kept)", ylabel="loss after adaptation", yscale="log")
-    axes.grid(alpha=0.3, which="both")
+    axes.set(xlabel="iteration (dotted: the parameters that were kept)", ylabel="loss after adaptation")
+    axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure
 
@@ -155,7 +157,8 @@ def losses(table: pd.DataFrame, summary: Mapping[str, Any]) -> Figure:
         values = table.loc[table["method"] == method, f"loss_{summary['horizon']}"].to_numpy(np.float64)
         ordered = np.sort(values[np.isfinite(values)])
         share = np.arange(1, len(ordered) + 1) / len(values)
-        axes.plot(np.maximum(ordered, 1e-6), share, color=COLORS[method], label=result["label"])
+        style = ":" if method == "maml_safe" else "-"
+        axes.plot(np.maximum(ordered, 1e-6), share, style, color=COLORS[method], label=result["label"])
     axes.axhline(0.9, color="black", linewidth=0.8, linestyle=":")
     label = f"loss of a task after {summary['horizon']} steps (above the dotted line: the 10 % worst)"
     axes.set(xscale="log", ylim=(0, 1.01), xlabel=label, ylabel="share of tasks with less")
@@ -179,7 +182,7 @@ def fits(compared: Sequence[Method], tasks: TaskBatch, steps: int) -> Figure:
             axes.plot(*_points(grid_x, after[index]), color=color, label=f"after {steps} steps")
             axes.plot(*_points(tasks.support_x[index], tasks.support_y[index]), "k^", markersize=5, label="support")
         row[0].set_ylabel(method.label)
-        row[0].legend(fontsize=7)
+    grid[0, 0].legend(fontsize=7)
     return figure
 
 

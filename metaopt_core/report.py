@@ -12,15 +12,14 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from metaopt_core.evaluation import worst_tasks
 from metaopt_core.spec.models import PipelineSpec
 from metaopt_core.stages import flatten
 from metaopt_core.store import StageOutput
+from metaopt_core.summary import Measure, Summary, at_horizon, best_baseline, difference, worst_tasks
 from metaopt_core.tracking import spec_yaml
 
 _WORST_NAMED = 10
 _PHASES = {"maml": "MAML", "pretrained": "pre-training", "protonet": "ProtoNet"}
-_Summary = Mapping[str, Any]
 
 
 def render(spec: PipelineSpec, upstream: Mapping[str, StageOutput]) -> str:
@@ -52,56 +51,7 @@ def render(spec: PipelineSpec, upstream: Mapping[str, StageOutput]) -> str:
     )
 
 
-class Measure:
-    """What methods are judged by: accuracy where there are classes, else the mean squared error."""
-
-    def __init__(self, summary: _Summary):
-        self.key = "accuracy" if summary["ways"] else "loss"
-        self.name = "accuracy" if summary["ways"] else "mean squared error"
-        self.larger_is_better = bool(summary["ways"])
-
-    def value(self, number: float | None) -> str:
-        if number is None:
-            return "–"
-        return f"{number:.1%}".replace("%", " %") if self.larger_is_better else f"{number:.3f}"
-
-    def difference(self, number: float | None) -> str:
-        """With its sign; of accuracies in percentage points."""
-        if number is None:
-            return "–"
-        return f"{100 * number:+.1f}".replace("-", "−") if self.larger_is_better else f"{number:+.3f}".replace("-", "−")
-
-
-def at_horizon(summary: _Summary, method: str) -> dict[str, Any]:
-    """A method's statistics after as many steps as the model is used with."""
-    entry: dict[str, Any] = summary["methods"][method]["steps"][summary["horizon"]]
-    return entry
-
-
-def best_baseline(summary: _Summary) -> str | None:
-    """The baseline with the best mean at the horizon; none where no mean is finite."""
-    measure = Measure(summary)
-    means = {
-        name: at_horizon(summary, name)[measure.key]["mean"] for name in summary["methods"] if name not in ("maml", "maml_safe")
-    }
-    finite = {name: mean for name, mean in means.items() if mean is not None}
-    if not finite:
-        return None
-    return max(finite, key=lambda name: finite[name] if measure.larger_is_better else -finite[name])
-
-
-def difference(summary: _Summary, of: str, against: str, key: str) -> dict[str, Any] | None:
-    """The paired difference of two methods in whichever order it is recorded; none where there is none."""
-    for found in summary["differences"]:
-        values = found[key]
-        if (found["of"], found["against"]) == (of, against):
-            return dict(values)
-        if (found["of"], found["against"]) == (against, of):
-            return {"mean": values["mean"] and -values["mean"], "ci95": values["ci95"]}
-    return None
-
-
-def _finding(summary: _Summary) -> dict[str, Any]:
+def _finding(summary: Summary) -> dict[str, Any]:
     """The result in short: the logged model's way to adapt beside the best baseline."""
     model, baseline, key = summary["model"], best_baseline(summary), Measure(summary).key
     paired = difference(summary, model, baseline, key) if baseline else None
@@ -119,7 +69,7 @@ def _finding(summary: _Summary) -> dict[str, Any]:
     }
 
 
-def _rows(summary: _Summary) -> Iterator[dict[str, Any]]:
+def _rows(summary: Summary) -> Iterator[dict[str, Any]]:
     """A row a method, at the horizon."""
     key = Measure(summary).key
     for name, method in summary["methods"].items():
@@ -147,7 +97,9 @@ def _rows(summary: _Summary) -> Iterator[dict[str, Any]]:
 def _facts(spec: PipelineSpec, trained: StageOutput) -> dict[str, str]:
     """What was asked, a line each."""
     train, inner, outer = spec.train, spec.train.inner, spec.train.outer
-    generate = spec.generate.model_dump(mode="json", exclude={"distribution", "held_out", "folder"})
+    generate = spec.generate.model_dump(
+        mode="json", exclude={"distribution", "held_out", "folder", "support_points", "held_out_ways"}
+    )
     settings = ", ".join(f"{key.removeprefix('.')} {_plain(value)}" for key, value in flatten("", generate).items())
     network = ", ".join(f"{key} {_plain(value)}" for key, value in train.model.model_dump(mode="json", exclude={"name"}).items())
     kind = f"{train.ways}-way " if train.ways else ""
@@ -155,13 +107,13 @@ def _facts(spec: PipelineSpec, trained: StageOutput) -> dict[str, str]:
     learned = "" if inner.learned_lr == "none" else f", learned {inner.learned_lr.replace('_', ' ')}"
     return {
         "Tasks": f"{spec.generate.distribution}: {settings}",
-        "Training": f"{kind}{train.shots}-shot tasks with {train.queries} queries {unit}; {train.iterations:,} iterations of "
+        "Training": f"{kind}{train.shots}-shot tasks with {train.queries} {_plural('query', train.queries)} {unit}; {train.iterations:,} iterations of "
         f"{train.meta_batch_size} tasks",
         "Network": f"{train.model.name}: {network}",
         "Inner loop": f"{inner.steps} {_plural('step', inner.steps)} of size {inner.lr:g}{learned}",
         "Outer loop": f"Adam, step size {outer.lr:g}, {outer.schedule}",
         "Evaluation": f"{spec.generate.held_out.test_tasks:,} meta-test tasks that training has not seen, {kind}"
-        f"{spec.evaluate_shots}-shot with {spec.evaluate_queries} queries {unit}; up to {spec.evaluate.steps} steps, compared after "
+        f"{spec.evaluate_shots}-shot with {spec.evaluate_queries} {_plural('query', spec.evaluate_queries)} {unit}; up to {spec.evaluate.steps} steps, compared after "
         f"{spec.horizon}",
         "Seed and device": f"{spec.seed}, {trained.extra.get('device', spec.device)}",
     }
@@ -179,7 +131,7 @@ def _gap(history: pd.DataFrame, best_iteration: int | None) -> dict[str, float] 
     return {name: float(values[name]) for name in names} if set(names) <= values.keys() else None
 
 
-def _worst(summary: _Summary, table: pd.DataFrame) -> list[dict[str, Any]]:
+def _worst(summary: Summary, table: pd.DataFrame) -> list[dict[str, Any]]:
     """The tasks with the largest losses: before and after adaptation, and of the best baseline."""
     horizon, baseline = summary["horizon"], best_baseline(summary)
     by_method = {str(name): rows.set_index("task") for name, rows in table.groupby("method", sort=False)}
@@ -222,4 +174,4 @@ def _seconds(number: float) -> str:
 
 
 def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word}s"
+    return word if count == 1 else f"{word.removesuffix('y')}ies" if word.endswith("y") else f"{word}s"

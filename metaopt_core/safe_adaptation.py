@@ -21,9 +21,7 @@ HELD_OUT_EVERY = 5
 FEWEST_HELD_OUT = 2
 
 
-def adapt(
-    loss: Callable[[Tensor], Loss], weight: Tensor, labels: Tensor, theta: Params, sizes: Sequence[Size]
-) -> Iterator[Params]:
+def adapt(loss: Callable[[Tensor], Loss], weight: Tensor, labels: Tensor, theta: Params, sizes: Sequence[Size]) -> Iterator[Params]:
     """The tasks' parameters after 0, 1, … steps of at most the given sizes from `theta`, each name → [tasks, …].
 
     loss: weights of the support examples [tasks, support] → the tasks' support loss; weight: those that the tasks come with.
@@ -85,6 +83,4 @@ def _falling_step(loss: Loss, theta: Params, size: Size) -> Params:
 
 def _where(which: Tensor, these: Params, others: Params) -> Params:
     """Each task's parameters from one of two sets, by `which` [tasks]."""
-    return {
-        name: torch.where(which.view(-1, *(1 for _ in value.shape[1:])), value, others[name]) for name, value in these.items()
-    }
+    return {name: torch.where(which.view(-1, *(1 for _ in value.shape[1:])), value, others[name]) for name, value in these.items()}

@@ -46,7 +46,7 @@ STAGES: Mapping[str, Stage] = {
         Stage(
             "evaluate",
             ("generate", "train"),
-            ("metaopt_core.evaluation",),
+            ("metaopt_core.evaluation", "metaopt_core.summary"),
             ("tasks/evaluate.py", "metaopt_core/plots.py"),
             ("numpy", "torch", "pandas", "scipy", "matplotlib"),
         ),

@@ -35,6 +35,7 @@ from metaopt_core.home import Home
 from metaopt_core.spec.models import PipelineSpec
 from metaopt_core.stages import ROOT, flatten, identities, without_password
 from metaopt_core.store import StageOutput, write_atomically
+from metaopt_core.summary import difference
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -442,12 +443,11 @@ def _result_points(run: Run, summary: Mapping[str, Any], model_id: str) -> "list
     of_model = summary["methods"][model]
     last = _result_values(of_model["steps"][summary["horizon"]]) | _once(of_model)
     points += [run.point(f"test_{name}", 0, value, model_id) for name, value in last.items()]
-    for found in summary["differences"]:
-        if model in (found["of"], found["against"]):
-            sign, other = (1, found["against"]) if found["of"] == model else (-1, found["of"])
-            for name, values in ((name, found[name]) for name in ("loss", "accuracy") if found[name]):
-                differences = {name: values["mean"] and sign * values["mean"], f"{name}_ci95": values["ci95"]}
-                points += [run.point(f"test_difference/{other}/{key}", 0, value) for key, value in _numbers(differences).items()]
+    for other in summary["methods"].keys() - {model}:
+        for name in ("loss", "accuracy") if summary["ways"] else ("loss",):
+            if paired := difference(summary, model, other, name):
+                values = _numbers({name: paired["mean"], f"{name}_ci95": paired["ci95"]})
+                points += [run.point(f"test_difference/{other}/{key}", 0, value) for key, value in values.items()]
     return points
 
 

@@ -13,6 +13,7 @@ from metaopt_core.home import Home
 from metaopt_core.spec.models import PipelineSpec
 from metaopt_core.stages import Identity
 from metaopt_core.store import StageOutput, Store
+from metaopt_core.summary import worst_tasks
 
 _TASKS_SHOWN = 4
 
@@ -36,7 +37,7 @@ def evaluate(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[
         plots.save(plots.training(history, summary, upstream["train"].extra["best_iteration"]), folder / "training.png")
         plots.save(plots.losses(table, summary), folder / "losses.png")
         tasks, steps, model = evaluation.test_tasks(spec, distribution), spec.horizon, compared[summary["model"]]
-        worst = tasks[evaluation.worst_tasks(summary, table, _TASKS_SHOWN)]
+        worst = tasks[worst_tasks(summary, table, _TASKS_SHOWN)]
         if spec.train.ways:
             plots.save(plots.calibration(summary), folder / "calibration.png")
             plots.save(plots.pictures(model.learner, model.params, tasks[:_TASKS_SHOWN], steps), folder / "examples.png")

@@ -16,6 +16,7 @@ from metaopt_core.home import Home
 from metaopt_core.spec.models import PipelineSpec
 from metaopt_core.stages import Identity
 from metaopt_core.store import StageOutput, Store
+from metaopt_core.summary import Measure
 from tasks.retrying import DELAYS, mlflow_was_away
 
 
@@ -62,7 +63,7 @@ def _in_short(spec: PipelineSpec, summary: Mapping[str, Any], record: Mapping[st
 
 
 def _compared(summary: Mapping[str, Any]) -> list[list[str]]:
-    measure = report.Measure(summary)
+    measure = Measure(summary)
     rows = [["method", measure.name, "10 % worst tasks", "improved"]]
     for method in summary["methods"].values():
         entry = method["steps"][summary["horizon"]]
