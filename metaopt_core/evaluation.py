@@ -1,8 +1,8 @@
 """Few-shot adaptation to new tasks: the protocol, the baselines and the statistics.
 
-Every method meets the same meta-test tasks. A baseline that takes gradient steps takes them with the step size that suits it best on
-the meta-validation tasks, so that none is worse than it has to be. Where the network normalizes by the batch at hand, a method is
-also judged on each query without the others (inductive).
+Every method meets the same meta-test tasks. A baseline that takes gradient steps takes them with the step size that suits it best
+on the meta-validation tasks, so that none is worse than it has to be. Where the network normalizes by the batch at hand, a method
+is also judged on each query without the others (inductive).
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -112,7 +112,7 @@ def adaptation(summary: Mapping[str, Any]) -> Figure:
 
 
 def training(history: pd.DataFrame, summary: Mapping[str, Any], best_iteration: int) -> Figure:
-    """MAML's loss after adaptation on the validation tasks and on a sample of meta-train tasks over training, and the test tasks'."""
+    """MAML's loss after adaptation over training, on meta-validation and on meta-train tasks; at the end on meta-test tasks."""
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     axes = figure.subplots()
     maml = history[history["phase"] == "maml"]

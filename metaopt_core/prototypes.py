@@ -28,11 +28,12 @@ def embedding_learner(spec: PipelineSpec) -> Learner:
 def scores(network: Network, params: Mapping[str, Tensor], support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
     """Minus the squared distance of each query to each class's mean (section 2.2): the logits [tasks, queries, ways].
 
-    params: shared ones, of the embedding. support_x [tasks, support, …], support_y [tasks, support] labels, query_x [tasks, queries,
-    …]. Support and query examples are one batch to a network that normalizes by its batch.
+    params: shared ones, of the embedding. support_x [tasks, support, …]; support_y [tasks, support], labels; query_x [tasks,
+    queries, …]. Support and query examples are one batch to a network that normalizes by its batch.
     """
     embedded = network(for_each_task(params, len(support_x)), torch.cat([support_x, query_x], 1))
     support, query = embedded.split([support_x.shape[1], query_x.shape[1]], 1)
     members = F.one_hot(support_y).to(support.dtype).transpose(1, 2)  # [tasks, ways, support]
     means = members @ support / members.sum(2, keepdim=True)
-    return -(query[:, :, None] - means[:, None]).square().sum(-1)
+    distance: Tensor = (query[:, :, None] - means[:, None]).square().sum(-1)
+    return distance.neg()

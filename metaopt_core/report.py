@@ -97,26 +97,28 @@ def _rows(summary: Summary) -> Iterator[dict[str, Any]]:
 def _facts(spec: PipelineSpec, trained: StageOutput) -> dict[str, str]:
     """What was asked, a line each."""
     train, inner, outer = spec.train, spec.train.inner, spec.train.outer
-    generate = spec.generate.model_dump(
-        mode="json", exclude={"distribution", "held_out", "folder", "support_points", "held_out_ways"}
-    )
-    settings = ", ".join(f"{key.removeprefix('.')} {_plain(value)}" for key, value in flatten("", generate).items())
-    network = ", ".join(f"{key} {_plain(value)}" for key, value in train.model.model_dump(mode="json", exclude={"name"}).items())
+    other = {"distribution", "held_out", "folder", "support_points", "held_out_ways"}
+    tasks = _settings(spec.generate.model_dump(mode="json", exclude=other))
     kind = f"{train.ways}-way " if train.ways else ""
-    unit = "a class" if train.ways else "a task"
     learned = "" if inner.learned_lr == "none" else f", learned {inner.learned_lr.replace('_', ' ')}"
+    asked, held_out = (
+        f"{kind}{shots}-shot with {_count(queries, 'query')} {'a class' if train.ways else 'a task'}"
+        for shots, queries in ((train.shots, train.queries), (spec.evaluate_shots, spec.evaluate_queries))
+    )
     return {
-        "Tasks": f"{spec.generate.distribution}: {settings}",
-        "Training": f"{kind}{train.shots}-shot tasks with {train.queries} {_plural('query', train.queries)} {unit}; {train.iterations:,} iterations of "
-        f"{train.meta_batch_size} tasks",
-        "Network": f"{train.model.name}: {network}",
-        "Inner loop": f"{inner.steps} {_plural('step', inner.steps)} of size {inner.lr:g}{learned}",
+        "Tasks": f"{spec.generate.distribution}: {tasks}",
+        "Training": f"{asked}; {_count(train.iterations, 'iteration')} of {_count(train.meta_batch_size, 'task')}",
+        "Network": f"{train.model.name}: {_settings(train.model.model_dump(mode='json', exclude={'name'}))}",
+        "Inner loop": f"{_count(inner.steps, 'step')} of size {inner.lr:g}{learned}",
         "Outer loop": f"Adam, step size {outer.lr:g}, {outer.schedule}",
-        "Evaluation": f"{spec.generate.held_out.test_tasks:,} meta-test tasks that training has not seen, {kind}"
-        f"{spec.evaluate_shots}-shot with {spec.evaluate_queries} {_plural('query', spec.evaluate_queries)} {unit}; up to {spec.evaluate.steps} steps, compared after "
-        f"{spec.horizon}",
+        "Evaluation": f"{held_out}; {_count(spec.generate.held_out.test_tasks, 'meta-test task')} that training has not seen; "
+        f"up to {_count(spec.evaluate.steps, 'step')}, compared after {spec.horizon}",
         "Seed and device": f"{spec.seed}, {trained.extra.get('device', spec.device)}",
     }
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key.removeprefix('.').replace('_', ' ')} {_plain(value)}" for key, value in flatten("", values).items())
 
 
 def _plain(value: Any) -> str:
@@ -138,9 +140,9 @@ def _worst(summary: Summary, table: pd.DataFrame) -> list[dict[str, Any]]:
     mine = by_method[summary["model"]]
     found = []
     for task in worst_tasks(summary, table, _WORST_NAMED):
-        row = {"task": task, "before": mine.at[task, "loss_0"], "after": mine.at[task, f"loss_{horizon}"]}
-        row["accuracy"] = mine.at[task, f"accuracy_{horizon}"] if summary["ways"] else None
-        row["baseline"] = by_method[baseline].at[task, f"loss_{horizon}"] if baseline else None
+        row = {"task": task, "before": mine.loc[task, "loss_0"], "after": mine.loc[task, f"loss_{horizon}"]}
+        row["accuracy"] = mine.loc[task, f"accuracy_{horizon}"] if summary["ways"] else None
+        row["baseline"] = by_method[baseline].loc[task, f"loss_{horizon}"] if baseline else None
         found.append(row)
     return found
 
@@ -173,5 +175,7 @@ def _seconds(number: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s"
 
 
-def _plural(word: str, count: int) -> str:
-    return word if count == 1 else f"{word.removesuffix('y')}ies" if word.endswith("y") else f"{word}s"
+def _count(number: int, word: str) -> str:
+    """`1 query`, `3 queries`."""
+    several = f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
+    return f"{number:,} {word if number == 1 else several}"

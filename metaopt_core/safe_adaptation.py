@@ -1,8 +1,8 @@
 """Adaptation that can't blow up, for use where nobody looks at each task.
 
-Each task halves its step size until its support loss falls. Where a support set is large enough, a fifth of it judges: adaptation to
-the other four fifths says after how many steps to stop, and adaptation to the whole set goes that far. What a task gets depends on
-no other task of its batch.
+Each task halves its step size until its support loss falls. Where a support set is large enough, a fifth of it judges: adaptation
+to the other four fifths says after how many steps to stop, and adaptation to the whole set goes that far. What a task gets depends
+on no other task of its batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -69,7 +69,7 @@ def _falling_step(loss: Loss, theta: Params, size: Size) -> Params:
     scale = torch.ones_like(before)
     with torch.no_grad():
         for _ in range(HALVINGS + 1):
-            sizes = [size] * len(theta) if isinstance(size, float) else size
+            sizes: tuple[float | Tensor, ...] = (size,) * len(theta) if isinstance(size, float) else size
             moved = {
                 name: value - scale.view(-1, *(1 for _ in value.shape[1:])) * alpha * g
                 for (name, value), alpha, g in zip(theta.items(), sizes, gradient, strict=True)

@@ -40,7 +40,8 @@ def at_horizon(summary: Summary, method: str) -> dict[str, Any]:
 def best_baseline(summary: Summary) -> str | None:
     """The baseline with the best mean at the horizon; none where no mean is finite."""
     measure = Measure(summary)
-    means = {name: at_horizon(summary, name)[measure.key]["mean"] for name in summary["methods"] if name not in _LEARNED}
+    baselines: list[str] = [name for name in summary["methods"] if name not in _LEARNED]
+    means = {name: at_horizon(summary, name)[measure.key]["mean"] for name in baselines}
     finite = {name: mean for name, mean in means.items() if mean is not None}
     if not finite:
         return None
@@ -51,8 +52,10 @@ def difference(summary: Summary, of: str, against: str, key: str) -> dict[str, f
     """The paired difference of two methods, in whichever order it is recorded; none where there is none."""
     for found in summary["differences"]:
         if {found["of"], found["against"]} == {of, against}:
-            mean = found[key]["mean"]
-            return found[key] | {"mean": -mean if mean is not None and found["of"] != of else mean}
+            values: dict[str, float | None] = dict(found[key])
+            if values["mean"] is not None and found["of"] != of:
+                values["mean"] *= -1
+            return values
     return None
 
 

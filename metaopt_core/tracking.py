@@ -408,8 +408,9 @@ def _sigterm_raises() -> Iterator[None]:
 def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput], report: str = "") -> dict[str, Any]:
     """Record a pipeline's results in the run of its execution: metrics, tables, figures, the data, the model and its version.
 
-    upstream: the outputs of generate, train and evaluate; report: the HTML page that tells of them. Returns where it all is: tracking_uri, experiment_id, run_id, model_uri,
-    model_version (none unless the spec registers the model), url, report_url. Doing it again changes nothing.
+    upstream: the outputs of generate, train and evaluate; report: the HTML page that tells of them. Returns where it all is:
+    tracking_uri, experiment_id, run_id, model_uri, model_version (none unless the spec registers the model), url, report_url. Doing
+    it again changes nothing.
     """
     with running(home, spec) as run, _answering(run.client.tracking_uri):
         summary = json.loads((upstream["evaluate"] / "summary.json").read_text())
@@ -432,8 +433,10 @@ def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput],
 
 
 def _result_points(run: Run, summary: Mapping[str, Any], model_id: str) -> "list[Metric]":
-    """Curves over adaptation steps (`test/maml/loss`), and numbers at the horizon: the model's as `test_loss`, its paired differences
-    from the other methods (`test_difference/random/loss`), and what is known there alone (`test/maml/inductive_accuracy`)."""
+    """Curves over adaptation steps (`test/maml/loss`), and numbers at the horizon: the model's as `test_loss`, its paired
+    differences from the other methods (`test_difference/random/loss`), and what is known there alone
+    (`test/maml/inductive_accuracy`).
+    """
     points, model = [], summary["model"]
     for method, results in summary["methods"].items():
         for entry in results["steps"] if results["takes_steps"] else results["steps"][:1]:
@@ -486,7 +489,7 @@ def _log_times(run: Run, upstream: Mapping[str, StageOutput]) -> None:
 
 
 def _log_files(run: Run, upstream: Mapping[str, StageOutput], summary: Mapping[str, Any], report: str) -> None:
-    """The report and the figures as they are; tables as Parquet and as the JSON that MLflow's pages show. `log_table` would append to them."""
+    """The report and figures as they are; tables as Parquet and as MLflow's pages show them. `log_table` would append to them."""
     import pandas as pd
 
     tasks = pd.read_parquet(upstream["evaluate"] / "tasks.parquet").drop(columns=["confidence", "correct"], errors="ignore")

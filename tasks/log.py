@@ -29,7 +29,7 @@ from tasks.retrying import DELAYS, mlflow_was_away
     retry_condition_fn=mlflow_was_away,
 )
 def log(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str, StageOutput]) -> StageOutput:
-    """Publish log.json, where in MLflow the results are, and report.html. Retried, for a tracking server may be away for a while."""
+    """Publish log.json, where in MLflow the results are, and report.html. Retried: a tracking server may be away for a while."""
     store = Store(home)
     with store.publish(identity, upstream) as (folder, extra):
         page = report.render(spec, upstream)
@@ -73,7 +73,7 @@ def _compared(summary: Mapping[str, Any]) -> list[list[str]]:
 
 
 def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row a number of adaptation steps, a column a method that takes steps: mean ± half of the 95 % interval, and diverged tasks if any."""
+    """A row a number of adaptation steps, a column a method that takes any: mean ± half of the 95 % interval, diverged tasks."""
     measure = "accuracy" if summary["metric"] == "cross_entropy" else "loss"
     rows: dict[int, dict[str, Any]] = {}
     for results in (method for method in summary["methods"].values() if method["takes_steps"]):

@@ -162,8 +162,8 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
         )
     if state.iteration < training.iterations:
         sys.stderr.write(
-            f"{training.name}: stopped after {state.iteration} iterations, as no validation since iteration {state.best_iteration} was "
-            "better\n"
+            f"{training.name}: stopped after {state.iteration} iterations: no validation was better than that of iteration "
+            f"{state.best_iteration}\n"
         )
     state.save(checkpoint)  # a later phase may be interrupted, and this one is not to be trained again
     return Trained(state.best, state.iteration, state.best_iteration, state.history, state.seconds)

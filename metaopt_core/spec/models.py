@@ -199,8 +199,8 @@ class EvaluateSpec(Spec):
 
     steps: Positive = Field(
         10,
-        description="Adaptation steps; every number from 0 to this is recorded. Methods are compared after `train.validation.steps` "
-        "of them, or after the last where these are fewer.",
+        description="Adaptation steps; every number from 0 to this is recorded. Methods are compared after "
+        "`train.validation.steps` of them, or after the last where these are fewer.",
     )
     shots: Positive | None = Field(None, description="Support examples (per class); none means as in training.")
     queries: Positive | None = Field(
@@ -217,8 +217,8 @@ class EvaluateSpec(Spec):
     )
     adaptation: Literal["plain", "safe"] = Field(
         "plain",
-        description="How the logged model adapts: `plain` gradient descent, or `safe`, with step sizes that halve until the support "
-        "loss falls, and stopping by a held-out part of a support set that is large enough. Both are evaluated.",
+        description="How the logged model adapts: `plain` gradient descent, or `safe`, with step sizes that halve until the "
+        "support loss falls, and stopping by a held-out part of a support set that is large enough. Both are evaluated.",
     )
 
 

@@ -40,6 +40,9 @@ SINUSOID: dict[str, Any] = {
 }
 OMNIGLOT: dict[str, Any] = SMALL_CONV.model_dump(mode="json")
 
+BASELINES = {True: ("pretrained", "protonet"), False: ("pretrained",)}  # of a classification or not
+FIGURES = ("adaptation", "examples", "losses", "training", "worst")
+
 PREDICT = """
 import sys, mlflow, numpy as np
 from safetensors.numpy import load_file, save_file
@@ -79,9 +82,10 @@ def test_every_output_has_its_files(ran: tuple[PipelineSpec, Home, dict[str, Sta
     expected = {
         "generate": {"distribution.json", "held_out.safetensors"}
         | ({"pictures.safetensors", "splits.parquet", "contact_sheet.png"} if pictures else {"tasks.png"}),
-        "train": {"parameters.safetensors", "pretrained.safetensors", "history.parquet"},
-        "evaluate": {"tasks.parquet", "summary.json", "adaptation.png", "examples.png"},
-        "log": {"log.json"},
+        "train": {"parameters.safetensors", "history.parquet", *(f"{name}.safetensors" for name in BASELINES[pictures])},
+        "evaluate": {"tasks.parquet", "summary.json", *(f"{name}.png" for name in FIGURES)}
+        | ({"calibration.png"} if pictures else set()),
+        "log": {"log.json", "report.html"},
     }
     for name, output in outputs.items():
         assert {path.name for path in Path(output.folder).iterdir()} == expected[name] | {"manifest.json"}
@@ -92,11 +96,18 @@ def test_the_table_has_a_row_a_method_and_task(ran: tuple[PipelineSpec, Home, di
     spec, _, outputs = ran
     table = pd.read_parquet(outputs["evaluate"] / "tasks.parquet")
     steps = range(spec.evaluate.steps + 1)
-    measures = ["loss", "accuracy"] if spec.train.ways else ["loss"]
-    assert list(table.columns) == ["method", "task", *(f"{measure}_{step}" for measure in measures for step in steps)]
-    assert table.groupby("method").size().to_dict() == {"maml": 30, "pretrained": 30, "random": 30}
+    measures, at_horizon = ["loss"], []
+    if spec.train.ways:
+        measures.append("accuracy")
+        at_horizon = ["inductive_loss", "inductive_accuracy", "confidence", "correct"]
+    by_step = [f"{measure}_{step}" for measure in measures for step in steps]
+    assert list(table.columns) == ["method", "task", "inner_lr", *by_step, *at_horizon]
+    methods = {"maml", "maml_safe", *BASELINES[bool(spec.train.ways)], "random", "unadapted"}
+    assert table.groupby("method").size().to_dict() == dict.fromkeys(methods, 30)
     summary = json.loads((outputs["evaluate"] / "summary.json").read_text())
     assert summary["batch_norm"] == ("transductive" if spec.train.ways else None)
+    (unadapted,) = {tuple(table.loc[table["method"] == "unadapted", f"loss_{step}"]) for step in steps}
+    assert unadapted == pytest.approx(table.loc[table["method"] == "maml", "loss_0"])
     for method, result in summary["methods"].items():
         column = table.loc[table["method"] == method, f"loss_{steps[-1]}"]
         assert result["steps"][-1]["loss"]["mean"] == pytest.approx(column.mean(), rel=1e-5)
@@ -105,11 +116,9 @@ def test_the_table_has_a_row_a_method_and_task(ran: tuple[PipelineSpec, Home, di
 def test_the_history_ends_where_training_did(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
     spec, _, outputs = ran
     history = pd.read_parquet(outputs["train"] / "history.parquet")
-    assert history.groupby("phase")["iteration"].max().to_dict() == {
-        "maml": spec.train.iterations,
-        "pretrained": spec.train.iterations,
-    }
-    assert {"loss", "validation_loss"} <= set(history["name"])
+    phases = ("maml", *BASELINES[bool(spec.train.ways)])
+    assert history.groupby("phase")["iteration"].max().to_dict() == dict.fromkeys(phases, spec.train.iterations)
+    assert {"loss", "validation_loss", "meta_train_loss"} <= set(history["name"])
     assert np.isfinite(history["value"]).all()
 
 
