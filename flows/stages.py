@@ -31,7 +31,7 @@ def generate(spec: PipelineSpec, force: bool = False) -> StageOutput:
 
 @flow(flow_run_name="{spec.name}", persist_result=False, validate_parameters=True)
 def train(spec: PipelineSpec, force: bool = False) -> StageOutput:
-    """Meta-train by exact MAML, and pre-train the baseline."""
+    """Meta-train by exact MAML, and train the baselines."""
     return _run("train", spec, force)
 
 

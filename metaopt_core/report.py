@@ -118,7 +118,7 @@ def _facts(spec: PipelineSpec, trained: StageOutput) -> dict[str, str]:
 
 
 def _settings(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key.removeprefix('.').replace('_', ' ')} {_plain(value)}" for key, value in flatten("", values).items())
+    return ", ".join(f"{key[1:].replace('_', ' ').replace('.', ' ')} {_plain(value)}" for key, value in flatten("", values).items())
 
 
 def _plain(value: Any) -> str:
