@@ -3,7 +3,7 @@
 Adaptation here is for use, not for training: no graph through the steps is kept.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -74,12 +74,14 @@ class Learner:
         outputs [tasks, examples, outputs]; targets [tasks, examples, outputs], or [tasks, examples] class labels; weight
         [tasks, examples].
         """
-        if self.classification:
-            each = F.cross_entropy(outputs.transpose(1, 2), targets, reduction="none")
-        else:
-            each = (outputs - targets).square().mean(-1)
+        each = self._of_each_example(outputs, targets)
         mean = each.mean(1) if weight is None else (each * weight).sum(1) / weight.sum(1)
         return mean if self.loss_scale == 1.0 else mean * self.loss_scale
+
+    def _of_each_example(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if self.classification:
+            return F.cross_entropy(outputs.transpose(1, 2), targets, reduction="none")
+        return (outputs - targets).square().mean(-1)
 
     def support_loss(self, batch: TaskBatch) -> Loss:
         """The inner loss: the tasks' losses on their support sets, as a function of their parameters."""
@@ -102,19 +104,20 @@ class Learner:
         theta, loss = for_each_task(shared, len(batch)), self.support_loss(batch)
         if self.adaptation == "safe":
             sizes = [step_sizes.at(learned, shared, step, self.inner_lr) for step in range(steps)]
-            yield from safe_adaptation.adapt(*self._weighted_support(batch), theta, sizes)
+            labels = (
+                batch.support_y if self.classification else torch.zeros(batch.support_x.shape[:2], device=batch.support_x.device)
+            )
+            weight = torch.ones(labels.shape, device=labels.device) if batch.support_weight is None else batch.support_weight
+
+            def losses(params: Params) -> Tensor:
+                return self.loss_scale * self._of_each_example(self.network(params, batch.support_x), batch.support_y)
+
+            yield from safe_adaptation.adapt(losses, weight, labels, theta, sizes)
             return
         yield theta
         for step in range(steps):
             theta = gradient_step(loss, theta, step_sizes.at(learned, shared, step, self.inner_lr))
             yield theta
-
-    def _weighted_support(self, batch: TaskBatch) -> tuple[Callable[[Tensor], Loss], Tensor, Tensor]:
-        """The inner loss as a function of the examples' weights, those weights, and the examples' classes (one in regression)."""
-        ones = torch.ones(batch.support_x.shape[:2], device=batch.support_x.device)
-        labels = batch.support_y if self.classification else torch.zeros_like(ones)
-        weight = ones if batch.support_weight is None else batch.support_weight
-        return lambda weight: self.support_loss(replace(batch, support_weight=weight)), weight, labels
 
     def curves(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> "Curves":
         """What adaptation does to the tasks' query sets: loss and accuracy after 0, 1, …, `steps` steps."""

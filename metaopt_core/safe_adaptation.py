@@ -1,8 +1,8 @@
 """Adaptation that can't blow up, for use where nobody looks at each task.
 
-Each task halves its step size until its support loss falls. Where a support set is large enough, a fifth of it judges: adaptation
-to the other four fifths says after how many steps to stop, and adaptation to the whole set goes that far. What a task gets depends
-on no other task of its batch.
+Each task halves its step size until its support loss falls. Where a support set is large enough, a fifth of it judges: once
+adaptation to the other four fifths surely harms that fifth, adaptation to the whole set goes no further. (To stop where the held-out
+loss is lowest would be to stop by chance, and mostly too early.) What a task gets depends on no other task of its batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,31 +18,47 @@ HALVINGS = 10
 """After so many halvings in vain, a task stays where it is."""
 
 HELD_OUT_EVERY = 5
-FEWEST_HELD_OUT = 2
+FEWEST_HELD_OUT = 5
+SURE = 2.0
+"""Standard errors by which the mean held-out loss has to rise above its lowest."""
+
+Losses = Callable[[Params], Tensor]
+"""Parameters [tasks, …] → the loss of each support example [tasks, support]."""
 
 
-def adapt(loss: Callable[[Tensor], Loss], weight: Tensor, labels: Tensor, theta: Params, sizes: Sequence[Size]) -> Iterator[Params]:
+def adapt(losses: Losses, weight: Tensor, labels: Tensor, theta: Params, sizes: Sequence[Size]) -> Iterator[Params]:
     """The tasks' parameters after 0, 1, … steps of at most the given sizes from `theta`, each name → [tasks, …].
 
-    loss: weights of the support examples [tasks, support] → the tasks' support loss; weight: those that the tasks come with.
-    labels [tasks, support]: the examples' classes, of each of which a part is held out; all alike in regression.
+    weight [tasks, support]: the examples' weights in their task's loss; labels [tasks, support]: the examples' classes, of each of which a part is held out; all alike in regression.
     """
+    whole = _descent(_mean(losses, weight), theta, sizes)
     held_out = _held_out(labels)
-    whole = _descent(loss(weight), theta, sizes)
     if not held_out.any():
         yield from whole
         return
-    stops = held_out.any(1)
-    fitted, judge = _descent(loss(weight * ~held_out), theta, sizes), loss(weight * (held_out | ~stops[:, None]))
-    best = torch.full(stops.shape, torch.inf, device=stops.device)
+    fitted = _descent(_mean(losses, weight * ~held_out), theta, sizes)
     chosen = theta
+    best = torch.full(labels.shape, torch.inf, device=labels.device)
     for full, part in zip(whole, fitted, strict=True):
         with torch.no_grad():
-            judged = judge(part)
-        better = (judged < best) | ~stops
-        best = torch.where(better, judged, best)
-        chosen = _where(better, full, chosen)
+            judged = losses(part)
+        chosen = _where(~_surely_worse(judged, best, held_out), full, chosen)
+        lower = ((judged - best) * held_out).nan_to_num(torch.inf).sum(1) < 0
+        best = torch.where(lower[:, None] | ~best.isfinite(), judged, best)
         yield chosen
+
+
+def _mean(losses: Losses, weight: Tensor) -> Loss:
+    return lambda params: (losses(params) * weight).sum(1) / weight.sum(1)
+
+
+def _surely_worse(losses: Tensor, best: Tensor, held_out: Tensor) -> Tensor:
+    """In which tasks the held-out examples' mean loss has risen by more than SURE standard errors of the rise [tasks]."""
+    count = held_out.sum(1).clamp(min=2)
+    rise = torch.where(held_out & best.isfinite(), losses - best, 0.0)
+    mean = rise.sum(1) / count
+    spread = (torch.where(held_out, rise - mean[:, None], 0.0).square().sum(1) / (count - 1)).sqrt()
+    return ~(mean <= SURE * spread / count.sqrt())
 
 
 def _held_out(labels: Tensor) -> Tensor:

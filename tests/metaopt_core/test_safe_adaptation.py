@@ -7,8 +7,7 @@ import torch
 
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.learner import Learner
-from metaopt_core.meta.gradients import Loss
-from metaopt_core.models import MLP
+from metaopt_core.models import MLP, Params
 from metaopt_core.safe_adaptation import _held_out, adapt
 
 
@@ -44,7 +43,7 @@ def test_with_a_step_size_that_is_small_enough_it_is_plain_descent() -> None:
             torch.testing.assert_close(safe[name], plain[name])
 
 
-@pytest.mark.parametrize("support", [5, 20])
+@pytest.mark.parametrize("support", [5, 30])
 def test_a_task_gets_the_same_alone_as_in_a_batch(support: int) -> None:
     learner, batch = problem(inner_lr=0.5, support=support)
     params = learner.network.init(0)
@@ -55,23 +54,36 @@ def test_a_task_gets_the_same_alone_as_in_a_batch(support: int) -> None:
 
 
 def test_a_fifth_of_each_class_is_held_out_where_that_is_enough() -> None:
-    one_class = torch.zeros(1, 12)
-    assert _held_out(one_class).nonzero()[:, 1].tolist() == [4, 9]
-    assert not _held_out(one_class[:, :9]).any()  # a single example says too little
-    labels = torch.tensor([[0, 1, 0, 1, 0, 1, 0, 1, 0, 1], [0] * 6 + [1] * 4])
-    assert _held_out(labels).nonzero().tolist() == [[0, 8], [0, 9]]  # and so does a class of four
+    one_class = torch.zeros(1, 27)
+    assert _held_out(one_class).nonzero()[:, 1].tolist() == [4, 9, 14, 19, 24]
+    assert not _held_out(one_class[:, :24]).any()  # four examples say too little
+    balanced, scarce = torch.arange(25) % 5, torch.tensor([0] * 4 + [1] * 21)
+    assert _held_out(torch.stack([balanced, scarce])).nonzero().tolist() == [[0, place] for place in range(20, 25)]
 
 
-def test_adaptation_to_the_whole_set_stops_where_the_held_out_part_was_predicted_best() -> None:
-    """A parameter w from 0, with loss (w − target)²: eight targets of 1, and the two that are held out 0.5, in the first task."""
-    target = torch.ones(2, 10)
-    target[0, [4, 9]] = 0.5
+def test_adaptation_to_the_whole_set_stops_before_it_surely_harms_the_held_out_part() -> None:
+    """A parameter w from 0, with loss (w − target)²: the targets are 1, and in the first task those that are held out 0.5."""
+    target = torch.ones(2, 25)
+    target[0, 4::5] = 0.5
 
-    def loss(weight: torch.Tensor) -> Loss:
-        return lambda theta: (weight * (theta["w"] - target).square()).sum(1) / weight.sum(1)
+    def losses(theta: Params) -> torch.Tensor:
+        return (theta["w"] - target).square()
 
-    ones = torch.ones(2, 10)
-    adapted = [theta["w"] for theta in adapt(loss, ones, torch.zeros(2, 10), {"w": torch.zeros(2, 1)}, [0.1] * 10)]
-    # On the eight w is 1 − 0.8^k: nearest to 0.5 at k = 3. On all ten the mean target is 0.9.
+    ones = torch.ones(2, 25)
+    adapted = [theta["w"] for theta in adapt(losses, ones, torch.zeros(2, 25), {"w": torch.zeros(2, 1)}, [0.1] * 10)]
+    # On the twenty w is 1 − 0.8^k: nearest to 0.5 at k = 3. On all of them the mean target is 0.9.
     for step, w in enumerate(adapted):
         torch.testing.assert_close(w[:, 0], torch.tensor([0.9 * (1 - 0.8 ** min(step, 3)), 1 - 0.8**step]))
+
+
+def test_a_rise_that_may_be_chance_stops_nothing() -> None:
+    """As above, but only one of the five held-out examples is hurt."""
+    target = torch.ones(1, 25)
+    target[0, 4] = -1.0
+
+    def losses(theta: Params) -> torch.Tensor:
+        return (theta["w"] - target).square()
+
+    ones = torch.ones(1, 25)
+    *_, last = adapt(losses, ones, torch.zeros(1, 25), {"w": torch.zeros(1, 1)}, [0.1] * 10)
+    torch.testing.assert_close(last["w"], torch.tensor([[0.92 * (1 - 0.8**10)]]))

@@ -756,7 +756,9 @@ MISTAKES = [
         SINUSOID,
         "shots: 5",
         "shots: 5\n      baselines: [pretraned]",
-        ['pipelines.yaml:13:19: waves.train.baselines[0]: expected pretrained or protonet, found "pretraned", did you mean pretrained?'],
+        [
+            'pipelines.yaml:13:19: waves.train.baselines[0]: expected pretrained or protonet, found "pretraned", did you mean pretrained?'
+        ],
         id="misspelt-baseline",
     ),
     pytest.param(
