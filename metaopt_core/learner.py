@@ -104,12 +104,11 @@ class Learner:
         theta, loss = for_each_task(shared, len(batch)), self.support_loss(batch)
         if self.adaptation == "safe":
             sizes = [step_sizes.at(learned, shared, step, self.inner_lr) for step in range(steps)]
-            labels = (
-                batch.support_y if self.classification else torch.zeros(batch.support_x.shape[:2], device=batch.support_x.device)
-            )
-            weight = torch.ones(labels.shape, device=labels.device) if batch.support_weight is None else batch.support_weight
+            ones = torch.ones(batch.support_x.shape[:2], device=batch.support_x.device)
+            labels = batch.support_y if self.classification else ones
+            weight = ones if batch.support_weight is None else batch.support_weight
 
-            def losses(params: Params) -> Tensor:
+            def losses(params: Mapping[str, Tensor]) -> Tensor:
                 return self.loss_scale * self._of_each_example(self.network(params, batch.support_x), batch.support_y)
 
             yield from safe_adaptation.adapt(losses, weight, labels, theta, sizes)

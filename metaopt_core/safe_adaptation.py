@@ -1,11 +1,11 @@
 """Adaptation that can't blow up, for use where nobody looks at each task.
 
 Each task halves its step size until its support loss falls. Where a support set is large enough, a fifth of it judges: once
-adaptation to the other four fifths surely harms that fifth, adaptation to the whole set goes no further. (To stop where the held-out
-loss is lowest would be to stop by chance, and mostly too early.) What a task gets depends on no other task of its batch.
+adaptation to the other four fifths surely harms that fifth, adaptation to the whole set goes no further. (To stop where the
+held-out loss is lowest would be to stop by chance, and mostly too early.) What a task gets depends on no other task of its batch.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -22,14 +22,15 @@ FEWEST_HELD_OUT = 5
 SURE = 2.0
 """Standard errors by which the mean held-out loss has to rise above its lowest."""
 
-Losses = Callable[[Params], Tensor]
+Losses = Callable[[Mapping[str, Tensor]], Tensor]
 """Parameters [tasks, …] → the loss of each support example [tasks, support]."""
 
 
 def adapt(losses: Losses, weight: Tensor, labels: Tensor, theta: Params, sizes: Sequence[Size]) -> Iterator[Params]:
     """The tasks' parameters after 0, 1, … steps of at most the given sizes from `theta`, each name → [tasks, …].
 
-    weight [tasks, support]: the examples' weights in their task's loss; labels [tasks, support]: the examples' classes, of each of which a part is held out; all alike in regression.
+    weight [tasks, support]: the examples' weights in their task's loss; labels [tasks, support]: their classes, of each of which a
+    part is held out (all alike in regression).
     """
     whole = _descent(_mean(losses, weight), theta, sizes)
     held_out = _held_out(labels)

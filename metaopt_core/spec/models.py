@@ -218,7 +218,8 @@ class EvaluateSpec(Spec):
     adaptation: Literal["plain", "safe"] = Field(
         "plain",
         description="How the logged model adapts: `plain` gradient descent, or `safe`, with step sizes that halve until the "
-        "support loss falls, and stopping once adaptation surely harms a held-out part of a support set of 25 or more. Both are evaluated.",
+        "support loss falls, and stopping once adaptation surely harms a held-out part of a support set of 25 or more. Both are "
+        "evaluated.",
     )
 
 

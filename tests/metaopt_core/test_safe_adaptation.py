@@ -1,5 +1,6 @@
 """Safe adaptation: no support loss ever rises, a task is on its own, and a large support set says when to stop."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.learner import Learner
-from metaopt_core.models import MLP, Params
+from metaopt_core.models import MLP
 from metaopt_core.safe_adaptation import _held_out, adapt
 
 
@@ -66,7 +67,7 @@ def test_adaptation_to_the_whole_set_stops_before_it_surely_harms_the_held_out_p
     target = torch.ones(2, 25)
     target[0, 4::5] = 0.5
 
-    def losses(theta: Params) -> torch.Tensor:
+    def losses(theta: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return (theta["w"] - target).square()
 
     ones = torch.ones(2, 25)
@@ -81,7 +82,7 @@ def test_a_rise_that_may_be_chance_stops_nothing() -> None:
     target = torch.ones(1, 25)
     target[0, 4] = -1.0
 
-    def losses(theta: Params) -> torch.Tensor:
+    def losses(theta: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return (theta["w"] - target).square()
 
     ones = torch.ones(1, 25)
