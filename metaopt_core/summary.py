@@ -1,10 +1,12 @@
 """What summary.json of the evaluate stage says, read in one way by all who tell of it."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd  # takes a second, and what the command line needs here doesn't need it
 
 Summary = Mapping[str, Any]
 
@@ -59,7 +61,7 @@ def difference(summary: Summary, of: str, against: str, key: str) -> dict[str, f
     return None
 
 
-def worst_tasks(summary: Summary, table: pd.DataFrame, count: int) -> list[int]:
+def worst_tasks(summary: Summary, table: "pd.DataFrame", count: int) -> list[int]:
     """The tasks in which the method of the logged model has the largest losses at the horizon, the worst first."""
     rows = table[table["method"] == summary["model"]]
     losses = rows[f"loss_{summary['horizon']}"].fillna(np.inf).to_numpy(np.float64)
