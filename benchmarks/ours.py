@@ -4,10 +4,9 @@ import torch
 
 from benchmarks.setting import Setting
 from metaopt_core.distributions.batch import TaskBatch
-from metaopt_core.learner import Learner
 from metaopt_core.meta.outer_loop import _begin, _step
 from metaopt_core.meta.training import _phase
-from metaopt_core.models import Params, threads_for
+from metaopt_core.models import Params
 
 
 class Ours:
@@ -17,9 +16,7 @@ class Ours:
         phase = _phase("maml", setting.spec, setting.distribution)
         self._setting, self._training = setting, phase.training
         self._state = _begin(phase.training, {name: value.to(dtype) for name, value in phase.initial.items()})
-        problem = setting.problem
-        with threads_for(Learner.for_training(setting.spec).network, problem.tasks * (problem.shots + problem.queries)):
-            self.threads = (torch.get_num_threads(),)
+        self.threads = (1,)
 
     def run(self, start: int, steps: int) -> None:
         for batch in self._setting.batches(start, steps):
@@ -27,5 +24,6 @@ class Ours:
             self._state.iteration += 1
 
     def meta_gradient(self, batch: TaskBatch) -> tuple[float, Params]:
-        found = self._training.objective(self._state.params, batch)
+        self._training.objective.plan = None
+        found = self._training.objective(self._state.params, batch, 0)
         return found.losses.mean().item(), found.gradient

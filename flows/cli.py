@@ -7,12 +7,14 @@ and PyTorch come in when something is going to run.
 import gc
 import importlib
 import json
+import os
 import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -21,7 +23,7 @@ import typer
 
 from flows import environment, planning
 from metaopt_core.errors import UserError
-from metaopt_core.home import Home
+from metaopt_core.home import TRACES, Home
 from metaopt_core.spec.models import CronSchedule, PipelineSpec, ScheduleSpec
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ app = typer.Typer(
     "[cyan]metaopt plan sinusoid-quick[/cyan]  what would run, and why\n\n"
     "[cyan]metaopt run sinusoid-quick[/cyan]  run it: no server, no account, no network\n\n"
     "[cyan]metaopt run sinusoid-quick --set train.outer.lr=0.002[/cyan]  the same with one value changed\n\n"
+    "[cyan]metaopt sweep sinusoid-tuned[/cyan]  search better values for it\n\n"
     "[cyan]metaopt up[/cyan]  browse the runs in Prefect's and MLflow's pages\n\n"
     "Each command has more to say: [cyan]metaopt run --help[/cyan]. All state lies in .metaopt/ beside the pipelines file, "
     "or where METAOPT_HOME says.",
@@ -61,6 +64,9 @@ ForceOption = Annotated[bool, typer.Option("--force", help="Run the selected sta
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Another value for this time, as in train.outer.lr=0.002. Repeatable."),
+]
+ProfileOption = Annotated[
+    bool, typer.Option("--profile", help="Leave a trace of some training iterations that Perfetto or Chrome opens.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, for programs.")]
 
@@ -79,6 +85,7 @@ def root(context: typer.Context, file: FileOption = None) -> None:
     "[cyan]metaopt run sinusoid --to train[/cyan]\n\n"
     "[cyan]metaopt run sinusoid --only evaluate --force[/cyan]\n\n"
     "[cyan]metaopt run sinusoid --json > result.json[/cyan]\n\n"
+    "[cyan]metaopt run sinusoid --only train --force --profile[/cyan]  where training's time goes\n\n"
     "Exit status: 0 done or up to date, 1 a defect, 2 a mistake in the spec, the command or the data, 130 or 143 interrupted."
 )
 def run(
@@ -89,10 +96,12 @@ def run(
     last: ToOption = None,
     force: ForceOption = False,
     sets: SetOption = None,
+    profile: ProfileOption = False,
     as_json: JsonOption = False,
     file: FileOption = None,
 ) -> None:
     """Run a pipeline, or the stages of it that are not up to date."""
+    from metaopt_core.seeds import record, repeats
     from metaopt_core.store import Store
 
     path = _file(context, file)
@@ -102,18 +111,64 @@ def run(
     store = Store(home)
     environment.prepare(home, quiet=True)
     started = time.monotonic()
-    plans = planning.plan(spec, store, selected, force)
-    if any(plan.runs for plan in plans):
+    repeated = repeats(spec)
+    plans = [planning.plan(one, store, selected, force) for one in repeated]
+    running = [plan.stage for each in plans for plan in each if plan.runs]
+    if profile:
+        _trace(spec, home, running)
+    if running or (spec.seeds > 1 and "log" in selected and not record(home, spec).exists()):
         with _interruptible():
-            _execute(spec, home, plans, only, first, last, force)
-        outputs = _outputs(planning.plan(spec, store))
+            _with_prefect(
+                spec,
+                home,
+                running,
+                "flows.pipeline",
+                lambda flows: flows.pipeline(spec, only=only, first=first, last=last, force=force),
+            )
+        outputs = [_outputs(planning.plan(one, store)) for one in repeated]
     else:
-        outputs = _outputs(plans)
-        for plan in plans:
-            if plan.selected:
-                _say(f"{plan.stage}: up to date")
-                store.remember(spec.name, plan.identity)
-    _finish(spec, home, plans, outputs, time.monotonic() - started, as_json)
+        outputs = [_outputs(each) for each in plans]
+        for one, each in zip(repeated, plans, strict=True):
+            for plan in each:
+                if plan.selected:
+                    _say(f"{plan.stage}: up to date" + (f" (seed {one.seed})" if spec.seeds > 1 else ""))
+                    store.remember(one.name, plan.identity)
+    _finish(repeated, home, plans, outputs, time.monotonic() - started, as_json)
+
+
+@app.command(
+    epilog="[bold]Examples[/bold]\n\n"
+    "[cyan]metaopt sweep sinusoid-tuned --workers 2[/cyan]\n\n"
+    "[cyan]metaopt sweep sinusoid-tuned --set sweep.trials=100[/cyan]  goes on with the trials that there are\n\n"
+    "After Ctrl-C or a kill the same command goes on where it was."
+)
+def sweep(
+    context: typer.Context,
+    pipeline: PipelineArgument,
+    workers: Annotated[int, typer.Option("--workers", "-w", min=1, metavar="N", help="Processes that carry out trials.")] = 1,
+    sets: SetOption = None,
+    as_json: JsonOption = False,
+    file: FileOption = None,
+) -> None:
+    """Search better values for a pipeline with a `sweep:` block, run the best, and compare it with the pipeline as it stands."""
+    path = _file(context, file)
+    spec = _pipeline(path, pipeline, sets)
+    if spec.sweep is None:
+        raise UserError(
+            f"{path}: {spec.name} has no `sweep:` block, which says what to search: expected sweep.parameters and a budget"
+        )
+    home = Home.beside(path)
+    environment.prepare(home, quiet=True)
+    with _interruptible():
+        result = _with_prefect(
+            spec, home, ["generate", "train", "evaluate", "log"], "flows.sweep", lambda flows: flows.sweep(spec, workers)
+        )
+    if as_json:
+        _print_json(result)
+    else:
+        from flows import report
+
+        report.show_sweep(result, home.root)
 
 
 @app.command(
@@ -133,18 +188,22 @@ def plan(
     file: FileOption = None,
 ) -> None:
     """Say of each stage whether it is up to date, or would run and why. Nothing runs."""
+    from metaopt_core.seeds import repeats
     from metaopt_core.store import Store
 
     path = _file(context, file)
     selected = planning.select(only, first, last)
     spec = _pipeline(path, pipeline, sets)
     home = Home.beside(path)
-    plans = planning.plan(spec, Store(home), selected, force)
+    plans = {one.seed: planning.plan(one, Store(home), selected, force) for one in repeats(spec)}
     if as_json:
-        _print_json({"pipeline": spec.name, "home": str(home.root), "stages": [_plan_entry(plan) for plan in plans]})
+        entries = [_plan_entry(plan) | ({"seed": seed} if spec.seeds > 1 else {}) for seed, each in plans.items() for plan in each]
+        _print_json({"pipeline": spec.name, "home": str(home.root), "stages": entries})
         return
-    for plan in plans:
-        print(f"{plan.stage:<9} {plan.status}" + (f": {'; '.join(plan.reasons)}" if plan.runs else ""))
+    for seed, each in plans.items():
+        for plan in each:
+            which = f"seed {seed}  " if spec.seeds > 1 else ""
+            print(f"{which}{plan.stage:<9} {plan.status}" + (f": {'; '.join(plan.reasons)}" if plan.runs else ""))
 
 
 @app.command("list", epilog="[bold]Example[/bold]\n\n[cyan]metaopt list -f experiments/pipelines.yaml --json[/cyan]")
@@ -254,16 +313,20 @@ def main() -> None:
 # --- run ----------------------------------------------------------------------------------------------------------------
 
 
-def _execute(
-    spec: PipelineSpec,
-    home: Home,
-    plans: "Sequence[StagePlan]",
-    only: str | None,
-    first: str | None,
-    last: str | None,
-    force: bool,
-) -> None:
-    """Run the pipeline's flow against a running Prefect server, or else against one that is embedded in this run."""
+def _trace(spec: PipelineSpec, home: Home, running: Sequence[str]) -> None:
+    """Let training leave its traces in a new folder."""
+    if "train" not in running:
+        raise UserError("--profile: training would not run, and there is nothing else to profile; --force runs what is up to date")
+    traces = home.root / "traces" / f"{spec.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    os.environ[TRACES] = str(traces)
+    _say(f"traces go to {traces}, a file for each phase of training: drop one on https://ui.perfetto.dev")
+
+
+def _with_prefect(spec: PipelineSpec, home: Home, running: Sequence[str], module: str, call: Callable[[Any], Any]) -> Any:
+    """Run a flow against a running Prefect server, or else against one that is embedded in this run.
+
+    running: the stages whose tasks it is going to need. call: runs the flow, given the module that holds it.
+    """
     from flows.servers import api_address
 
     address = api_address(home)
@@ -278,8 +341,7 @@ def _execute(
     # The server takes seconds to start, and so does this: they happen side by side. What is imported stays, so the garbage
     # collector need not look at it: that saves seconds, here and when the interpreter exits.
     gc.disable()
-    flow = importlib.import_module("flows.pipeline").pipeline
-    running = [plan.stage for plan in plans if plan.runs]
+    flows = importlib.import_module(module)
     for stage in running:
         importlib.import_module(f"tasks.{stage}")
     if not {"train", "log"}.isdisjoint(running):
@@ -293,7 +355,7 @@ def _execute(
     from flows.console import OwnLines
 
     OwnLines.install()
-    flow(spec, only=only, first=first, last=last, force=force)
+    return call(flows)
 
 
 class _TerminatedError(KeyboardInterrupt):
@@ -329,13 +391,31 @@ def _outputs(plans: "Sequence[StagePlan]") -> "dict[str, StageOutput]":
 
 
 def _finish(
-    spec: PipelineSpec, home: Home, plans: "Sequence[StagePlan]", outputs: "dict[str, StageOutput]", seconds: float, as_json: bool
+    specs: Sequence[PipelineSpec],
+    home: Home,
+    plans: "Sequence[Sequence[StagePlan]]",
+    outputs: "Sequence[dict[str, StageOutput]]",
+    seconds: float,
+    as_json: bool,
 ) -> None:
+    """Show, or print as JSON, the results of a pipeline: of one execution, or of one a seed."""
     from flows import report
 
     if not as_json:
         report.show(outputs, home.root)
         return
+    whole = {"pipeline": specs[0].name, "home": str(home.root), "seconds": seconds}
+    executions = [_execution(each, made) for each, made in zip(plans, outputs, strict=True)]
+    if len(specs) == 1:
+        _print_json(whole | executions[0])
+    else:
+        seeds = [{"seed": spec.seed} | execution for spec, execution in zip(specs, executions, strict=True)]
+        _print_json(whole | {"seeds": seeds, "results": report.over_seeds(outputs)})
+
+
+def _execution(plans: "Sequence[StagePlan]", outputs: "dict[str, StageOutput]") -> dict[str, Any]:
+    from flows import report
+
     stages = []
     for plan in plans:
         output = outputs.get(plan.stage)
@@ -347,17 +427,12 @@ def _finish(
                 "folder": output.folder if output else None,
             }
         )
-    _print_json(
-        {
-            "pipeline": spec.name,
-            "home": str(home.root),
-            "seconds": seconds,
-            "stages": stages,
-            "results": report.summary(outputs),
-            "figures": report.figures(outputs),
-            "mlflow": outputs["log"].extra if "log" in outputs else None,
-        }
-    )
+    return {
+        "stages": stages,
+        "results": report.summary(outputs),
+        "figures": report.figures(outputs),
+        "mlflow": outputs["log"].extra if "log" in outputs else None,
+    }
 
 
 # --- what the commands share --------------------------------------------------------------------------------------------

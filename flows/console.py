@@ -4,7 +4,7 @@ import logging
 import sys
 from pathlib import Path
 
-from metaopt_core.errors import UserError
+from metaopt_core.errors import StoppedError, UserError
 
 _OURS = tuple(Path(__file__).resolve().parent.parent / package for package in ("flows", "tasks"))
 _RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
@@ -20,7 +20,7 @@ def without_tracebacks_for_users() -> None:
 
 def _plain(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
-    if isinstance(error, UserError):
+    if isinstance(error, UserError | StoppedError):
         record.msg, record.args, record.exc_info, record.exc_text = str(error), (), None, None
     return True
 

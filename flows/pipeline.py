@@ -5,6 +5,7 @@ from prefect import flow
 from flows.planning import plan, select
 from flows.stages import FLOWS, StageName, start_afresh
 from metaopt_core.home import Home
+from metaopt_core.seeds import repeats
 from metaopt_core.spec.models import PipelineSpec
 from metaopt_core.store import StageOutput, Store
 
@@ -21,10 +22,25 @@ def pipeline(
 
     only, or first and last: which stages; none means all.
     force: run the selected stages although their outputs are valid.
+    With several seeds it runs once for each, and an output's name is then that of its stage and seed.
     """
     selected = select(only, first, last)
     home = Home.current()
+    if spec.seeds > 1:
+        runs = {one.seed: pipeline(one, only, first, last, force) for one in repeats(spec)}
+        if "log" in selected:
+            _summarize(spec, home)
+        return {f"{stage} {seed}": output for seed, outputs in runs.items() for stage, output in outputs.items()}
     plan(spec, Store(home), selected, force)  # a missing upstream output is an error before anything runs
     if force:
         start_afresh(home, spec, selected)
     return {stage: FLOWS[stage](spec) for stage in selected}
+
+
+def _summarize(spec: PipelineSpec, home: Home) -> None:
+    from tasks.seeds import summarize
+
+    store = Store(home)
+    plans = [{entry.stage: entry.output for entry in plan(one, store)} for one in repeats(spec)]
+    evaluated, logged = ([stages[name] for stages in plans] for name in ("evaluate", "log"))
+    summarize(spec, home, evaluated, logged)  # type: ignore[arg-type]  # all were made just now

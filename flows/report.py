@@ -1,7 +1,9 @@
 """What `metaopt run` shows at its end, and prints for programs with `--json`."""
 
 import json
-from collections.abc import Mapping
+import os
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import environment
+from metaopt_core import seeds
+from metaopt_core.spec.models import IN_DISTRIBUTION
 from metaopt_core.store import StageOutput
 from metaopt_core.summary import difference
 
+_LARGE = 1000.0  # from here on numbers have an exponent: adaptation that diverges makes any size
 _STEPS_SHOWN = (0, 1, 2, 3, 5, 10, 20, 50, 100)
 
 
@@ -28,16 +33,49 @@ def figures(outputs: Mapping[str, StageOutput]) -> list[str]:
     return [str(path) for output in outputs.values() for path in sorted(Path(output.folder).glob("*.png"))]
 
 
-def show(outputs: Mapping[str, StageOutput], home: Path) -> None:
-    """Print the results table, the figures, the MLflow run and how to browse it all."""
+def over_seeds(executions: Sequence[Mapping[str, StageOutput]]) -> dict[str, Any] | None:
+    """The results of several seeds as one, if all are there; of a single execution its own."""
+    if len(executions) == 1:
+        return summary(executions[0])
+    summaries = [found for outputs in executions if (found := summary(outputs))]
+    return seeds.summarize(summaries) if len(summaries) == len(executions) else None
+
+
+def show(executions: Sequence[Mapping[str, StageOutput]], home: Path) -> None:
+    """Print the results table, the figures, the MLflow runs and how to browse it all: of one execution, or of one a seed."""
     console = Console(highlight=False, soft_wrap=True)
-    if results := summary(outputs):
+    if results := over_seeds(executions):
         console.print(*tables(results), sep="\n")
-    for path in figures(outputs):
+        if results["shifted"]:
+            console.print(shifted_table(results))
+    for outputs in executions:
+        for path in figures(outputs):
+            console.print(f"figure  {path}")
+        if "log" in outputs:
+            console.print(f"report  {outputs['log'] / 'report.html'}")
+            console.print(f"MLflow  run {outputs['log'].extra.get('run_id')}")
+    console.print(f"Everything lies in {home}. To browse it: {environment.command('up')}")
+
+
+def show_sweep(result: Mapping[str, Any], home: Path) -> None:
+    """Print what a sweep has found: the best values, how they do on the meta-test tasks, and where everything is."""
+    console = Console(highlight=False, soft_wrap=True)
+    best, default, metric = result["best"], result["default"], result["metric"]
+    console.print(f"best of {result['trials']} trials ({result['pruned']} of them given up early): trial {best['trial']}")
+    for key, value in best["values"].items():
+        console.print(f"  {key}  {json.dumps(value)}")
+    console.print(f"{metric} on the meta-test tasks, mean ± 95 % interval")
+    console.print(f"  best        {_mean(metric, best['test'])} after {best['steps']} steps")
+    console.print(f"  default     {_mean(metric, default['test'])} after {default['steps']} steps")
+    if result["difference"] is None:
+        console.print("  difference  not known: the two have different meta-test tasks")
+    else:
+        console.print(f"  difference  {_mean(metric, result['difference'])} (best − default, paired on the same tasks)")
+    for path in result["figures"]:
         console.print(f"figure  {path}")
-    if "log" in outputs:
-        console.print(f"report  {outputs['log'] / 'report.html'}")
-        console.print(f"MLflow  run {outputs['log'].extra.get('run_id')}")
+    console.print(f"study   {result['study']} in {result['storage']}")
+    file = shlex.quote(os.path.relpath(best["spec"]))
+    console.print(f"spec    {best['spec']}, to be run with: {environment.program()} run {best['pipeline']} -f {file}")
     console.print(f"Everything lies in {home}. To browse it: {environment.command('up')}")
 
 
@@ -75,9 +113,11 @@ def _compared(results: Mapping[str, Any], key: str, title: str) -> Table:
     of = methods[results["model"]]
     diverged = any(step["diverged"] for method in methods.values() for step in method["steps"])
     kind = f"{results['ways']}-way {results['shots']}-shot" if results["ways"] else f"{results['shots']}-shot"
-    notes = [f"{results['tasks']} meta-test tasks, {kind}", "mean ± 95 % interval"]
+    count = results.get("seeds", 1)
+    interval = f"mean ± 95 % interval over {count} seeds" if count > 1 else "mean ± 95 % interval"
+    notes = [f"{results['tasks']} meta-test tasks, {kind}", interval]
     notes += [f"{results['batch_norm']} batch norm (each query alone: inductive)"] if of["inductive"] else []
-    notes += [f"MAML's step sizes learned, {results['learned_lr']}"] if results["learned_lr"] else []
+    notes += [f"{results['algorithm']}'s step sizes learned, {results['learned_lr']}"] if results["learned_lr"] else []
     notes += ["div.: diverged tasks" if diverged else "no task diverged"]
     table = _table(f"{title} after {horizon} steps", "; ".join(notes))
     table.add_column("")
@@ -97,6 +137,30 @@ def _compared(results: Mapping[str, Any], key: str, title: str) -> Table:
     return table
 
 
+def shifted_table(results: Mapping[str, Any]) -> Table:
+    """The test tasks as trained for and each shifted variant: every method at the horizon, and the change in percent."""
+    measure, title = ("accuracy", "Accuracy") if results["metric"] == "cross_entropy" else ("loss", "Mean squared error")
+    caption = f"Δ: change against {IN_DISTRIBUTION}; div.: diverged tasks, of {results['tasks']}"
+    table = _table(f"{title} on shifted test tasks, after {results['horizon']} adaptation steps", caption)
+    for heading in ("test tasks", "method"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("mean ± 95 %", "Δ", "median", "Δ", "div."):
+        table.add_column(heading, justify="right", no_wrap=True, style="dim" if heading == "Δ" else None)
+    for variant, tested in {IN_DISTRIBUTION: results, **results["shifted"]}.items():
+        for place, method in enumerate(tested["methods"].values()):
+            entry, change = method["steps"][results["horizon"]], method.get("change", {"mean": None, "median": None})
+            mean, median = ("" if change[name] is None else _percent(change[name]) for name in ("mean", "median"))
+            values = [
+                _mean(measure, entry[measure]),
+                mean,
+                _number(measure, entry[measure]["median"]),
+                median,
+                str(entry["diverged"]),
+            ]
+            table.add_row("" if place else variant, method["label"], *values, end_section=place == len(tested["methods"]) - 1)
+    return table
+
+
 def _mean(measure: str, values: Mapping[str, float | None], sign: str = "") -> str:
     if values["mean"] is None:
         return "-"  # not finite, because tasks diverged: their number stands beside it
@@ -106,4 +170,10 @@ def _mean(measure: str, values: Mapping[str, float | None], sign: str = "") -> s
 def _number(measure: str, value: float | None, sign: str = "") -> str:
     if value is None:
         return "-"
-    return f"{value:{sign}.1%}" if measure == "accuracy" else f"{value:{sign}.3f}"
+    if measure == "accuracy":
+        return f"{value:{sign}.1%}"
+    return f"{value:{sign}.3f}" if abs(value) < _LARGE else f"{value:{sign}.1e}"
+
+
+def _percent(change: float) -> str:
+    return f"{change:+.0%}" if change < _LARGE else f"{100 * change:+.0e}%"

@@ -26,49 +26,52 @@ without_tracebacks_for_users()
 @flow(flow_run_name="{spec.name}", persist_result=False, validate_parameters=True)
 def generate(spec: PipelineSpec, force: bool = False) -> StageOutput:
     """Materialise the task distribution p(T) and its held-out tasks."""
-    return _run("generate", spec, force)
+    return carry_out("generate", spec, force)
 
 
 @flow(flow_run_name="{spec.name}", persist_result=False, validate_parameters=True)
 def train(spec: PipelineSpec, force: bool = False) -> StageOutput:
-    """Meta-train by exact MAML, and train the baselines."""
-    return _run("train", spec, force)
+    """Meta-train, and train the baselines."""
+    return carry_out("train", spec, force)
 
 
 @flow(flow_run_name="{spec.name}", persist_result=False, validate_parameters=True)
 def evaluate(spec: PipelineSpec, force: bool = False) -> StageOutput:
     """Adapt to every meta-test task, for MAML and for the baselines."""
-    return _run("evaluate", spec, force)
+    return carry_out("evaluate", spec, force)
 
 
 @flow(flow_run_name="{spec.name}", persist_result=False, validate_parameters=True)
 def log(spec: PipelineSpec, force: bool = False) -> StageOutput:
     """Complete the MLflow run of this execution: metrics, tables, figures, model."""
-    return _run("log", spec, force)
+    return carry_out("log", spec, force)
 
 
 FLOWS: dict[str, Flow[..., StageOutput]] = {stage.name: stage for stage in (generate, train, evaluate, log)}
 
 
-def _run(stage: str, spec: PipelineSpec, force: bool) -> StageOutput:
-    logger = get_run_logger()
+def carry_out(stage: str, spec: PipelineSpec, force: bool = False, aside: bool = False, **options: Any) -> StageOutput:
+    """Reuse a stage's output, or run its task. Call it from within a flow.
+
+    aside: neither announced nor remembered as what the pipeline's stage has now. options: of the stage's task.
+    """
+    say = get_run_logger().debug if aside else get_run_logger().info
     home = Home.current()
     store = Store(home)
     identity = identities(spec)[stage]
     if force:
         start_afresh(home, spec, [stage])
-    with store.locked(
-        identity, on_wait=lambda: logger.info("%s: waiting for another process that is making the same output", stage)
-    ):
+    with store.locked(identity, on_wait=lambda: say("%s: waiting for another process that is making the same output", stage)):
         upstream = _upstream(store, spec, stage)
         output, reasons = assess(store, spec.name, identity, upstream)
         if output is not None:
-            logger.info("%s: up to date", stage)
+            say("%s: up to date", stage)
         else:
-            logger.info("%s: %s", stage, "; ".join(reasons))
-            output = _body(stage)(spec, home, identity, upstream)
-            logger.info("%s: done in %.1f s", stage, output.seconds)
-        store.remember(spec.name, identity)
+            say("%s: %s", stage, "; ".join(reasons))
+            output = _body(stage)(spec, home, identity, upstream, **options)
+            say("%s: done in %.1f s", stage, output.seconds)
+        if not aside:
+            store.remember(spec.name, identity)
         return output
 
 

@@ -1,5 +1,13 @@
-"""The one kind of error that a user is meant to read: it names the place, the value, what was expected and what to do."""
+"""The errors that a user is meant to read: they name the place, the value, what was expected and what to do."""
 
 
 class UserError(Exception):
     """A mistake in what the user wrote or handed in. The command line prints it as it is, without a traceback, and exits with 2."""
+
+
+class DivergedError(UserError):
+    """Training or adaptation left the finite numbers, which another setting may not."""
+
+
+class StoppedError(Exception):
+    """Whoever watches a training has seen enough of it."""

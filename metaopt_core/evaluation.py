@@ -2,13 +2,14 @@
 
 Every method meets the same meta-test tasks. A baseline that takes gradient steps takes them with the step size that suits it best
 on the meta-validation tasks, so that none is worse than it has to be. Where the network normalizes by the batch at hand, a method
-is also judged on each query without the others (inductive).
+is also judged on each query without the others (inductive). Then every method meets each shifted variant of the test tasks.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -18,17 +19,18 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
+from metaopt_core.distributions.batch import Episode, HeldOutSplit, TaskBatch, TaskDistribution
 from metaopt_core.distributions.random import Stream
 from metaopt_core.learner import Learner, device_named
+from metaopt_core.meta import step_sizes
+from metaopt_core.meta.inner_loop import GRADIENT_DESCENT
 from metaopt_core.models import Params
+from metaopt_core.parallel import side_by_side
 from metaopt_core.progress import bar
 from metaopt_core.prototypes import embedding_learner, scores
-from metaopt_core.spec.models import Conv4Spec, PipelineSpec
+from metaopt_core.spec.models import IN_DISTRIBUTION, Conv4Spec, PipelineSpec
 
-LABELS = {
-    "maml": "MAML",
-    "maml_safe": "MAML, safe",
+_LABELS = {
     "protonet": "ProtoNet",
     "pretrained": "pre-trained",
     "random": "random init",
@@ -51,31 +53,42 @@ Predict = Callable[[Tensor], Tensor]
 # --- the methods --------------------------------------------------------------------------------------------------------
 
 
+def label(spec: PipelineSpec, method: str) -> str:
+    """A method's name as people write it: that of the spec's algorithm, or of a baseline."""
+    return _LABELS.get(method) or spec.train.label + (", safe" if method == "maml_safe" else "")
+
+
 @dataclass(frozen=True)
 class Method:
     """One of the methods that are compared.
 
+    name, label: `maml` and `maml_safe`, whatever the algorithm, or that of a baseline; and as people write it.
     learner, params: what is adapted, and how; of ProtoNet the embedding.
     steps: how many gradient steps it takes.
     """
 
     name: str
+    label: str
     learner: Learner
     params: Params
     steps: int
 
     @property
-    def label(self) -> str:
-        return LABELS[self.name]
-
-    @property
     def inner_lr(self) -> float:
         """The step size; not a number where there are no steps, or where it is learned."""
-        learned = any(name.startswith("inner_lr.") for name in self.params)
+        learned = any(name.startswith(step_sizes.PREFIX) for name in self.params)
         return float("nan") if learned or not self.steps else self.learner.inner_lr
 
     def to(self, device: torch.device) -> "Method":
         return replace(self, params={name: value.to(device) for name, value in self.params.items()})
+
+    def on(self, spec: PipelineSpec) -> "Method":
+        """The same for tasks of another spec, which may have other ways."""
+        other = Learner.from_spec(spec)
+        if self.name == "protonet":
+            return replace(self, learner=replace(self.learner, loss_scale=other.loss_scale))
+        learner = replace(self.learner, network=other.network, loss_scale=other.loss_scale)
+        return replace(self, learner=learner, params=with_outputs_of(learner, self.params))
 
     def adapted(self, batch: TaskBatch) -> Iterator[Predict]:
         """What it predicts after 0, 1, … `steps` steps on the support sets."""
@@ -96,30 +109,38 @@ class Method:
 def methods(spec: PipelineSpec, distribution: TaskDistribution, trained: Mapping[str, Params]) -> dict[str, Method]:
     """The methods that are compared, in the order of the results; chooses the step sizes of the baselines.
 
-    trained: the parameters of each phase of training (`maml` and the baselines) on the CPU.
+    The baselines adapt all parameters by gradient descent, whatever the spec's own inner loop does. trained: the parameters of each
+    phase of training (`maml` and the baselines) on the CPU.
     """
     learner = replace(Learner.from_spec(spec), adaptation="plain")
+    plain = replace(learner, rule=GRADIENT_DESCENT)
     maml, steps = trained["maml"], spec.evaluate.steps
-    found = [Method("maml", learner, maml, steps), Method("maml_safe", replace(learner, adaptation="safe"), maml, steps)]
+
+    def method(name: str, learner: Learner, params: Params, steps: int) -> Method:
+        return Method(name, label(spec, name), learner, params, steps)
+
+    found = [method("maml", learner, maml, steps)]
+    if learner.can_be_safe:
+        found.append(method("maml_safe", replace(learner, adaptation="safe"), maml, steps))
     if "protonet" in trained:
         embedding = replace(embedding_learner(spec), loss_scale=learner.loss_scale)
-        found.append(Method("protonet", embedding, trained["protonet"], 0))
+        found.append(method("protonet", embedding, trained["protonet"], 0))
     initial = {"random": learner.network.init(spec.seed, Stream.BASELINE_PARAMETERS)}
     if "pretrained" in trained:
         initial = {"pretrained": trained["pretrained"]} | initial
     device, total = device_named(spec.device), len(initial) * len(spec.baseline_lrs)
-    validation = _held_out(spec, distribution, "validation").to(device)
+    validation = held_out_tasks(spec, distribution, "validation").to(device)
     with bar(total, "choosing the baselines' step sizes") as progress:
         for name, params in initial.items():
             losses = {}
             for lr in spec.baseline_lrs:
-                tried = Method(name, replace(learner, inner_lr=lr), params, spec.horizon).to(device)
+                tried = method(name, replace(plain, inner_lr=lr), params, spec.horizon).to(device)
                 losses[lr] = _score(tried, validation)
-                progress.update(len(losses) + list(initial).index(name) * len(spec.baseline_lrs), LABELS[name])
+                progress.update(len(losses) + list(initial).index(name) * len(spec.baseline_lrs), tried.label)
             best = min(losses, key=lambda lr: losses[lr])
-            found.append(Method(name, replace(learner, inner_lr=best), params, steps))
-    found.append(Method("unadapted", learner, maml, 0))
-    return {method.name: method for method in found}
+            found.append(method(name, replace(plain, inner_lr=best), params, steps))
+    found.append(method("unadapted", learner, maml, 0))
+    return {one.name: one for one in found}
 
 
 def _score(method: Method, tasks: TaskBatch) -> tuple[float, float]:
@@ -134,37 +155,75 @@ def _score(method: Method, tasks: TaskBatch) -> tuple[float, float]:
 # --- the protocol -------------------------------------------------------------------------------------------------------
 
 
-def test_tasks(spec: PipelineSpec, distribution: TaskDistribution) -> TaskBatch:
-    """The meta-test tasks in the shape that the spec evaluates."""
-    return _held_out(spec, distribution, "test")
-
-
-def _held_out(spec: PipelineSpec, distribution: TaskDistribution, split: Any) -> TaskBatch:
+def held_out_tasks(spec: PipelineSpec, distribution: TaskDistribution, split: HeldOutSplit) -> TaskBatch:
+    """The tasks of a split in the shape that the spec evaluates."""
     return distribution.held_out(split, Episode(spec.train.ways, spec.evaluate_shots, spec.evaluate_queries))
 
 
-def evaluate(spec: PipelineSpec, distribution: TaskDistribution, compared: Mapping[str, Method]) -> pd.DataFrame:
-    """Put every method to every meta-test task.
+def test_tasks(spec: PipelineSpec, distribution: TaskDistribution) -> TaskBatch:
+    """The meta-test tasks in the shape that the spec evaluates."""
+    return held_out_tasks(spec, distribution, "test")
 
-    A row a method and task: `method`, `task`, `inner_lr`, `loss_K` and (classification) `accuracy_K` after K = 0 … `evaluate.steps`
-    steps, one that takes none with the same number in all of them. At the horizon, of each query: `confidence`, the probability of
-    the predicted class, and `correct`. Where the network normalizes by its batch, `inductive_loss` and `inductive_accuracy`.
+
+def objective(spec: PipelineSpec, distribution: TaskDistribution, params: Params, metric: str, steps: int) -> float:
+    """What `evaluate` would measure on the meta-validation tasks: mean `loss` or `accuracy` after a number of steps."""
+    device = device_named(spec.device)
+    tasks = held_out_tasks(spec, distribution, "validation").to(device)
+    curves = Learner.from_spec(spec).curves({name: value.to(device) for name, value in params.items()}, tasks, steps)
+    values = curves.accuracy if metric == "accuracy" else curves.loss
+    assert values is not None  # the spec asks for accuracy only where there are classes
+    return values[:, steps].double().mean().item()
+
+
+def evaluate(spec: PipelineSpec, distribution: TaskDistribution, compared: Mapping[str, Method]) -> pd.DataFrame:
+    """Put every method to every meta-test task, and to every task of each shifted variant.
+
+    A row a variant, method and task: `variant`, `method`, `task`, `inner_lr`, `loss_K` and (classification) `accuracy_K` after
+    K = 0 … `evaluate.steps` steps, one that takes none with the same number in all of them. A task has the same number in every
+    variant of a regression: there it is the same draw in other ranges. At the horizon, of each query: `confidence`, the probability
+    of the predicted class, and `correct`. Where the network normalizes by its batch, `inductive_loss` and `inductive_accuracy`, not
+    of shifted variants.
     """
-    tasks = test_tasks(spec, distribution).to(device_named(spec.device))
-    tables = []
-    with bar(len(compared) * len(tasks), "adapting to new tasks") as progress:
-        for done, method in enumerate(compared.values()):
-            rows = []
-            for chunk in method.learner.chunks(tasks):
-                rows.append(_measured(spec, method.to(tasks.support_x.device), chunk))
-                progress.update(done * len(tasks) + sum(map(len, rows)), method.label)
-            table = pd.concat(rows, ignore_index=True)
-            labels = {"method": method.name, "task": np.arange(len(tasks)), "inner_lr": method.inner_lr}
-            tables.append(pd.DataFrame(labels).join(table))
+    tables, done, lock = [], 0, Lock()
+    with bar(len(compared) * spec.generate.held_out.test_tasks * (1 + len(spec.shifts)), "adapting to new tasks") as progress:
+
+        def note(tasks: int, what: str) -> None:
+            nonlocal done
+            with lock:  # chunks may be side by side
+                done += tasks
+                progress.update(done, what)
+
+        for variant, shifted, tasks in _variants(spec, distribution):
+            for method in compared.values():
+                on_chunk = partial(note, what=f"{method.label}, {variant}")
+                inductive = transductive(spec) and variant == IN_DISTRIBUTION
+                table = _in_chunks(shifted, method.on(shifted).to(tasks.support_x.device), tasks, inductive, on_chunk)
+                labels = {"variant": variant, "method": method.name, "task": np.arange(len(tasks)), "inner_lr": method.inner_lr}
+                tables.append(pd.DataFrame(labels).join(table))
     return pd.concat(tables, ignore_index=True)
 
 
-def _measured(spec: PipelineSpec, method: Method, tasks: TaskBatch) -> pd.DataFrame:
+def _variants(spec: PipelineSpec, distribution: TaskDistribution) -> Iterator[tuple[str, PipelineSpec, TaskBatch]]:
+    """Name, spec and meta-test tasks, on the spec's device: as trained for, then each shifted variant."""
+    device = device_named(spec.device)
+    yield IN_DISTRIBUTION, spec, test_tasks(spec, distribution).to(device)
+    for name, shifted in spec.shifted.items():
+        yield name, shifted, test_tasks(shifted, distribution.shifted(spec.shifts[name])).to(device)
+
+
+def _in_chunks(
+    spec: PipelineSpec, method: Method, tasks: TaskBatch, inductive: bool, on_chunk: Callable[[int], None]
+) -> pd.DataFrame:
+    def of_chunk(chunk: TaskBatch) -> pd.DataFrame:
+        found = _measured(spec, method, chunk, inductive)
+        on_chunk(len(chunk))
+        return found
+
+    chunks = tasks.split(method.learner.tasks_at_once(tasks))
+    return pd.concat(side_by_side(of_chunk, chunks, tasks.support_x.device), ignore_index=True)
+
+
+def _measured(spec: PipelineSpec, method: Method, tasks: TaskBatch, inductive: bool) -> pd.DataFrame:
     learner = method.learner
     columns: dict[str, Any] = {}
 
@@ -180,7 +239,7 @@ def _measured(spec: PipelineSpec, method: Method, tasks: TaskBatch) -> pd.DataFr
             judge("", f"_{step}", outputs)
             if step != min(method.steps, spec.horizon):
                 continue
-            if transductive(spec):
+            if inductive:
                 judge("inductive_", "", method.one_by_one(predict, tasks))
             if learner.classification:
                 confidence, answer = outputs.softmax(-1).max(-1)
@@ -198,7 +257,43 @@ def transductive(spec: PipelineSpec) -> bool:
     return isinstance(spec.train.model, Conv4Spec) and spec.train.model.batch_norm == "transductive"
 
 
+def with_outputs_of(learner: Learner, params: Params) -> Params:
+    """Parameters for a learner of another number of ways: output j starts from the learned output j modulo their number.
+
+    A task's labels are in no order, so what was learned for one output is as good for any other, learned step sizes included.
+    Outputs that start alike are told apart by their labels from the first step on. On Omniglot, from 5 to 20 ways in 3 steps, that
+    is worth 6.1 ± 1.7 points of accuracy over starting from the mean of the learned outputs (or from zeros, which is the same).
+    """
+    wanted = {name: value.shape for name, value in learner.network.init(0).items()}
+
+    def resized(name: str, value: Tensor) -> Tensor:
+        shape = wanted[name.removeprefix(step_sizes.PREFIX)] if name != step_sizes.EVERY else value.shape
+        for axis, size in enumerate(reversed(shape), 1):
+            if value.shape[-axis] not in (1, size):
+                value = value.index_select(-axis, torch.arange(size, device=value.device) % value.shape[-axis])
+        return value
+
+    return {name: resized(name, value) for name, value in params.items()}
+
+
 # --- the statistics -----------------------------------------------------------------------------------------------------
+
+
+def of_method(table: pd.DataFrame, column: str, method: str = "maml") -> dict[str, float | None]:
+    """Statistics of one column over the tasks that are not shifted, for one method."""
+    return statistics(_by_task(table, column, method))
+
+
+def paired(
+    before: pd.DataFrame, column: str, after: pd.DataFrame, column_after: str, method: str = "maml"
+) -> dict[str, float | None]:
+    """Statistics over the tasks of what one method does `after` minus what it did `before`: two tables of the same tasks."""
+    return statistics(_by_task(after, column_after, method) - _by_task(before, column, method))
+
+
+def _by_task(table: pd.DataFrame, column: str, method: str) -> Array:
+    rows = table[(table["method"] == method) & (table["variant"] == IN_DISTRIBUTION)]
+    return rows.sort_values("task")[column].to_numpy(np.float64)
 
 
 def summarize(spec: PipelineSpec, table: pd.DataFrame) -> dict[str, Any]:
@@ -206,7 +301,32 @@ def summarize(spec: PipelineSpec, table: pd.DataFrame) -> dict[str, Any]:
 
     No task is left out: where a loss is not finite, nor are the mean and its interval (null in JSON), and `diverged` says why.
     `model` is the method that the logged model adapts by; `differences` compares each pair of methods task by task, at the horizon.
+    `shifted`: for each variant the same, with what it `changes`, and each method's `change` (`note_changes`).
     """
+    rows = dict(iter(table.groupby("variant", sort=False)))
+    found = _summary(spec, rows[IN_DISTRIBUTION])
+    variants = {name: _summary(shifted, rows[name]) for name, shifted in spec.shifted.items()}
+    for name, variant in variants.items():
+        variant["changes"] = spec.shifts[name].model_dump(mode="json")
+        note_changes(found, variant)
+    return found | {"shifted": variants}
+
+
+def note_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Note at each method of a variant's summary its `change`: by which fraction its mean and median at the horizon (of accuracy
+    where there is one, else of loss) lie above or below those on the tasks that are not shifted.
+    """
+    for method, results in after["methods"].items():
+        results["change"] = _change(*(summary["methods"][method]["steps"][summary["horizon"]] for summary in (before, after)))
+
+
+def _change(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float | None]:
+    measure = "accuracy" if before["accuracy"] else "loss"
+    old, new = before[measure], after[measure]
+    return {name: new[name] / old[name] - 1 if old[name] and new[name] is not None else None for name in ("mean", "median")}
+
+
+def _summary(spec: PipelineSpec, table: pd.DataFrame) -> dict[str, Any]:
     found = {str(method): rows.reset_index(drop=True) for method, rows in table.groupby("method", sort=False)}
     model = spec.train.model
     return {
@@ -221,7 +341,8 @@ def summarize(spec: PipelineSpec, table: pd.DataFrame) -> dict[str, Any]:
         "learned_lr": None if spec.train.inner.learned_lr == "none" else spec.train.inner.learned_lr.replace("_", " "),
         "baseline_lrs": list(spec.baseline_lrs),
         "horizon": spec.horizon,
-        "model": "maml" if spec.evaluate.adaptation == "plain" else "maml_safe",
+        "algorithm": spec.train.label,
+        "model": spec.evaluate.method,
         "methods": {name: _of_method(spec, name, rows) for name, rows in found.items()},
         "differences": [
             {"of": one, "against": other} | _difference(found[one], found[other], spec.horizon)
@@ -232,18 +353,14 @@ def summarize(spec: PipelineSpec, table: pd.DataFrame) -> dict[str, Any]:
 
 def _of_method(spec: PipelineSpec, name: str, rows: pd.DataFrame) -> dict[str, Any]:
     inner_lr = float(rows["inner_lr"].iloc[0]) if "inner_lr" in rows else np.nan
-    inductive = {measure: rows.get(f"inductive_{measure}") for measure in ("loss", "accuracy")}
+    measures = ("loss", "accuracy") if "accuracy_0" in rows else ("loss",)
+    inductive = {measure: rows[f"inductive_{measure}"] for measure in measures if f"inductive_{measure}" in rows}
     return {
-        "label": LABELS[name],
+        "label": label(spec, name),
         "takes_steps": name not in _WITHOUT_STEPS,
         "inner_lr": inner_lr if np.isfinite(inner_lr) else None,
         "steps": _by_step(rows, spec.evaluate.steps),
-        "inductive": {
-            measure: None if values is None else _statistics(values.to_numpy(np.float64), measure)
-            for measure, values in inductive.items()
-        }
-        if inductive["loss"] is not None
-        else None,
+        "inductive": {measure: statistics(values.to_numpy(np.float64), measure) for measure, values in inductive.items()} or None,
         "calibration": calibration(np.concatenate(list(rows["confidence"])), np.concatenate(list(rows["correct"])))
         if "confidence" in rows
         else None,
@@ -262,14 +379,14 @@ def _by_step(rows: pd.DataFrame, steps: int) -> list[dict[str, Any]]:
                 "step": step,
                 "diverged": int((~np.isfinite(loss) | (loss > largest)).sum()),
                 "improved": float((loss < start).mean()),
-                "loss": _statistics(loss, "loss"),
-                "accuracy": None if accuracy is None else _statistics(accuracy, "accuracy"),
+                "loss": statistics(loss, "loss"),
+                "accuracy": None if accuracy is None else statistics(accuracy, "accuracy"),
             }
         )
     return found
 
 
-def _statistics(values: Array, measure: str) -> dict[str, float | None]:
+def statistics(values: Array, measure: str = "loss") -> dict[str, float | None]:
     """Mean, half the width of its 95 % interval, median, quantiles and the mean of the 10 % worst; null where not finite."""
     ordered = np.where(np.isnan(values), np.inf, values)  # a loss that is not a number is worse than any that is one
     found = _mean(values) | {"median": np.quantile(ordered, 0.5, method="nearest")}

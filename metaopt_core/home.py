@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 VARIABLE = "METAOPT_HOME"
+TRACES = "METAOPT_TRACES"
+_FOLDER = ".metaopt"
 
 
 @dataclass(frozen=True)
@@ -15,9 +17,11 @@ class Home:
 
     @classmethod
     def beside(cls, pipelines_file: Path) -> "Home":
-        """The folder that METAOPT_HOME names, else `.metaopt/` beside the pipelines file."""
+        """The folder that METAOPT_HOME names, else `.metaopt/` beside the pipelines file, or around it (the file of a sweep)."""
         named = os.environ.get(VARIABLE)
-        return cls((Path(named).expanduser() if named else pipelines_file.parent / ".metaopt").resolve())
+        if not named and (around := [path for path in pipelines_file.resolve().parents if path.name == _FOLDER]):
+            return cls(around[0])
+        return cls((Path(named).expanduser() if named else pipelines_file.parent / _FOLDER).resolve())
 
     @classmethod
     def current(cls) -> "Home":
@@ -37,6 +41,10 @@ class Home:
         return self.root / "downloads"
 
     @property
+    def sweeps(self) -> Path:
+        return self.root / "sweeps"
+
+    @property
     def locks(self) -> Path:
         return self.root / "locks"
 
@@ -51,3 +59,9 @@ class Home:
     @property
     def prefect(self) -> Path:
         return self.root / "prefect"
+
+    @property
+    def traces(self) -> Path | None:
+        """Where profiles of training go, where they are asked for: METAOPT_TRACES names the folder."""
+        named = os.environ.get(TRACES)
+        return Path(named) if named else None

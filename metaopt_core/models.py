@@ -2,28 +2,23 @@
 
 Parameters are a dictionary name → tensor. An initialization has the plain shapes; a network is applied to parameters with a leading
 task dimension, [tasks, …], and to inputs [tasks, examples, …]. There is no loop over tasks: a linear layer is one batched matrix
-product, and a convolution is one grouped convolution over tasks folded into channels, [examples, tasks · channels, height, width],
-where native batch norm then works per task and channel.
+product, and a convolution is one of patches with weights.
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from metaopt_core.convolution import convolve
+from metaopt_core.convolution import convolve, norm_relu
 from metaopt_core.distributions.random import Stream, uniform
 from metaopt_core.spec.models import Conv4Spec, MLPSpec
 
 Params = dict[str, Tensor]
-
-_THREADS = torch.get_num_threads()
-_EXAMPLES_FOR_THREADS = 5_000
 
 
 class Network(Protocol):
@@ -74,12 +69,29 @@ class MLP:
     def head(self) -> tuple[str, ...]:
         return f"layer{len(self.widths) - 2}.weight", f"layer{len(self.widths) - 2}.bias"
 
+    @cached_property
+    def widths_as_tensor(self) -> Tensor:
+        return torch.tensor(self.widths)
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Of the parameters, in their order."""
+        layers = enumerate(zip(self.widths, self.widths[1:], strict=False))
+        return {
+            f"layer{layer}.{kind}": (inputs if kind == "weight" else 1, units)
+            for layer, (inputs, units) in layers
+            for kind in ("weight", "bias")
+        }
+
+    def unpack(self, packed: Tensor) -> Params:
+        """Parameters that lie behind each other in the last dimension of a tensor, by their names: views [..., their shapes]."""
+        parts = packed.split([rows * columns for rows, columns in self.shapes.values()], -1)
+        return {name: part.unflatten(-1, shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+
     def init(self, seed: int, stream: Stream = Stream.PARAMETERS) -> Params:
-        shapes: dict[str, tuple[tuple[int, ...], float]] = {}
-        for layer, (inputs, units) in enumerate(zip(self.widths, self.widths[1:], strict=False)):
-            shapes[f"layer{layer}.weight"] = (inputs, units), inputs**-0.5
-            shapes[f"layer{layer}.bias"] = (1, units), inputs**-0.5
-        return _uniform(shapes, seed, stream)
+        inputs = [width for width in self.widths[:-1] for _ in ("weight", "bias")]
+        bounds = {name: (shape, width**-0.5) for (name, shape), width in zip(self.shapes.items(), inputs, strict=True)}
+        return _uniform(bounds, seed, stream)
 
     def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         last = len(self.widths) - 2
@@ -117,7 +129,7 @@ class Conv4:
         for block in range(self.blocks):
             inputs = self.filters if block else self.channels
             glorot = math.sqrt(6 / (9 * (inputs + self.filters)))
-            shapes[f"conv{block}.weight"] = (self.filters, inputs, 3, 3), glorot
+            shapes[f"conv{block}.weight"] = (3, 3, inputs, self.filters), glorot
         shapes["linear.weight"] = (self.filters, self.outputs), math.sqrt(6 / (self.filters + self.outputs))
         params = _uniform(shapes, seed, stream)
         for block in range(self.blocks):
@@ -127,25 +139,11 @@ class Conv4:
         return params
 
     def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        tasks, examples = x.shape[:2]
-        x = x.transpose(0, 1).flatten(1, 2).contiguous(memory_format=torch.channels_last)  # [examples, tasks · channels, h, w]
+        x = x.movedim(2, -1)  # [tasks, examples, height, width, channels]
         for block in range(self.blocks):
-            x = convolve(x, params[f"conv{block}.weight"].flatten(0, 1), stride=2, padding=1, groups=tasks)
-            scale, shift = params[f"norm{block}.scale"].flatten(), params[f"norm{block}.shift"].flatten()
-            x = F.batch_norm(x, None, None, scale, shift, training=True, eps=self.epsilon).relu()
-        features = x.mean((2, 3)).view(examples, tasks, self.filters).transpose(0, 1)
-        return torch.baddbmm(params["linear.bias"], features, params["linear.weight"])
-
-
-@contextmanager
-def threads_for(network: Network, examples: int) -> Iterator[None]:
-    """For the length of a block, as many threads as the network can make use of on that many examples at once."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if network.small and examples < _EXAMPLES_FOR_THREADS else _THREADS)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+            x = convolve(x, params[f"conv{block}.weight"])
+            x = norm_relu(x, params[f"norm{block}.scale"], params[f"norm{block}.shift"], self.epsilon)
+        return torch.baddbmm(params["linear.bias"], x.mean((2, 3)), params["linear.weight"])
 
 
 def _uniform(shapes: Mapping[str, tuple[tuple[int, ...], float]], seed: int, stream: Stream) -> Params:

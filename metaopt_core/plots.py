@@ -17,6 +17,7 @@ from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.evaluation import Method
 from metaopt_core.learner import Learner
 from metaopt_core.models import Params
+from metaopt_core.spec.models import IN_DISTRIBUTION
 
 COLORS = {
     "maml": "tab:blue",
@@ -37,7 +38,7 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
-def tasks_of_sinusoid(tasks: TaskBatch) -> Figure:
+def tasks_of_functions(tasks: TaskBatch) -> Figure:
     """A few tasks of p(T): the function on the query grid and the support points."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
@@ -53,7 +54,7 @@ def contact_sheet(pixels: npt.NDArray[np.uint8], splits: pd.DataFrame) -> Figure
 
     pixels: [characters, drawings, side, side], ink is 255. splits: a character a row, with columns alphabet, character and split.
     """
-    names = [name for name in ("train", "validation", "test") if (splits["split"] == name).any()]
+    names = [name for name in ("train", "validation", "test", "new_alphabets") if (splits["split"] == name).any()]
     figure = Figure(figsize=(4.4 * len(names), 3.3), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         members = np.flatnonzero(splits["split"] == name)
@@ -73,7 +74,8 @@ def contact_sheet(pixels: npt.NDArray[np.uint8], splits: pd.DataFrame) -> Figure
         axes.set_yticks(np.arange(len(shown)) * pitch + side / 2, labels, fontsize=6.5)
         axes.set_xticks([])
         axes.tick_params(length=0)
-        axes.set_title(f"{name}: {len(members)} characters", fontsize=10)
+        alphabets = splits["alphabet"].iloc[members].nunique()
+        axes.set_title(f"{name.replace('_', ' ')}: {len(members)} characters, {alphabets} alphabets", fontsize=9.5)
         for spine in axes.spines.values():
             spine.set_visible(False)
     return figure
@@ -85,7 +87,7 @@ def adaptation(summary: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for method, result in summary["methods"].items():
-        if method == "unadapted":  # is where MAML's curve begins
+        if method == "unadapted":  # is where the learned parameters' curve begins
             continue
         points = [point for point in result["steps"] if point[key]["mean"] is not None]
         steps = [point["step"] for point in points]
@@ -112,7 +114,7 @@ def adaptation(summary: Mapping[str, Any]) -> Figure:
 
 
 def training(history: pd.DataFrame, summary: Mapping[str, Any], best_iteration: int) -> Figure:
-    """MAML's loss after adaptation over training, on meta-validation and on meta-train tasks; at the end on meta-test tasks."""
+    """The loss after adaptation over training, on meta-validation and on meta-train tasks; at the end on meta-test tasks."""
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     axes = figure.subplots()
     maml = history[history["phase"] == "maml"]
@@ -153,6 +155,7 @@ def losses(table: pd.DataFrame, summary: Mapping[str, Any]) -> Figure:
     """How the loss at the horizon spreads over the meta-test tasks: the share of tasks with at most that loss, of each method."""
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
+    table = table[table["variant"] == IN_DISTRIBUTION]
     for method, result in summary["methods"].items():
         values = table.loc[table["method"] == method, f"loss_{summary['horizon']}"].to_numpy(np.float64)
         ordered = np.sort(values[np.isfinite(values)])
@@ -165,6 +168,58 @@ def losses(table: pd.DataFrame, summary: Mapping[str, Any]) -> Figure:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure
+
+
+def shifted(summary: Mapping[str, Any]) -> Figure:
+    """Mean, its 95 % interval and median where methods are compared: the test tasks as trained for, and below them each variant."""
+    key, label = ("accuracy", "accuracy") if summary["ways"] else ("loss", "mean squared error")
+    variants = {IN_DISTRIBUTION: summary, **summary["shifted"]}
+    count = len(summary["methods"])
+    figure = Figure(figsize=(7.5, 1.4 + 0.2 * count * len(variants)), layout="constrained")
+    axes = figure.subplots()
+    within: list[float] = []  # what the axis shows: where tasks diverged, means and even medians may lie far beyond it
+    for place, (method, result) in enumerate(summary["methods"].items()):
+        last = [variant["methods"][method]["steps"][summary["horizon"]] for variant in variants.values()]
+        rows = np.arange(len(last)) + 0.66 / count * (place - (count - 1) / 2)
+        mean, half, median = (
+            np.array([entry[key][name] for entry in last], dtype=np.float64) for name in ("mean", "ci95", "median")
+        )
+        color = COLORS[method]
+        axes.errorbar(mean, rows, xerr=half, fmt="o", color=color, label=result["label"], markersize=4, capsize=2)
+        axes.plot(median, rows, "o", color=color, fillstyle="none", markersize=4)
+        axes.axvline(mean[0], color=color, linewidth=0.8, linestyle=":")
+        for row, entry in zip(rows, last, strict=True):
+            if entry["diverged"]:
+                right = axes.get_yaxis_transform()
+                axes.text(1.01, row, f"{entry['diverged']} diverged", transform=right, fontsize=7, va="center", color=color)
+        diverged = np.array([entry["diverged"] for entry in last])
+        within += [*median[2 * diverged < summary["tasks"]], *mean[diverged == 0]]
+    axes.plot([], [], "ko", fillstyle="none", markersize=4, label="median")
+    axes.set_yticks(range(len(variants)), [_named(name, variant) for name, variant in variants.items()], fontsize=8)
+    axes.invert_yaxis()
+    axes.axhline(0.5, color="black", linewidth=0.8)
+    if key == "loss":
+        axes.set_xscale("log")
+        axes.set_xlim(0.5 * np.nanmin(within), 2 * np.nanmax(within))
+    else:
+        axes.set_xlim(0, 1.02)
+    axes.set_title(f"Shifted test tasks after {summary['horizon']} adaptation steps: mean, 95 % interval, median", fontsize=9.5)
+    axes.set_xlabel(label)
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _named(name: str, variant: Mapping[str, Any]) -> str:
+    """A variant's name over what it changes."""
+    changes = variant.get("changes", {})
+    return f"{name}\n{', '.join(f'{key} {_said(value)}' for key, value in changes.items())}" if changes else name
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " + ".join(name for name, weight in value.items() if weight)
+    return f"{value[0]:.3g} to {value[1]:.3g}" if isinstance(value, list) else str(value)
 
 
 def fits(compared: Sequence[Method], tasks: TaskBatch, steps: int) -> Figure:

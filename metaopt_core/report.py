@@ -12,14 +12,14 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.models import IN_DISTRIBUTION, ImplicitSpec, InnerSpec, PipelineSpec, TrainSpec
 from metaopt_core.stages import flatten
 from metaopt_core.store import StageOutput
 from metaopt_core.summary import Measure, Summary, at_horizon, best_baseline, difference, worst_tasks
 from metaopt_core.tracking import spec_yaml
 
 _WORST_NAMED = 10
-_PHASES = {"maml": "MAML", "pretrained": "pre-training", "protonet": "ProtoNet"}
+_PHASES = {"pretrained": "pre-training", "protonet": "ProtoNet"}
 
 
 def render(spec: PipelineSpec, upstream: Mapping[str, StageOutput]) -> str:
@@ -46,7 +46,8 @@ def render(spec: PipelineSpec, upstream: Mapping[str, StageOutput]) -> str:
         gap=_gap(history, upstream["train"].extra.get("best_iteration")),
         pairs={(d["of"], d["against"]): d for d in summary["differences"]},
         worst=_worst(summary, table),
-        cost=_cost(upstream),
+        shifted=list(_shifted(summary)),
+        cost=_cost(spec, upstream),
         figures=dict(_figures(upstream)),
     )
 
@@ -100,7 +101,6 @@ def _facts(spec: PipelineSpec, trained: StageOutput) -> dict[str, str]:
     other = {"distribution", "held_out", "folder", "support_points", "held_out_ways"}
     tasks = _settings(spec.generate.model_dump(mode="json", exclude=other))
     kind = f"{train.ways}-way " if train.ways else ""
-    learned = "" if inner.learned_lr == "none" else f", learned {inner.learned_lr.replace('_', ' ')}"
     asked, held_out = (
         f"{kind}{shots}-shot with {_count(queries, 'query')} {'a class' if train.ways else 'a task'}"
         for shots, queries in ((train.shots, train.queries), (spec.evaluate_shots, spec.evaluate_queries))
@@ -109,12 +109,38 @@ def _facts(spec: PipelineSpec, trained: StageOutput) -> dict[str, str]:
         "Tasks": f"{spec.generate.distribution}: {tasks}",
         "Training": f"{asked}; {_count(train.iterations, 'iteration')} of {_count(train.meta_batch_size, 'task')}",
         "Network": f"{train.model.name}: {_settings(train.model.model_dump(mode='json', exclude={'name'}))}",
-        "Inner loop": f"{_count(inner.steps, 'step')} of size {inner.lr:g}{learned}",
-        "Outer loop": f"Adam, step size {outer.lr:g}, {outer.schedule}",
+        "Algorithm": f"{train.label}; {_meta_gradient(train)}",
+        "Inner loop": _inner_loop(inner),
+        "Outer loop": f"Adam, step size {outer.lr:g}, {outer.schedule}"
+        + (f", gradients clipped to norm {outer.clip_norm:g}" if outer.clip_norm else ""),
         "Evaluation": f"{held_out}; {_count(spec.generate.held_out.test_tasks, 'meta-test task')} that training has not seen; "
         f"up to {_count(spec.evaluate.steps, 'step')}, compared after {spec.horizon}",
         "Seed and device": f"{spec.seed}, {trained.extra.get('device', spec.device)}",
     }
+
+
+def _meta_gradient(train: TrainSpec) -> str:
+    said = f"{train.meta_gradient.replace('_', ' ')} meta-gradient"
+    if train.meta_gradient == "implicit":
+        implicit = train.implicit or ImplicitSpec()
+        said += f", λ = {implicit.proximal:g}, {_count(implicit.solver_steps, 'step')} of conjugate gradients"
+    if train.first_order_share:
+        said += f", first order in the first {train.first_order_share:.0%} of iterations"
+    if train.outer_loss == "multi_step":
+        return f"{said}, of the losses after every step (the last one's ever more) in the first {train.multi_step_share:.0%}"
+    return f"{said} of the loss after the last step"
+
+
+def _inner_loop(inner: InnerSpec) -> str:
+    adapts = {"all": "all parameters", "head": "the last layer alone", "body": "all but the last layer"}
+    moves = adapts[inner.adapts] if isinstance(inner.adapts, str) else ", ".join(inner.adapts)
+    rule = inner.rule.replace("_", " ") + (f" ({inner.momentum:g})" if inner.rule == "momentum" else "")
+    said = f"{_count(inner.steps, 'step')} of {rule} on {moves}, step size {inner.lr:g}"
+    if inner.learned_lr != "none":
+        said += f" at first and then learned, {inner.learned_lr.replace('_', ' ')}"
+        said += f", between {inner.lr_bounds[0]:g} and {inner.lr_bounds[1]:g}" if inner.lr_bounds else ""
+    said += f", gradients clipped to norm {inner.clip_norm:g}" if inner.clip_norm else ""
+    return said + (f", minibatches of {inner.minibatch}" if inner.minibatch else "")
 
 
 def _settings(values: Mapping[str, Any]) -> str:
@@ -126,7 +152,7 @@ def _plain(value: Any) -> str:
 
 
 def _gap(history: pd.DataFrame, best_iteration: int | None) -> dict[str, float] | None:
-    """MAML's loss on meta-train and on meta-validation tasks, of the parameters that were kept."""
+    """The loss on meta-train and on meta-validation tasks, of the parameters that were kept."""
     kept = history[(history["phase"] == "maml") & (history["iteration"] == best_iteration)]
     values = dict(zip(kept["name"], kept["value"], strict=True))
     names = ("meta_train_loss", "validation_loss")
@@ -136,6 +162,7 @@ def _gap(history: pd.DataFrame, best_iteration: int | None) -> dict[str, float] 
 def _worst(summary: Summary, table: pd.DataFrame) -> list[dict[str, Any]]:
     """The tasks with the largest losses: before and after adaptation, and of the best baseline."""
     horizon, baseline = summary["horizon"], best_baseline(summary)
+    table = table[table["variant"] == IN_DISTRIBUTION]
     by_method = {str(name): rows.set_index("task") for name, rows in table.groupby("method", sort=False)}
     mine = by_method[summary["model"]]
     found = []
@@ -147,15 +174,39 @@ def _worst(summary: Summary, table: pd.DataFrame) -> list[dict[str, Any]]:
     return found
 
 
-def _cost(upstream: Mapping[str, StageOutput]) -> dict[str, Any]:
+def _shifted(summary: Summary) -> Iterator[dict[str, Any]]:
+    """A row a variant of the test tasks, the first as trained for: every method's cell at the horizon."""
+    key = Measure(summary).key
+    for name, variant in {IN_DISTRIBUTION: summary, **summary["shifted"]}.items() if summary["shifted"] else ():
+        cells = [
+            {
+                "statistics": at_horizon(variant, method)[key],
+                "diverged": at_horizon(variant, method)["diverged"],
+                "change": result.get("change", {"mean": None})["mean"],
+            }
+            for method, result in variant["methods"].items()
+        ]
+        yield {"name": name, "changes": _settings(variant.get("changes", {})), "cells": cells}
+
+
+def _cost(spec: PipelineSpec, upstream: Mapping[str, StageOutput]) -> dict[str, Any]:
     extra = upstream["train"].extra
     iterations = extra.get("iterations_by_phase", {})
+    names = _PHASES | {"maml": spec.train.label}
+    shares = extra.get("time_shares", {})
     phases = [
-        {"label": _PHASES.get(name, name), "seconds": seconds, "iterations": iterations.get(name)}
+        {"label": names.get(name, name), "seconds": seconds, "iterations": iterations.get(name), "shares": shares.get(name, {})}
         for name, seconds in extra.get("seconds_by_phase", {}).items()
     ]
     stages = {name: output.seconds for name, output in upstream.items()}
-    return {"stages": stages, "phases": phases, "total": sum(stages.values()), "best_iteration": extra.get("best_iteration")}
+    return {
+        "stages": stages,
+        "phases": phases,
+        "parts": list(next(iter(shares.values()), {})),
+        "plan": extra.get("plan"),
+        "total": sum(stages.values()),
+        "best_iteration": extra.get("best_iteration"),
+    }
 
 
 def _figures(upstream: Mapping[str, StageOutput]) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from metaopt_core.meta.gradients import Loss
+from metaopt_core.meta.inner_loop import by_task_norm
+from metaopt_core.meta.problems import Differentiated, Loss
 from metaopt_core.meta.step_sizes import Size
 from metaopt_core.models import Params
 
@@ -26,18 +27,20 @@ Losses = Callable[[Mapping[str, Tensor]], Tensor]
 """Parameters [tasks, …] → the loss of each support example [tasks, support]."""
 
 
-def adapt(losses: Losses, weight: Tensor, labels: Tensor, theta: Params, sizes: Sequence[Size]) -> Iterator[Params]:
+def adapt(
+    losses: Losses, weight: Tensor, labels: Tensor, theta: Params, sizes: Sequence[Size], clip_norm: float | None = None
+) -> Iterator[Params]:
     """The tasks' parameters after 0, 1, … steps of at most the given sizes from `theta`, each name → [tasks, …].
 
     weight [tasks, support]: the examples' weights in their task's loss; labels [tasks, support]: their classes, of each of which a
-    part is held out (all alike in regression).
+    part is held out (all alike in regression). clip_norm: the largest norm of a task's gradient.
     """
-    whole = _descent(_mean(losses, weight), theta, sizes)
+    whole = _descent(_mean(losses, weight), theta, sizes, clip_norm)
     held_out = _held_out(labels)
     if not held_out.any():
         yield from whole
         return
-    fitted = _descent(_mean(losses, weight * ~held_out), theta, sizes)
+    fitted = _descent(_mean(losses, weight * ~held_out), theta, sizes, clip_norm)
     chosen = theta
     best = torch.full(labels.shape, torch.inf, device=labels.device)
     for full, part in zip(whole, fitted, strict=True):
@@ -71,19 +74,17 @@ def _held_out(labels: Tensor) -> Tensor:
     return held_out & (of_every_class & (held_out.sum(1) >= FEWEST_HELD_OUT))[:, None]
 
 
-def _descent(loss: Loss, theta: Params, sizes: Sequence[Size]) -> Iterator[Params]:
+def _descent(loss: Loss, theta: Params, sizes: Sequence[Size], clip_norm: float | None) -> Iterator[Params]:
     yield theta
     for size in sizes:
-        theta = _falling_step(loss, theta, size)
+        theta = _falling_step(loss, theta, size, clip_norm)
         yield theta
 
 
-def _falling_step(loss: Loss, theta: Params, size: Size) -> Params:
+def _falling_step(loss: Loss, theta: Params, size: Size, clip_norm: float | None) -> Params:
     """A gradient step, in each task halved until its loss doesn't rise (one that is not a number has risen)."""
-    theta = {name: value.detach().requires_grad_() for name, value in theta.items()}
-    before = loss(theta)
-    gradient = torch.autograd.grad(before.sum(), list(theta.values()))
-    scale = torch.ones_like(before)
+    before, gradient = Differentiated(loss).gradient(theta)
+    scale = torch.ones_like(before) if clip_norm is None else (clip_norm / by_task_norm(gradient)).clamp(max=1)
     with torch.no_grad():
         for _ in range(HALVINGS + 1):
             sizes: tuple[float | Tensor, ...] = (size,) * len(theta) if isinstance(size, float) else size
@@ -95,7 +96,7 @@ def _falling_step(loss: Loss, theta: Params, size: Size) -> Params:
             if falls.all():
                 break
             scale = torch.where(falls, scale, scale / 2)
-    return _where(falls, moved, {name: value.detach() for name, value in theta.items()})
+    return _where(falls, moved, theta)
 
 
 def _where(which: Tensor, these: Params, others: Params) -> Params:

@@ -28,7 +28,7 @@ _NOT_SOURCES = ("metaopt_core.spec",)  # what a spec says is in the slice by val
 class Stage:
     """A stage: its name, the stages whose outputs it reads, the modules that compute its result, and their libraries.
 
-    written_by: files that give the outputs their form; unlike with `modules`, what they import is not followed.
+    written_by: further files that the outputs depend on; unlike with `modules`, what they import is not followed.
     """
 
     name: str
@@ -41,13 +41,19 @@ class Stage:
 STAGES: Mapping[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("generate", (), ("metaopt_core.distributions.materialize",), ("tasks/generate.py",), ("numpy", "pillow")),
-        Stage("train", ("generate",), ("metaopt_core.meta.training",), ("tasks/train.py",), ("numpy", "torch")),
+        Stage("generate", (), ("metaopt_core.distributions.materialize",), ("tasks/generate.py",), ("numpy", "scipy", "pillow")),
+        Stage(
+            "train",
+            ("generate",),
+            ("metaopt_core.meta.training",),
+            ("tasks/train.py", "metaopt_core/kernels.c"),
+            ("numpy", "scipy", "torch"),
+        ),
         Stage(
             "evaluate",
             ("generate", "train"),
             ("metaopt_core.evaluation", "metaopt_core.summary"),
-            ("tasks/evaluate.py", "metaopt_core/plots.py"),
+            ("tasks/evaluate.py", "metaopt_core/plots.py", "metaopt_core/kernels.c"),
             ("numpy", "torch", "pandas", "scipy", "matplotlib"),
         ),
         Stage(
@@ -144,7 +150,7 @@ def without_password(uri: str) -> str:
 def _sources(stage: Stage) -> dict[str, str]:
     """SHA-256 of a stage's modules, of all that they import of the library, directly or not, and of what writes its files."""
     pending = list(stage.modules)
-    files = {name: _read(ROOT / name)[0] for name in stage.written_by if (ROOT / name).is_file()}
+    files = {name: _sha256((ROOT / name).read_bytes()) for name in stage.written_by if (ROOT / name).is_file()}
     while pending:
         module = pending.pop()
         path = _path(module)
@@ -170,4 +176,8 @@ def _read(path: Path) -> tuple[str, tuple[str, ...]]:
             imported += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return hashlib.sha256(text).hexdigest(), tuple(name for name in imported if name.startswith("metaopt_core."))
+    return _sha256(text), tuple(name for name in imported if name.startswith("metaopt_core."))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

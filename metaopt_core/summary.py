@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from metaopt_core.spec.models import IN_DISTRIBUTION
+
 if TYPE_CHECKING:
     import pandas as pd  # takes a second, and what the command line needs here doesn't need it
 
@@ -62,7 +64,7 @@ def difference(summary: Summary, of: str, against: str, key: str) -> dict[str, f
 
 
 def worst_tasks(summary: Summary, table: "pd.DataFrame", count: int) -> list[int]:
-    """The tasks in which the method of the logged model has the largest losses at the horizon, the worst first."""
-    rows = table[table["method"] == summary["model"]]
+    """The tasks as trained for in which the method of the logged model has the largest losses at the horizon, the worst first."""
+    rows = table[(table["method"] == summary["model"]) & (table["variant"] == IN_DISTRIBUTION)]
     losses = rows[f"loss_{summary['horizon']}"].fillna(np.inf).to_numpy(np.float64)
     return [int(task) for task in rows["task"].to_numpy()[np.argsort(-losses, kind="stable")[:count]]]

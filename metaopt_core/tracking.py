@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from filelock import FileLock
 
 from metaopt_core.errors import UserError
 from metaopt_core.home import Home
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.models import IN_DISTRIBUTION, PipelineSpec
 from metaopt_core.stages import ROOT, flatten, identities, without_password
 from metaopt_core.store import StageOutput, write_atomically
 from metaopt_core.summary import difference
@@ -46,6 +46,7 @@ UP_ADDRESS = "http://127.0.0.1:5000"  # where `metaopt up` serves the embedded s
 
 EXECUTION = "metaopt.execution"
 _DESCRIBED = "metaopt.described"  # set when parameters and spec.yaml are complete
+_PARENT = "mlflow.parentRunId"
 _TRAINED_IN = "metaopt.trained_in"
 MODEL_NAME = "learner"
 
@@ -224,6 +225,10 @@ class Run:
         if time.monotonic() > self._due:
             self.flush()
 
+    def nest(self, parent: str) -> None:
+        """Show this run below the one with that id."""
+        self.client.set_tag(self.id, _PARENT, parent)
+
     def flush(self) -> None:
         """Send the points noted so far. If that fails they are kept for the next time: an outage must not end hours of training."""
         try:
@@ -252,12 +257,14 @@ class Run:
 
 
 @contextlib.contextmanager
-def running(home: Home, spec: PipelineSpec) -> Iterator[Run]:
+def running(home: Home, spec: PipelineSpec, group: str | None = None) -> Iterator[Run]:
     """The run of this execution, found or made. It is RUNNING inside the block, and FINISHED, FAILED or KILLED after it.
+
+    group: the name of several executions of the spec, such as a sweep: then it is the run that theirs are nested below.
 
     Raises UnreachableError, which is a UserError, if the tracking server doesn't answer.
     """
-    run = _find_or_create(home, spec)
+    run = _find_or_create(home, spec, group)
     status = "FINISHED"
     with _sigterm_raises():
         try:
@@ -288,17 +295,17 @@ def _answering(uri: str) -> Iterator[None]:
         raise _unreachable(uri, error) from error
 
 
-def _find_or_create(home: Home, spec: PipelineSpec) -> Run:
+def _find_or_create(home: Home, spec: PipelineSpec, group: str | None) -> Run:
     client = _client(home, tracking_uri(home, spec))
     with _answering(client.tracking_uri):
-        return _found_or_created(client, home, spec)
+        return _found_or_created(client, home, spec, group)
 
 
-def _found_or_created(client: "MlflowClient", home: Home, spec: PipelineSpec) -> Run:
+def _found_or_created(client: "MlflowClient", home: Home, spec: PipelineSpec, group: str | None) -> Run:
     experiment = _experiment(client, home, spec)
     stages = identities(spec)
     fingerprints = {name: identity.fingerprint for name, identity in stages.items()}
-    key = _execution_key(spec, fingerprints["log"])
+    key = group or _execution_key(spec, fingerprints["log"])
     with _locked(home, f"execution-{key}"):
         execution = _execution(home, key)
         found = client.search_runs([experiment], f"tags.`{EXECUTION}` = '{execution}'", max_results=1)
@@ -308,7 +315,7 @@ def _found_or_created(client: "MlflowClient", home: Home, spec: PipelineSpec) ->
             tags = _tags(spec, fingerprints) | {EXECUTION: execution}
             if data := stages["generate"].slice.get("data"):
                 tags["metaopt.data"] = str(data)
-            run = client.create_run(experiment, tags=tags, run_name=f"{spec.name}-{fingerprints['log'][:8]}")
+            run = client.create_run(experiment, tags=tags, run_name=group or f"{spec.name}-{fingerprints['log'][:8]}")
         _describe(client, run, spec)
         client.update_run(run.info.run_id, status="RUNNING")
     return Run(client, run)
@@ -432,26 +439,43 @@ def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput],
         }
 
 
-def _result_points(run: Run, summary: Mapping[str, Any], model_id: str) -> "list[Metric]":
+def publish_seeds(home: Home, spec: PipelineSpec, group: str, summary: Mapping[str, Any], runs: Sequence[str]) -> None:
+    """Record results over seeds in a run that the runs of the seeds are nested below. Doing it again changes nothing."""
+    with running(home, spec, group) as parent, _answering(parent.client.tracking_uri):
+        parent.log_points(_result_points(parent, summary))
+        parent.client.log_text(parent.id, json.dumps(summary, indent=1), "summary.json")
+        for run in runs:
+            parent.client.set_tag(run, _PARENT, parent.id)
+
+
+def _result_points(run: Run, summary: Mapping[str, Any], model_id: str | None = None) -> "list[Metric]":
     """Curves over adaptation steps (`test/maml/loss`), and numbers at the horizon: the model's as `test_loss`, its paired
     differences from the other methods (`test_difference/random/loss`), and what is known there alone
-    (`test/maml/inductive_accuracy`).
+    (`test/maml/inductive_accuracy`). For a shifted variant, `shifted/louder/maml/loss` and `shifted_louder_loss`.
     """
     points, model = [], summary["model"]
-    for method, results in summary["methods"].items():
-        for entry in results["steps"] if results["takes_steps"] else results["steps"][:1]:
-            values = _result_values(entry)
-            points += [run.point(f"test/{method}/{name}", entry["step"], value) for name, value in values.items()]
-        points += [run.point(f"test/{method}/{name}", 0, value) for name, value in _once(results).items()]
-    of_model = summary["methods"][model]
-    last = _result_values(of_model["steps"][summary["horizon"]]) | _once(of_model)
-    points += [run.point(f"test_{name}", 0, value, model_id) for name, value in last.items()]
+    shifted = {f"shifted/{name}": variant for name, variant in summary["shifted"].items()}
+    for prefix, variant in {"test": summary, **shifted}.items():
+        for method, results in variant["methods"].items():
+            for entry in _entries(results):
+                values = _result_values(entry)
+                points += [run.point(f"{prefix}/{method}/{name}", entry["step"], value) for name, value in values.items()]
+            points += [run.point(f"{prefix}/{method}/{name}", 0, value) for name, value in _once(results).items()]
+        of_model = variant["methods"][model]
+        compared = _result_values(of_model["steps"][summary["horizon"]]) | _once(of_model)
+        points += [run.point(f"{prefix.replace('/', '_')}_{name}", 0, value, model_id) for name, value in compared.items()]
     for other in summary["methods"].keys() - {model}:
         for name in ("loss", "accuracy") if summary["ways"] else ("loss",):
             if paired := difference(summary, model, other, name):
                 values = _numbers({name: paired["mean"], f"{name}_ci95": paired["ci95"]})
                 points += [run.point(f"test_difference/{other}/{key}", 0, value) for key, value in values.items()]
     return points
+
+
+def _entries(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One method after each number of steps, or after none where it takes none."""
+    entries: list[dict[str, Any]] = results["steps"]
+    return entries if results["takes_steps"] else entries[:1]
 
 
 def _result_values(entry: Mapping[str, Any]) -> dict[str, float]:
@@ -485,6 +509,8 @@ def _log_times(run: Run, upstream: Mapping[str, StageOutput]) -> None:
         times[f"seconds/train_{phase}"] = seconds
         if seconds > 0 and iterations.get(phase):
             times[f"iterations_per_second/{phase}"] = iterations[phase] / seconds
+    for phase, shares in upstream["train"].extra.get("time_shares", {}).items():
+        times |= {f"time_share/{phase}/{part}": share for part, share in shares.items()}
     run.log_points([run.point(name, 0, value) for name, value in times.items()])
 
 
@@ -517,14 +543,16 @@ def _log_files(run: Run, upstream: Mapping[str, StageOutput], summary: Mapping[s
 
 
 def summary_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """summary.json as flat rows, one a method and number of steps."""
+    """summary.json as flat rows, one a variant, method and number of steps."""
     rows = []
-    for results in summary["methods"].values():
-        for entry in results["steps"] if results["takes_steps"] else results["steps"][:1]:
-            row = {"method": results["label"], "steps": entry["step"]} | {key: entry[key] for key in ("diverged", "improved")}
-            for name in ("loss", "accuracy"):
-                row |= {f"{name}_{key}": value for key, value in (entry.get(name) or {}).items()}
-            rows.append(row)
+    for variant, tested in {IN_DISTRIBUTION: summary, **summary["shifted"]}.items():
+        for results in tested["methods"].values():
+            for entry in _entries(results):
+                row = {"variant": variant, "method": results["label"], "steps": entry["step"]}
+                row |= {key: entry[key] for key in ("diverged", "improved")}
+                for name in ("loss", "accuracy"):
+                    row |= {f"{name}_{key}": value for key, value in (entry.get(name) or {}).items()}
+                rows.append(row)
     return rows
 
 

@@ -20,7 +20,10 @@ _TASKS_SHOWN = 4
 
 @task(name="evaluate", cache_policy=NO_CACHE)
 def evaluate(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str, StageOutput]) -> StageOutput:
-    """Publish a row a method and task (tasks.parquet), the statistics (summary.json) and figures. Not retried: it only computes."""
+    """Publish a row a variant, method and task (tasks.parquet), the statistics (summary.json) and figures.
+
+    Not retried: it only computes.
+    """
     store = Store(home)
     distribution = load(upstream["generate"] / "")
     files = {"maml": "parameters"} | {name: name for name in spec.baselines}
@@ -36,6 +39,8 @@ def evaluate(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[
         plots.save(plots.adaptation(summary), folder / "adaptation.png")
         plots.save(plots.training(history, summary, upstream["train"].extra["best_iteration"]), folder / "training.png")
         plots.save(plots.losses(table, summary), folder / "losses.png")
+        if summary["shifted"]:
+            plots.save(plots.shifted(summary), folder / "shifted.png")
         tasks, steps, model = evaluation.test_tasks(spec, distribution), spec.horizon, compared[summary["model"]]
         worst = tasks[worst_tasks(summary, table, _TASKS_SHOWN)]
         if spec.train.ways:

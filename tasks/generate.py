@@ -1,8 +1,9 @@
 """Stage 1, generate: the task distribution, with its held-out tasks, on disk."""
 
 import pandas as pd
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
 from safetensors.numpy import load_file
 
 from metaopt_core import plots
@@ -21,13 +22,18 @@ def generate(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[
     Downloads are retried where they happen; nothing else here could go better the second time.
     """
     store = Store(home)
-    with store.publish(identity, upstream) as (folder, _):
+    with store.publish(identity, upstream) as (folder, extra):
         materialize(spec, home.downloads, folder)
         if isinstance(spec.generate, OmniglotSpec):
             pixels = load_file(folder / "pictures.safetensors")["pixels"]
-            sheet = plots.contact_sheet(pixels, pd.read_parquet(folder / "splits.parquet"))
-            plots.save(sheet, folder / "contact_sheet.png")
+            splits = pd.read_parquet(folder / "splits.parquet")
+            plots.save(plots.contact_sheet(pixels, splits), folder / "contact_sheet.png")
+            sizes = splits.groupby("split").agg(characters=("character", "size"), alphabets=("alphabet", "nunique"))
+            extra["splits"] = sizes.to_dict("index")
+            if FlowRunContext.get():
+                told = (f"{name} {row.characters} of {row.alphabets} alphabets" for name, row in sizes.iterrows())
+                get_run_logger().info("characters: %s", ", ".join(told))
         else:
             tasks = load(folder).held_out("test", Episode(None, spec.generate.support_points, 100))
-            plots.save(plots.tasks_of_sinusoid(tasks), folder / "tasks.png")
+            plots.save(plots.tasks_of_functions(tasks), folder / "tasks.png")
     return store.made(identity)

@@ -13,7 +13,7 @@ from prefect.context import FlowRunContext
 
 from metaopt_core import report, tracking
 from metaopt_core.home import Home
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.models import IN_DISTRIBUTION, PipelineSpec
 from metaopt_core.stages import Identity
 from metaopt_core.store import StageOutput, Store
 from metaopt_core.summary import Measure
@@ -40,6 +40,8 @@ def log(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str, 
         summary = json.loads((upstream["evaluate"] / "summary.json").read_text())
         create_table_artifact(table(summary), _key(spec, "results"), description=_caption(spec, summary))
         create_markdown_artifact(_in_short(spec, summary, extra, Store(home).folder(identity)), _key(spec, "report"))
+        if summary["shifted"]:
+            create_table_artifact(shifted_table(summary), _key(spec, "shifted"), description=_shifted_caption(spec, summary))
         create_link_artifact(extra["url"], extra["run_id"], _key(spec, "mlflow-run"), description=_whereabouts(spec, extra))
     return store.made(identity)
 
@@ -82,6 +84,22 @@ def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
+def shifted_table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row a variant of the test tasks, a column a method: its cell of `table` at the horizon, and the change against
+    in-distribution."""
+    measure = "accuracy" if summary["metric"] == "cross_entropy" else "loss"
+    rows = []
+    for name, variant in {IN_DISTRIBUTION: summary, **summary["shifted"]}.items():
+        row = {"test tasks": name}
+        for results in variant["methods"].values():
+            change = results.get("change", {"mean": None})["mean"]
+            row[results["label"]] = _cell(results["steps"][summary["horizon"]], measure) + (
+                "" if change is None else f" [{100 * change:+.3g} %]"
+            )
+        rows.append(row)
+    return rows
+
+
 def _cell(entry: Mapping[str, Any], measure: str) -> str:
     mean, interval = entry[measure]["mean"], entry[measure]["ci95"]
     if mean is None or interval is None:
@@ -103,9 +121,17 @@ def _caption(spec: PipelineSpec, summary: Mapping[str, Any]) -> str:
     )
 
 
+def _shifted_caption(spec: PipelineSpec, summary: Mapping[str, Any]) -> str:
+    variants = (f"`{name}` {json.dumps(variant['changes'])}" for name, variant in summary["shifted"].items())
+    return (
+        f"**{spec.name}**: the same after {summary['horizon']} steps on shifted test tasks; in brackets the change of the mean "
+        f"against {IN_DISTRIBUTION}. {'; '.join(variants)}."
+    )
+
+
 def _step_size(summary: Mapping[str, Any]) -> str:
     fixed = f"{summary['inner_lr']:g}"
-    return f"step sizes learned, {summary['learned_lr']} " if summary["learned_lr"] else f"step size {fixed}"
+    return f"step sizes learned, {summary['learned_lr']}" if summary["learned_lr"] else f"step size {fixed}"
 
 
 def _whereabouts(spec: PipelineSpec, record: Mapping[str, Any]) -> str:

@@ -1,17 +1,21 @@
 """Stage 2, train: the initial parameters, by MAML, and those of the baselines."""
 
 import shutil
+from collections.abc import Callable
+from dataclasses import asdict
 
 import pandas as pd
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from safetensors.torch import save_file
 
 from metaopt_core import tracking
 from metaopt_core.distributions.materialize import load
+from metaopt_core.errors import StoppedError
 from metaopt_core.home import Home
 from metaopt_core.learner import device_named
 from metaopt_core.meta.outer_loop import Record
+from metaopt_core.meta.training import computed_by
 from metaopt_core.meta.training import train as meta_train
 from metaopt_core.spec.models import PipelineSpec
 from metaopt_core.stages import Identity
@@ -26,19 +30,32 @@ from tasks.retrying import DELAYS, mlflow_was_away
     retry_delay_seconds=DELAYS,
     retry_condition_fn=mlflow_was_away,
 )
-def train(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str, StageOutput]) -> StageOutput:
+def train(
+    spec: PipelineSpec,
+    home: Home,
+    identity: Identity,
+    upstream: dict[str, StageOutput],
+    watch: Callable[[str, Record], None] = lambda *_: None,
+) -> StageOutput:
     """Publish the parameters and the curves of training; the curves also go to MLflow as they grow.
 
     Retried where MLflow could not be reached at the start; after a kill the next run goes on from the last checkpoint.
+    watch: gets (phase, point) of every curve as it happens; raising StoppedError there ends the training for good.
     """
     store, checkpoints = Store(home), home.checkpoints / identity.fingerprint
     distribution = load(upstream["generate"] / "")
+    get_run_logger().info("meta-gradients by %s", computed_by(spec))
     with tracking.running(home, spec) as run, store.publish(identity, upstream) as (folder, extra):
 
         def on_record(phase: str, record: Record) -> None:
             run.log_curve(f"{phase}/{record.name}", record.iteration, record.value)
+            watch(phase, record)
 
-        trained = meta_train(spec, distribution, checkpoints, on_record)
+        try:
+            trained = meta_train(spec, distribution, checkpoints, on_record, home.traces)
+        except StoppedError:
+            shutil.rmtree(checkpoints, ignore_errors=True)
+            raise
         for phase, result in trained.items():
             save_file(result.params, folder / f"{'parameters' if phase == 'maml' else phase}.safetensors")
         rows = [(phase, *record) for phase, result in trained.items() for record in result.history]
@@ -48,6 +65,8 @@ def train(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str
             "iterations_by_phase": {phase: result.iterations for phase, result in trained.items()},
             "best_iteration": trained["maml"].best_iteration,
             "seconds_by_phase": {phase: round(result.seconds, 3) for phase, result in trained.items()},
+            "time_shares": {phase: result.time_shares for phase, result in trained.items()},
+            "plan": None if trained["maml"].plan is None else asdict(trained["maml"].plan),
             "device": str(device_named(spec.device)),
         }
     shutil.rmtree(checkpoints)

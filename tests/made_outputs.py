@@ -87,7 +87,8 @@ def _evaluate(folder: Path, spec: PipelineSpec) -> None:
         for method, label in METHODS.items()
     }
     protocol: dict[str, Any] = {"metric": "mse", "batch_norm": None, "tasks": TASKS, "ways": None, "shots": 5, "queries": 5}
-    protocol |= {"inner_lr": 0.01, "learned_lr": None, "baseline_lrs": [0.01], "horizon": spec.horizon, "model": "maml"}
+    protocol |= {"inner_lr": 0.01, "learned_lr": None, "baseline_lrs": [0.01], "horizon": spec.horizon}
+    protocol |= {"algorithm": "MAML", "model": "maml", "shifted": {}}
     protocol["differences"] = [
         {"of": "maml", "against": other, "loss": {"mean": -0.25, "ci95": 0.1}, "accuracy": None, "better": 0.75}
         for other in ("pretrained", "random")

@@ -86,6 +86,8 @@ def _by_our_names(model: nn.Module, gradients: bool = False) -> Iterator[tuple[s
                 if not isinstance(parameter, Tensor):
                     continue
                 value = cast(Tensor, parameter.grad) if gradients else parameter
+                if kind is nn.Conv2d:
+                    value = value.permute(2, 3, 1, 0)
                 if kind is nn.Linear:
                     value = value.t() if ending == "weight" else value[None]
                 yield f"{name}.{ending}", value

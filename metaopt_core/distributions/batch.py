@@ -1,10 +1,12 @@
 """A batch of tasks as plain frozen data, and what is common to every distribution that tasks come from."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
+
+from metaopt_core.spec.models import ShiftSpec
 
 HeldOutSplit = Literal["validation", "test"]
 
@@ -31,13 +33,17 @@ class TaskBatch:
 
     def __getitem__(self, tasks: slice | list[int]) -> "TaskBatch":
         """The tasks of a slice, as views, or those of the given numbers."""
-        return TaskBatch(*(None if tensor is None else tensor[tasks] for tensor in self._tensors()))  # type: ignore[arg-type]
+        return TaskBatch(*[None if tensor is None else tensor[tasks] for tensor in self._tensors()])  # type: ignore[arg-type]
+
+    def split(self, tasks: int) -> list["TaskBatch"]:
+        """Parts of that many tasks (the last may have fewer), as views."""
+        return [self[start : start + tasks] for start in range(0, len(self), tasks)]
 
     def to(self, device: torch.device | str) -> "TaskBatch":
         return TaskBatch(*(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in self._tensors()))  # type: ignore[arg-type]
 
     def _tensors(self) -> list[Tensor | None]:
-        return [getattr(self, field.name) for field in fields(self)]
+        return list(vars(self).values())
 
 
 @dataclass(frozen=True)
@@ -61,3 +67,6 @@ class TaskDistribution(Protocol):
 
     def held_out(self, split: HeldOutSplit, episode: Episode) -> TaskBatch:
         """All tasks of a held-out split as `generate` drew them: the first `shots` support examples of the first `ways` classes."""
+
+    def shifted(self, shift: ShiftSpec) -> "TaskDistribution":
+        """The same with the test tasks that a variant says, apart from its ways, shots and queries. They are as much held out."""

@@ -7,7 +7,7 @@ classes of a split, with distinct drawings of each as support and queries.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,11 +21,16 @@ from torch import Tensor
 from metaopt_core.distributions.batch import Episode, HeldOutSplit, TaskBatch
 from metaopt_core.distributions.omniglot_archives import Pictures
 from metaopt_core.distributions.random import Stream, uniform, without_replacement
-from metaopt_core.spec.models import DRAWINGS_PER_CHARACTER, OmniglotSpec
+from metaopt_core.errors import UserError
+from metaopt_core.spec.models import DRAWINGS_PER_CHARACTER, OmniglotSpec, ShiftSpec
 
-Split = Literal["train", "validation", "test"]
+Split = Literal["train", "validation", "test", "new_alphabets"]
 Integers = npt.NDArray[np.int64]
-_STREAMS: Mapping[HeldOutSplit, Stream] = {"validation": Stream.VALIDATION, "test": Stream.TEST}
+_STREAMS: Mapping[Split, Stream] = {
+    "validation": Stream.VALIDATION,
+    "test": Stream.TEST,
+    "new_alphabets": Stream.NEW_ALPHABETS,
+}
 
 
 def materialize(spec: OmniglotSpec, seed: int, pictures: Pictures, folder: Path) -> None:
@@ -33,34 +38,62 @@ def materialize(spec: OmniglotSpec, seed: int, pictures: Pictures, folder: Path)
 
     pictures.safetensors: pixels, uint8 [characters, 20, 28, 28], ink is 255.
     splits.parquet: a character a row, in the order of the pixels: character_index, alphabet, character, split (train, validation,
-        test or unused).
-    held_out.safetensors: for either split `<split>.classes`, int64 [tasks, held_out_ways], and `<split>.drawings`, int64
+        test, new_alphabets or unused).
+    held_out.safetensors: for every split but train `<split>.classes`, int64 [tasks, held_out_ways], and `<split>.drawings`, int64
         [tasks, held_out_ways, 20], the order in which a task uses up a class's drawings.
     distribution.json: the spec and the seed.
+
+    Raises UserError where whole alphabets leave too few characters to train on.
     """
+    splits = splits_of(spec, seed, pictures)
+    characters = splits["split"].value_counts()
     held_out: dict[str, Integers] = {}
     for split, stream in _STREAMS.items():
-        tasks = getattr(spec.held_out, f"{split}_tasks")
-        population = getattr(spec.characters, split) * spec.rotations
+        if split not in characters:
+            continue
+        tasks = spec.held_out.validation_tasks if split == "validation" else spec.held_out.test_tasks
+        population = int(characters[split]) * spec.rotations
         classes, drawings = _draw(seed, stream, 0, tasks, spec.held_out_ways, population, DRAWINGS_PER_CHARACTER)
         held_out |= {f"{split}.classes": classes, f"{split}.drawings": drawings}
     save_file({"pixels": pictures.pixels}, folder / "pictures.safetensors")
     save_file(held_out, folder / "held_out.safetensors")
-    _splits(spec, seed, pictures).to_parquet(folder / "splits.parquet", index=False)
+    splits.to_parquet(folder / "splits.parquet", index=False)
     (folder / "distribution.json").write_text(
         json.dumps(spec.model_dump(mode="json", exclude={"folder"}) | {"seed": seed}, indent=1)
     )
 
 
-def _splits(spec: OmniglotSpec, seed: int, pictures: Pictures) -> pd.DataFrame:
-    count = len(pictures.characters)
-    sizes = {split: getattr(spec.characters, split) for split in ("train", "validation", "test")}
-    sizes["unused"] = count - sum(sizes.values())
-    split = np.empty(count, dtype=object)
-    shuffled = np.argsort(uniform(seed, Stream.SPLIT, 0, 1, count)[0], kind="stable")
-    split[shuffled] = np.repeat(list(sizes), list(sizes.values()))
+def splits_of(spec: OmniglotSpec, seed: int, pictures: Pictures) -> pd.DataFrame:
+    """A character a row: character_index, alphabet, character, split. Both alphabets and characters are shuffled by the seed."""
+    numbers = uniform(seed, Stream.SPLIT, 0, 1, 2 * len(pictures.characters))[0]
+    wanted = spec.characters
+    split = np.full(len(pictures.characters), "unused", dtype=object)
+    whole = {"new_alphabets": wanted.new_alphabets}
+    if spec.split_by == "alphabet":
+        whole = {"test": wanted.test, "validation": wanted.validation, "train": wanted.train}
+    alphabets = np.asarray(pictures.alphabets)
+    names = np.unique(alphabets)
+    left = [names[index] for index in np.argsort(numbers[len(split) :][: len(names)], kind="stable")]
+    for name, count in whole.items():
+        while left and (split == name).sum() < count:
+            split[alphabets == left.pop()] = name
+    if spec.split_by == "character":
+        shuffled = np.argsort(numbers[: len(split)], kind="stable")
+        free = shuffled[split[shuffled] == "unused"]
+        sizes = {name: getattr(wanted, name) for name in ("train", "validation", "test")}
+        if (short := sum(sizes.values()) - len(free)) > 0:
+            raise UserError(
+                f"generate.characters: the whole alphabets of new_alphabets leave {len(free)} characters, {short} too few: "
+                "expected train, validation and test to be at most that many together"
+            )
+        split[free[: sum(sizes.values())]] = np.repeat(list(sizes), list(sizes.values()))
+    elif (classes := int((split == "train").sum()) * spec.rotations) < spec.held_out_ways:
+        raise UserError(
+            f"generate.characters: the whole alphabets of test and validation leave {classes} classes to train on: expected "
+            f"smaller numbers there, so that at least {spec.held_out_ways} are left, as many as held_out_ways"
+        )
     columns = {"alphabet": pictures.alphabets, "character": pictures.characters, "split": split}
-    return pd.DataFrame({"character_index": np.arange(count), **columns})
+    return pd.DataFrame({"character_index": np.arange(len(split)), **columns})
 
 
 def _draw(seed: int, stream: Stream, start: int, count: int, ways: int, classes: int, drawings: int) -> tuple[Integers, Integers]:
@@ -92,7 +125,7 @@ class Omniglot:
         spec = OmniglotSpec.model_validate(values)
         pixels = torch.from_numpy(load_file(folder / "pictures.safetensors")["pixels"])
         split_of = pd.read_parquet(folder / "splits.parquet")["split"].to_numpy()
-        splits: tuple[Split, ...] = ("train", "validation", "test")
+        splits: tuple[Split, ...] = ("train", "validation", "test", "new_alphabets")
         by_split = {split: _rotated(pixels[torch.from_numpy(split_of == split)], spec.rotations) for split in splits}
         held_out = {name: torch.from_numpy(array) for name, array in load_file(folder / "held_out.safetensors").items()}
         return cls(spec, seed, by_split, held_out)
@@ -127,6 +160,17 @@ class Omniglot:
             (drawings[:, :ways, : episode.shots], drawings[:, :ways, DRAWINGS_PER_CHARACTER - episode.queries :]), -1
         )
         return self._batch(split, classes[:, :ways], drawings, episode)
+
+    def shifted(self, shift: ShiftSpec) -> "Omniglot":
+        """The same, with characters of new alphabets in the place of the test characters where the shift asks for it."""
+        if shift.alphabets is None:
+            return self
+        tasks = {f"test.{name}": self.held_out_tasks[f"new_alphabets.{name}"] for name in ("classes", "drawings")}
+        return replace(
+            self,
+            pixels={**self.pixels, "test": self.pixels["new_alphabets"]},
+            held_out_tasks={**self.held_out_tasks, **tasks},
+        )
 
     def _batch(self, split: Split, classes: Tensor, drawings: Tensor, episode: Episode) -> TaskBatch:
         """Tasks from classes [T, ways] and drawings [T, ways, shots + queries]: examples are ordered by label, 0, 0, …, 1, 1, …"""

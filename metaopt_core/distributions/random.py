@@ -7,6 +7,7 @@ from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtri
 
 _PER_COUNT = 4  # 64-bit numbers that Philox makes from one value of its counter
 
@@ -20,6 +21,13 @@ class Stream(IntEnum):
     SPLIT = 3
     PARAMETERS = 4
     BASELINE_PARAMETERS = 5
+    NEW_ALPHABETS = 6
+    TRAIN_FAMILY = 7
+    VALIDATION_FAMILY = 8
+    TEST_FAMILY = 9
+    TRAIN_NOISE = 10
+    VALIDATION_NOISE = 11
+    TEST_NOISE = 12
 
 
 def uniform(seed: int, stream: Stream, start: int, count: int, width: int) -> npt.NDArray[np.float64]:
@@ -29,6 +37,11 @@ def uniform(seed: int, stream: Stream, start: int, count: int, width: int) -> np
     philox.advance(start * stride // _PER_COUNT)
     raw = philox.random_raw(count * stride).reshape(count, stride)[:, :width]
     return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def normal(seed: int, stream: Stream, start: int, count: int, width: int) -> npt.NDArray[np.float64]:
+    """Standard normal numbers, [count, width], by index like the uniform ones that they are made from."""
+    return np.asarray(ndtri(np.maximum(uniform(seed, stream, start, count, width), 2.0**-54)))  # the quantile of 0 is −∞
 
 
 def without_replacement(uniforms: npt.NDArray[np.float64], population: int) -> npt.NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""The inner loop, and the exact gradient through it.
+"""The gradient of the outer loss by the initialization: exact through the inner loop, or one of its approximations.
 
 With inner loss L_S, outer loss L_Q, K steps of sizes α_k and the initialization θ of one task (Finn, Abbeel, Levine 2017):
 
@@ -6,31 +6,43 @@ With inner loss L_S, outer loss L_Q, K steps of sizes α_k and the initializatio
     v_K = ∇L_Q(θ_K),  v_k = v_{k+1} − ∇²L_S(θ_k) (α_k ∘ v_{k+1})         the meta-gradient is v_0
     ∂L_Q/∂α_k = −v_{k+1} ∘ ∇L_S(θ_k)                                    where step sizes are learned
 
-The second line is run as it stands, one step's graph at a time and backwards: memory doesn't grow with K.
-Everything has a leading task dimension. Tasks are independent: the gradient of the sum of their losses by their own parameters is
-each task's gradient, and one product with v serves all of them.
+The second line is run as it stands, one step's linearization at a time and backwards, so that memory for activations need not grow
+with K (`InnerLoop.there_and_back`). First order leaves the Hessian out, v_k = v_{k+1}. Where earlier steps count too, with weights
+w_k, v_k gets w_k ∇L_Q(θ_k) added (Antoniou, Edwards, Storkey 2019, equation 3).
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from metaopt_core.meta import step_sizes
-from metaopt_core.meta.step_sizes import Size
+from metaopt_core.meta.inner_loop import InnerLoop, Memory, by_task_dot, by_task_norm
+from metaopt_core.meta.problems import Gradient, Problem
 from metaopt_core.models import Params
-
-Loss = Callable[[Mapping[str, Tensor]], Tensor]
-"""Parameters [tasks, …] → one loss a task [tasks]."""
 
 
 @dataclass(frozen=True)
 class MetaGradient:
-    """gradient: by each meta-parameter, the mean over tasks; losses: the query losses after adaptation [tasks]."""
+    """gradient: by each meta-parameter, the mean over tasks; losses: the query losses after adaptation [tasks].
+
+    notes: further numbers of each task [tasks], by the name of the curve that shows their mean.
+    """
 
     gradient: Params
     losses: Tensor
+    notes: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ByTask:
+    """packed: each task's gradient by its own initial parameters [tasks, …]; by_step: by the sizes of the steps 0, 1, …, in the
+    shapes of the packed parameters (none where that was not asked for); losses and notes as in `MetaGradient`."""
+
+    packed: Params
+    by_step: Sequence[Params]
+    losses: Tensor
+    notes: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def for_each_task(params: Mapping[str, Tensor], tasks: int) -> Params:
@@ -38,72 +50,99 @@ def for_each_task(params: Mapping[str, Tensor], tasks: int) -> Params:
     return {name: value.expand(tasks, *value.shape) for name, value in params.items()}
 
 
-def gradient_step(loss: Loss, params: Params, lr: Size) -> Params:
-    """One inner step, θ − α ∘ ∇L(θ), without a graph."""
-    params = _leaves(params)
-    gradient = torch.autograd.grad(loss(params).sum(), list(params.values()))
-    return _descend(params, gradient, lr)
+def exact(loop: InnerLoop, query: Problem, theta: Params, weights: Sequence[float], sizes_too: bool, unrolled: bool) -> ByTask:
+    """The gradient of Σ_k w_k L_Q(θ_k), second derivatives and all.
 
-
-def meta_gradient(
-    support_loss: Loss, query_loss: Loss, params: Mapping[str, Tensor], tasks: int, lr: float, steps: int
-) -> MetaGradient:
-    """The exact (second-order) gradient of the mean query loss after `steps` (at least 1) inner steps by the meta-parameters.
-
-    params: shared initial parameters, with step sizes where these are learned (`step_sizes`); else they are `lr`.
+    weights: w_1, …, w_K. The losses are those after the last step.
     """
-    if steps < 1:
-        raise ValueError(f"{steps} inner steps: expected at least 1")
-    shared, learned = step_sizes.split(params)
-    sizes = [step_sizes.at(learned, shared, step, lr) for step in range(steps)]
-    theta = for_each_task(shared, tasks)
-    path = []
-    for size in sizes[:-1]:
-        path.append(theta)
-        theta = gradient_step(support_loss, theta, size)
-
-    # The last step is the first on the way back, so its graph is kept and not made twice.
-    last, gradient = _gradient_with_graph(support_loss, theta)
-    adapted = _leaves(_descend(last, gradient, sizes[-1]))
-    losses = query_loss(adapted)
-    v: Gradient = torch.autograd.grad(losses.sum(), list(adapted.values()))
-    by_size = []
-    for size in reversed(sizes):
-        if learned:
-            by_size.append({name: -(g.detach() * u).mean(0) for name, g, u in zip(shared, gradient, v, strict=True)})
-        v = _through_step(last, gradient, v, size)
-        if path:
-            last, gradient = _gradient_with_graph(support_loss, path.pop())
-    by_params = {name: value.mean(0) for name, value in zip(shared, v, strict=True)}
-    return MetaGradient(by_params | step_sizes.gradient(learned, by_size[::-1]), losses.detach())
+    end, back = loop.there_and_back(theta, unrolled)
+    losses, v = query.gradient(end.theta)
+    v = _scaled(v, weights[-1])
+    v_memory: Memory = tuple(torch.zeros_like(m) for m in end.memory)
+    del end
+    by_step = []
+    for step in reversed(range(loop.steps)):
+        at = next(back)
+        by_gradient, v_memory, direction = loop.pull_back(at, v, v_memory)
+        if sizes_too:
+            by_step.append({name: d.mul(u).neg_() for name, d, u in zip(theta, direction, v, strict=True)})
+        v = tuple(torch._foreach_add(v, at.product(by_gradient)))
+        if step and weights[step - 1]:
+            v = tuple(torch._foreach_add(v, query.gradient(at.place.theta)[1], alpha=weights[step - 1]))
+        del at, by_gradient, direction  # their memory is free before the next ones' is taken
+    return ByTask(dict(zip(theta, v, strict=True)), by_step[::-1], losses)
 
 
-Gradient = tuple[Tensor, ...]
+def first_order(loop: InnerLoop, query: Problem, theta: Params, weights: Sequence[float], sizes_too: bool) -> ByTask:
+    """The same with ∇²L_S taken as zero (FOMAML): θ_k then is θ plus something, and depends on each α_j by its own step alone."""
+    place = loop.start(theta)
+    directions, upper = [], []
+    for step in range(loop.steps):
+        gradient = loop.problem(step).gradient(place.theta)[1]
+        if sizes_too:
+            directions.append(gradient if loop.rule.plain else loop.direction(place, gradient)[0])
+        place = loop.move(place, gradient)
+        if weights[step]:
+            losses, v = query.gradient(place.theta)
+            upper.append((step, _scaled(v, weights[step])))
+    total = upper.pop()[1]
+    by_step = []
+    for step in reversed(range(loop.steps)):
+        if upper and upper[-1][0] == step:
+            total = tuple(torch._foreach_add(total, upper.pop()[1]))
+        if sizes_too:
+            by_step.append({name: d.mul(u).neg_() for name, d, u in zip(theta, directions[step], total, strict=True)})
+    return ByTask(dict(zip(theta, total, strict=True)), by_step[::-1], losses)
 
 
-def _leaves(params: Params) -> Params:
-    return {name: value.detach().requires_grad_() for name, value in params.items()}
+def reptile(loop: InnerLoop, query: Problem, theta: Params) -> ByTask:
+    """θ − θ_K in the place of a gradient (Nichol, Achiam, Schulman 2018, algorithm 1); the loop's problems hold all examples."""
+    *_, end = loop.walk(theta)
+    losses, _ = query.gradient(end.theta)
+    return ByTask(dict(zip(theta, torch._foreach_sub(list(theta.values()), list(end.theta.values())), strict=True)), (), losses)
 
 
-def _gradient_with_graph(loss: Loss, params: Params) -> tuple[Params, Gradient]:
-    params = _leaves(params)
-    return params, torch.autograd.grad(loss(params).sum(), list(params.values()), create_graph=True)
+def implicit(loop: InnerLoop, query: Problem, theta: Params, solver_steps: int) -> ByTask:
+    """The solution x of (I + ∇²L_S(θ_K)/λ) x = ∇L_Q(θ_K) by conjugate gradients (Rajeswaran et al. 2019, equation 6, algorithm 2).
+
+    It is the exact gradient where θ_K minimizes L_S + λ/2 ‖θ_K − θ‖², however it was found; λ is the rule's `proximal`. The note
+    `solver_residual` is ‖∇L_Q − (I + ∇²L_S/λ) x‖ / ‖∇L_Q‖.
+    """
+    *_, end = loop.walk(theta)
+    losses, v = query.gradient(end.theta)
+    product = loop.problem(loop.steps).linearized(end.theta)[1]
+
+    def applied(x: Sequence[Tensor]) -> Gradient:
+        return tuple(torch._foreach_add(list(x), product(x), alpha=1 / loop.rule.proximal))
+
+    x, residual = conjugate_gradients(applied, v, solver_steps)
+    return ByTask(dict(zip(theta, x, strict=True)), (), losses, {"solver_residual": residual})
 
 
-def _descend(params: Params, gradient: Gradient, lr: Size) -> Params:
-    values = list(params.values())
-    with torch.no_grad():
-        if isinstance(lr, float):
-            return dict(zip(params, torch._foreach_add(values, gradient, alpha=-lr), strict=True))
-        return dict(zip(params, torch._foreach_addcmul(values, gradient, lr, value=-1), strict=True))
+def conjugate_gradients(applied: "Applied", b: Gradient, steps: int) -> tuple[Gradient, Tensor]:
+    """x with A x ≈ b for a symmetric positive A of each task (Hestenes, Stiefel 1952), and the relative residual [tasks]."""
+    x = tuple(torch.zeros_like(one) for one in b)
+    r, p = b, b
+    rr = start = by_task_dot(r, r)
+    tiny = torch.finfo(rr.dtype).tiny
+    for _ in range(steps):
+        ap = applied(p)
+        alpha = rr / by_task_dot(p, ap).clamp(min=tiny)
+        x = _plus(x, alpha, p)
+        r = _plus(r, -alpha, ap)
+        before, rr = rr, by_task_dot(r, r)
+        p = _plus(r, rr / before.clamp(min=tiny), p)
+    wrong = torch._foreach_sub(b, applied(x))
+    return x, by_task_norm(wrong) / start.clamp(min=tiny).sqrt()
 
 
-def _through_step(params: Params, gradient: Gradient, v: Gradient, lr: Size) -> Gradient:
-    """v − ∇²L (α ∘ v): the gradient of ⟨∇L(θ), u⟩ by θ is the Hessian's product with u."""
-    scaled = v if isinstance(lr, float) else torch._foreach_mul(v, lr)
-    curved = [(g, u) for g, u in zip(gradient, scaled, strict=True) if g.requires_grad]  # a linear loss has constant gradients
-    if not curved:
-        return v
-    outputs, upper = zip(*curved, strict=True)
-    product = torch.autograd.grad(outputs, list(params.values()), grad_outputs=upper, materialize_grads=True)
-    return torch._foreach_add(v, product, alpha=-lr if isinstance(lr, float) else -1)
+Applied = Callable[[Sequence[Tensor]], Gradient]
+
+
+def _plus(a: Gradient, factor: Tensor, b: Gradient) -> Gradient:
+    """a + factor [tasks] · b"""
+    return tuple(torch.addcmul(x, factor.view(-1, *(1 for _ in y.shape[1:])), y) for x, y in zip(a, b, strict=True))
+
+
+def _scaled(v: Gradient, weight: float) -> Gradient:
+    return v if weight == 1 else tuple(torch._foreach_mul(v, weight))

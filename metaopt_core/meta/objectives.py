@@ -1,96 +1,236 @@
 """What an outer step descends: a function of parameters and a batch of tasks that gives a gradient and a loss a task."""
 
-import sys
-from collections.abc import Callable
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
 
 import torch
+from torch import Tensor
 
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.learner import Learner
-from metaopt_core.meta.gradients import MetaGradient, meta_gradient
+from metaopt_core.meta import step_sizes
+from metaopt_core.meta.gradients import ByTask, MetaGradient, exact, first_order, for_each_task, implicit, reptile
+from metaopt_core.meta.problems import Problem
 from metaopt_core.models import Params
+from metaopt_core.parallel import THREADS, side_by_side
 from metaopt_core.prototypes import scores
 
-Objective = Callable[[Params, TaskBatch], MetaGradient]
+
+@dataclass(frozen=True)
+class Plan:
+    """How a meta-gradient is computed, which changes its speed alone. tasks_at_once: in a chunk; unrolled: see `Method`."""
+
+    tasks_at_once: int
+    unrolled: bool
 
 
-def maml(learner: Learner, steps: int, compiled: bool = False) -> Objective:
-    """The query loss after adaptation, by its exact gradient (Finn, Abbeel, Levine 2017, equation 1)."""
+class Objective(Protocol):
+    """A gradient and the tasks' losses."""
 
-    def of_chunk(params: Params, chunk: TaskBatch) -> MetaGradient:
-        shared = {name: value.detach() for name, value in params.items()}
-        return meta_gradient(learner.support_loss(chunk), learner.query_loss(chunk), shared, len(chunk), learner.inner_lr, steps)
+    plan: Plan | None
 
-    run = _compiled(of_chunk) if compiled else of_chunk
+    def __call__(self, params: Params, batch: TaskBatch, iteration: int) -> MetaGradient: ...
 
-    def objective(params: Params, batch: TaskBatch) -> MetaGradient:
-        parts = [(len(chunk) / len(batch), run(params, chunk)) for chunk in learner.chunks(batch)]
-        if len(parts) == 1:
-            return parts[0][1]
-        gradient = {name: torch.stack([share * part.gradient[name] for share, part in parts]).sum(0) for name in params}
-        return MetaGradient(gradient, torch.cat([part.losses for _, part in parts]))
-
-    return objective
+    def measure(self, params: Params, batch: TaskBatch) -> None:
+        """Choose a plan by short measurements on a batch, where there is a choice."""
 
 
-def protonet(learner: Learner) -> Objective:
-    """The loss of telling the queries apart by the nearest class mean in the embedding (Snell et al. 2017, algorithm 1).
+_PARTS = 4  # of a meta-batch, side by side: a number of their own, so that no result depends on the number of cores
+_UNROLLED_BYTES = 2**30  # of what unrolled steps may keep
+_MEASUREMENTS = 3
+_SMALLEST_SHARE = 0.03  # of a loss before the last one, times the number of steps, while such losses count at all
 
-    The learner's network is the embedding.
+
+@dataclass(frozen=True)
+class Method:
+    """How the meta-gradient of an adapted loss is made (`metaopt_core.meta.gradients` has the equations).
+
+    kind: `exact`, `first_order`, `reptile` or `implicit`. unrolled: see `InnerLoop.there_and_back`; none: where it fits into memory
+    and is quicker. multi_step_until: up to this iteration the losses after every step count, the last one's ever more (Antoniou et
+    al. 2019, section 4). first_order_until: up to this iteration, `exact` leaves second derivatives out (ibid.). solver_steps: of
+    conjugate gradients.
     """
 
-    def objective(params: Params, batch: TaskBatch) -> MetaGradient:
-        leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-        losses = []
-        for chunk in learner.chunks(batch):
-            found = scores(learner.network, leaves, chunk.support_x, chunk.support_y, chunk.query_x)
-            losses.append(learner.loss(found, chunk.query_y, chunk.query_weight))
-            (losses[-1].sum() / len(batch)).backward()
-        gradient = {name: value.grad if value.grad is not None else torch.zeros_like(value) for name, value in leaves.items()}
-        return MetaGradient(gradient, torch.cat(losses).detach())
+    kind: Literal["exact", "first_order", "reptile", "implicit"] = "exact"
+    unrolled: bool | None = False
+    multi_step_until: int = 0
+    first_order_until: int = 0
+    solver_steps: int = 5
 
-    return objective
-
-
-def _compiled(objective: Objective) -> Objective:
-    """The same, compiled at its first call; where that fails, one line says so and it runs as it is."""
-    import torch._dynamo  # takes a second, so only where it is needed
-
-    run = torch.compile(objective)
-    called = False
-
-    def call(params: Params, batch: TaskBatch) -> MetaGradient:
-        nonlocal run, called
-        if called:
-            return run(params, batch)
-        called = True
-        try:
-            torch._dynamo.config.trace_autograd_ops = True  # follow torch.autograd.grad instead of giving up at it
-            return run(params, batch)
-        except Exception as error:
-            reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-            sys.stderr.write(f"training goes on without compilation, more slowly: {reason[0]}\n")
-            run = objective
-            return run(params, batch)
-
-    return call
+    def weights(self, steps: int, iteration: int) -> list[float]:
+        """w_1, …, w_K of the losses after each step: equal at first, and then the last one's takes over."""
+        if iteration >= self.multi_step_until:
+            return [0.0] * (steps - 1) + [1.0]
+        others = max((1 - iteration / self.multi_step_until) / steps, _SMALLEST_SHARE / steps)
+        return [others] * (steps - 1) + [1 - (steps - 1) * others]
 
 
-def joint(learner: Learner, compiled: bool = False) -> Objective:
+EXACT = Method()
+
+
+class AfterAdaptation:
+    """The query loss after the inner loop (Finn, Abbeel, Levine 2017, equation 1, and what came of it)."""
+
+    def __init__(self, learner: Learner, steps: int, method: Method = EXACT):
+        if steps < 1:
+            raise ValueError(f"{steps} inner steps: expected at least 1")
+        self._learner, self._steps, self._method = learner, steps, method
+        self.plan: Plan | None = None
+
+    def __call__(self, params: Params, batch: TaskBatch, iteration: int) -> MetaGradient:
+        plan = self.plan or Plan(self._learner.tasks_at_once(batch), bool(self._method.unrolled))
+        return self._run(params, batch, plan, iteration)
+
+    def _run(self, params: Params, batch: TaskBatch, plan: Plan, iteration: int) -> MetaGradient:
+        if self._learner.compiled == "cuda":
+            torch.compiler.cudagraph_mark_step_begin()  # what CUDA graphs gave in the step before may be overwritten
+        if plan.tasks_at_once >= len(batch):
+            found, problem = self._of_chunk(params, batch, plan, iteration)
+            gradient = problem.unpack({name: value.mean(0) for name, value in found.packed.items()})
+            sizes = {name: value.mean(0) for name, value in self._by_sizes(params, found, problem).items()}
+            return MetaGradient(gradient | sizes, found.losses, found.notes)
+
+        def of_chunk(chunk: TaskBatch) -> tuple[Params, ByTask]:
+            found, problem = self._of_chunk(params, chunk, plan, iteration)
+            return problem.unpack(found.packed) | self._by_sizes(params, found, problem), found
+
+        parts = side_by_side(of_chunk, batch.split(plan.tasks_at_once), batch.support_x.device)
+        # The mean is over all tasks at once, so that it doesn't depend on the chunks.
+        gradient = {name: torch.cat([gradients[name] for gradients, _ in parts]).mean(0) for name in params}
+        notes = {name: torch.cat([found.notes[name] for _, found in parts]) for name in parts[0][1].notes}
+        return MetaGradient(gradient, torch.cat([found.losses for _, found in parts]), notes)
+
+    def _of_chunk(self, params: Params, chunk: TaskBatch, plan: Plan, iteration: int) -> tuple[ByTask, Problem]:
+        learner, method = self._learner, self._method
+        shared, learned = step_sizes.split(params)
+        loop = learner.inner_loop(learner.everything(chunk) if method.kind == "reptile" else chunk, params, self._steps)
+        query, problem = learner.query(chunk), loop.problem(0)
+        theta = for_each_task(problem.pack(shared), len(chunk))
+        weights, sizes_too = method.weights(self._steps, iteration), bool(learned)
+        match method.kind:
+            case "reptile":
+                found = reptile(loop, query, theta)
+            case "implicit":
+                found = implicit(loop, query, theta, method.solver_steps)
+            case "exact" if iteration >= method.first_order_until:
+                found = exact(loop, query, theta, weights, sizes_too, plan.unrolled)
+            case _:
+                found = first_order(loop, query, theta, weights, sizes_too)
+        return found, problem
+
+    def _by_sizes(self, params: Params, found: ByTask, problem: Problem) -> Params:
+        learned = step_sizes.split(params)[1]
+        return step_sizes.gradient(learned, [problem.unpack(one) for one in found.by_step])
+
+    def measure(self, params: Params, batch: TaskBatch) -> None:
+        if self._learner.network.small and self._learner.tasks_at_once(batch) == len(batch):
+            self.plan = Plan(len(batch), bool(self._method.unrolled))
+            return
+        largest = math.ceil(len(batch) / (THREADS if batch.support_x.device.type == "cpu" else 1))
+        sizes = sorted({max(1, math.ceil(largest / 2**halvings)) for halvings in range(4)})
+        plans = [Plan(size, bool(self._method.unrolled)) for size in sizes]
+        best = min(plans, key=lambda plan: self._seconds(params, batch, plan))
+        if (
+            self._method.unrolled is None
+            and self._method.kind == "exact"
+            and self._steps > 1
+            and self._unrolled_bytes(params, batch, best) <= _UNROLLED_BYTES
+        ):
+            best = min((best, replace(best, unrolled=True)), key=lambda plan: self._seconds(params, batch, plan))
+        self.plan = best
+
+    def _seconds(self, params: Params, batch: TaskBatch, plan: Plan) -> float:
+        seconds = []
+        for _ in range(_MEASUREMENTS):
+            _finish(batch.support_x.device)
+            start = time.perf_counter()
+            self._run(params, batch, plan, self._method.first_order_until)
+            _finish(batch.support_x.device)
+            seconds.append(time.perf_counter() - start)
+        return min(seconds)
+
+    def _unrolled_bytes(self, params: Params, batch: TaskBatch, plan: Plan) -> int:
+        """What all steps of the chunks that are computed side by side would keep."""
+        kept: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        chunk = batch[: plan.tasks_at_once]
+        shared, _ = step_sizes.split(params)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            support = self._learner.support(chunk)
+            linearization = support.linearized(for_each_task(support.pack(shared), len(chunk)))
+        del linearization
+        return sum(kept.values()) * self._steps * THREADS
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class Joint:
     """The loss on the examples of all tasks together, without adaptation: what the pre-trained baseline is trained by.
 
     For classification, the labels are the classes of the whole split, and the learner's network has an output for each.
     """
 
-    def objective(params: Params, batch: TaskBatch) -> MetaGradient:
+    plan: Plan | None = None
+
+    def __init__(self, learner: Learner):
+        self._learner = learner
+
+    def __call__(self, params: Params, batch: TaskBatch, iteration: int = 0) -> MetaGradient:  # noqa: ARG002
+        learner = self._learner
         x, y = torch.cat([batch.support_x, batch.query_x], 1), torch.cat([batch.support_y, batch.query_y], 1)
         if batch.classes is not None:
             y = batch.classes.gather(1, y)
-        leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+        leaves = {name: value.detach() for name, value in params.items()}
+        if learner.has_loops_for(x, y):  # no example depends on another's, so tasks may be computed one by one
+            problem = learner.query(TaskBatch(x, y, x, y))
+            theta = for_each_task(problem.pack(leaves), len(batch))
+            losses, found = problem.gradient(theta)
+            return MetaGradient(problem.unpack({name: g.mean(0) for name, g in zip(theta, found, strict=True)}), losses)
+        leaves = {name: value.requires_grad_() for name, value in leaves.items()}
         one_task = {name: value[None] for name, value in leaves.items()}
         outputs = learner.network(one_task, x.flatten(0, 1)[None])  # [1, tasks · examples, outputs]
         losses = learner.loss(outputs.view(*x.shape[:2], -1), y)
         gradient = torch.autograd.grad(losses.mean(), list(leaves.values()))
         return MetaGradient(dict(zip(params, gradient, strict=True)), losses.detach())
 
-    return _compiled(objective) if compiled else objective
+    def measure(self, params: Params, batch: TaskBatch) -> None:
+        """There is no choice."""
+
+
+class ProtoNet:
+    """The loss of telling the queries apart by the nearest class mean in the embedding (Snell et al. 2017, algorithm 1).
+
+    The learner's network is the embedding.
+    """
+
+    plan: Plan | None = None
+
+    def __init__(self, learner: Learner):
+        self._learner = learner
+
+    def __call__(self, params: Params, batch: TaskBatch, iteration: int = 0) -> MetaGradient:  # noqa: ARG002
+        learner = self._learner
+
+        def of_chunk(chunk: TaskBatch) -> tuple[tuple[Tensor, ...], Tensor]:
+            leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+            found = scores(learner.network, leaves, chunk.support_x, chunk.support_y, chunk.query_x)
+            losses = learner.loss(found, chunk.query_y, chunk.query_weight)
+            return torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True), losses.detach()
+
+        size = min(learner.tasks_at_once(batch), math.ceil(len(batch) / _PARTS))
+        gradients, losses = zip(*side_by_side(of_chunk, batch.split(size), batch.support_x.device), strict=True)
+        mean = (torch.stack(parts).sum(0) / len(batch) for parts in zip(*gradients, strict=True))
+        return MetaGradient(dict(zip(params, mean, strict=True)), torch.cat(losses))
+
+    def measure(self, params: Params, batch: TaskBatch) -> None:
+        """There is no choice."""

@@ -9,9 +9,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,14 +19,19 @@ import torch
 from torch import Tensor
 
 from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
-from metaopt_core.errors import UserError
+from metaopt_core.errors import DivergedError
 from metaopt_core.meta.checkpoint import load_checkpoint, save_checkpoint
-from metaopt_core.meta.objectives import Objective
+from metaopt_core.meta.objectives import Objective, Plan
 from metaopt_core.models import Params
 from metaopt_core.progress import bar
 from metaopt_core.spec.models import OuterSpec
 
 _TASKS_DRAWN_TOGETHER = 1024
+_ITERATIONS_TRACED = 20
+_NUMBERS = ("iteration", "best_loss", "best_iteration", "seconds", "history", "seconds_by_part")
+
+PARTS = ("data", "gradient", "optimizer", "validation")
+"""What an iteration's time goes to."""
 
 
 class Record(NamedTuple):
@@ -43,6 +48,8 @@ class Training:
 
     validate: parameters → curves by name, among them `validation_loss`, the one that chooses the best parameters.
     patience: validations in a row without a better one after which training stops; none means that it never does.
+    project: moves the parameters to where they may be, after every step.
+    trace: where to write a profile of some iterations, in Chrome's trace format.
     """
 
     name: str
@@ -57,6 +64,8 @@ class Training:
     checkpoint_every: float
     device: torch.device
     patience: int | None = None
+    project: Callable[[Params], None] | None = None
+    trace: Path | None = None
 
     @property
     def record_every(self) -> int:
@@ -66,19 +75,34 @@ class Training:
 
 @dataclass(frozen=True)
 class Trained:
-    """params: the best by validation, seen at `best_iteration` of `iterations`; seconds: spent training, over all resumptions."""
+    """params: the best by validation, seen at `best_iteration` of `iterations`; seconds: spent training, over all resumptions, and
+    on what.
+
+    On a GPU, what a part started may be waited for in a later one.
+    """
 
     params: Params
     iterations: int
     best_iteration: int
     history: list[Record]
     seconds: float
+    seconds_by_part: dict[str, float]
+    plan: Plan | None
+
+    @property
+    def time_shares(self) -> dict[str, float]:
+        """The share of the seconds that each part took; the rest went to curves, checkpoints and the loop itself."""
+        return {part: round(seconds / self.seconds, 4) for part, seconds in self.seconds_by_part.items()} if self.seconds else {}
 
 
 @dataclass
 class _State:
-    """All that a training is after some iterations, and so all that a checkpoint holds."""
+    """All that a training is after some iterations, and so all that a checkpoint holds.
 
+    flat: all parameters behind each other, which Adam steps on as one; params are views of it.
+    """
+
+    flat: Tensor
     params: Params
     optimizer: torch.optim.Adam
     best: Params
@@ -88,13 +112,15 @@ class _State:
     best_iteration: int = 0
     seconds: float = 0.0
     history: list[Record] = field(default_factory=list)
+    seconds_by_part: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
+    plan: Plan | None = None
+    notes: Mapping[str, Tensor] = field(default_factory=dict)  # of the last iteration
 
     def save(self, path: Path) -> None:
         tensors = {f"params.{name}": value for name, value in self.params.items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        for name, value in self.params.items():
-            tensors |= {f"adam.{name}.{key}": moment for key, moment in self.optimizer.state[value].items()}
-        numbers = {key: getattr(self, key) for key in ("iteration", "best_loss", "best_iteration", "seconds", "history")}
+        tensors |= {f"adam.{key}": moment for key, moment in self.optimizer.state[self.flat].items()}
+        numbers = {key: getattr(self, key) for key in _NUMBERS} | {"plan": None if self.plan is None else asdict(self.plan)}
         save_checkpoint(path, tensors | {"losses": self.losses}, numbers)
 
     def restore(self, path: Path, device: torch.device) -> bool:
@@ -104,15 +130,15 @@ class _State:
             return False
         tensors, numbers = loaded
         for name, value in self.params.items():
-            value.data.copy_(tensors[f"params.{name}"])
+            value.copy_(tensors[f"params.{name}"])
             self.best[name] = tensors[f"best.{name}"].to(device)
-            prefix = f"adam.{name}."
-            moments = {key.removeprefix(prefix): moment for key, moment in tensors.items() if key.startswith(prefix)}
-            if moments:
-                self.optimizer.state[value] = {key: moment.to(device) for key, moment in moments.items()}
+        moments = {key.removeprefix("adam."): value.to(device) for key, value in tensors.items() if key.startswith("adam.")}
+        if moments:
+            self.optimizer.state[self.flat] = moments
         self.losses.copy_(tensors["losses"])
-        for key, number in numbers.items():
-            setattr(self, key, number)
+        for key in _NUMBERS:
+            setattr(self, key, numbers[key])
+        self.plan = None if numbers["plan"] is None else Plan(**numbers["plan"])
         self.history = [Record(*record) for record in self.history]
         return True
 
@@ -124,7 +150,7 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
     finish the iteration at hand and save a checkpoint before they take effect.
 
     Raises:
-        UserError: a loss is not finite (with its iteration and task), or no validation ever was.
+        DivergedError: a loss is not finite (with its iteration and task), or no validation ever was.
     """
     state = _begin(training, params)
     if state.restore(checkpoint, training.device):
@@ -138,16 +164,25 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
     saved = time.monotonic()
     started = saved - state.seconds
     batches = _batches(training, state.iteration)
-    with bar(training.iterations, training.name, state.iteration) as progress, _signals_deferred() as pending:
+    with (
+        bar(training.iterations, training.name, state.iteration) as progress,
+        _signals_deferred() as pending,
+        _profiler(training) as profiler,
+    ):
         while state.iteration < training.iterations and not _out_of_patience(training, state):
-            _step(training, state, next(batches))
+            _step(training, state, _next(state, batches))
             state.iteration += 1
+            if profiler is not None:
+                profiler.step()
             if state.iteration % training.record_every == 0 or state.iteration == training.iterations:
                 loss = _mean_loss(training, state)
                 note("loss", loss)
+                for name, values in state.notes.items():
+                    note(name, values.mean().item())
                 progress.update(state.iteration, f"loss {loss:.4g}")
             if state.iteration % training.validate_every == 0 or state.iteration == training.iterations:
-                _validate(training, state, note)
+                with _Timed(state, "validation"):
+                    _validate(training, state, note)
             state.seconds = time.monotonic() - started
             if pending or time.monotonic() - saved > training.checkpoint_every:
                 _check_finite(training, state)
@@ -156,7 +191,7 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
             if pending:
                 break
     if not math.isfinite(state.best_loss):
-        raise UserError(
+        raise DivergedError(
             f"{training.name}: adaptation diverged in every validation up to iteration {state.iteration}: a smaller train.inner.lr "
             "or train.outer.lr, or fewer train.validation.steps, may help"
         )
@@ -166,7 +201,15 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
             f"{state.best_iteration}\n"
         )
     state.save(checkpoint)  # a later phase may be interrupted, and this one is not to be trained again
-    return Trained(state.best, state.iteration, state.best_iteration, state.history, state.seconds)
+    return Trained(
+        params=state.best,
+        iterations=state.iteration,
+        best_iteration=state.best_iteration,
+        history=state.history,
+        seconds=state.seconds,
+        seconds_by_part=state.seconds_by_part,
+        plan=state.plan,
+    )
 
 
 def _out_of_patience(training: Training, state: _State) -> bool:
@@ -175,12 +218,28 @@ def _out_of_patience(training: Training, state: _State) -> bool:
     return training.patience is not None and since_best >= training.patience
 
 
+def _profiler(training: Training) -> AbstractContextManager[torch.profiler.profile | None]:
+    """Profiles some iterations after the first ones, where a trace is asked for."""
+    path = training.trace
+    if path is None:
+        return nullcontext()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profiled: AbstractContextManager[torch.profiler.profile] = torch.profiler.profile(
+        schedule=torch.profiler.schedule(wait=3, warmup=2, active=_ITERATIONS_TRACED, repeat=1),
+        on_trace_ready=lambda profiler: profiler.export_chrome_trace(str(path)),
+    )
+    return profiled
+
+
 def _begin(training: Training, params: Params) -> _State:
-    params = {name: value.to(training.device).clone().requires_grad_() for name, value in params.items()}
+    flat = torch.cat([value.to(training.device).flatten() for value in params.values()]).requires_grad_()
+    parts = flat.detach().split([value.numel() for value in params.values()])
+    views = {name: part.view(value.shape) for (name, value), part in zip(params.items(), parts, strict=True)}
     return _State(
-        params=params,
-        optimizer=torch.optim.Adam(list(params.values()), lr=training.outer.lr, fused=True),
-        best={name: value.detach().clone() for name, value in params.items()},
+        flat=flat,
+        params=views,
+        optimizer=torch.optim.Adam([flat], lr=training.outer.lr, fused=training.device.type != "meta"),
+        best={name: value.clone() for name, value in views.items()},
         losses=torch.zeros(training.record_every, training.meta_batch_size, device=training.device),
     )
 
@@ -196,15 +255,44 @@ def _batches(training: Training, start: int) -> Iterator[TaskBatch]:
             yield drawn[step * size : (step + 1) * size]
 
 
+def _next(state: _State, batches: Iterator[TaskBatch]) -> TaskBatch:
+    with _Timed(state, "data"):
+        return next(batches)
+
+
 def _step(training: Training, state: _State, batch: TaskBatch) -> None:
-    result = training.objective(state.params, batch)
-    for name, value in state.params.items():
-        value.grad = result.gradient[name]
-    if training.outer.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(state.params.values(), training.outer.clip_norm)
-    state.optimizer.param_groups[0]["lr"] = _outer_lr(training, state.iteration)
-    state.optimizer.step()
-    state.losses[state.iteration % training.record_every] = result.losses
+    with _Timed(state, "gradient"):
+        if state.plan is None:
+            training.objective.measure(state.params, batch)
+            state.plan = training.objective.plan
+        training.objective.plan = state.plan
+        result = training.objective(state.params, batch, state.iteration)
+    with _Timed(state, "optimizer"):
+        state.flat.grad = torch.cat([result.gradient[name].flatten() for name in state.params])
+        if training.outer.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(state.flat, training.outer.clip_norm)
+        state.optimizer.param_groups[0]["lr"] = _outer_lr(training, state.iteration)
+        state.optimizer.step()
+        if training.project is not None:
+            training.project(state.params)
+        state.losses[state.iteration % training.record_every] = result.losses
+        state.notes = result.notes
+
+
+class _Timed:
+    """Adds the seconds that a block takes to a part's; a class, since a generator would take longer than some of the blocks."""
+
+    def __init__(self, state: _State, part: str):
+        self._seconds, self._part = state.seconds_by_part, part
+
+    def __enter__(self) -> None:
+        self._traced = torch.profiler.record_function(self._part) if torch.autograd.profiler._is_profiler_enabled else nullcontext()
+        self._traced.__enter__()
+        self._start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._seconds[self._part] += time.perf_counter() - self._start
+        self._traced.__exit__(None, None, None)
 
 
 def _outer_lr(training: Training, iteration: int) -> float:
@@ -230,7 +318,7 @@ def _check_finite(training: Training, state: _State) -> None:
         row, column = bad[0].tolist()
         iteration = state.iteration - len(recent) + row
         task = iteration * training.meta_batch_size + column
-        raise UserError(
+        raise DivergedError(
             f"{training.name}: the loss of meta-train task {task} is {recent[row, column].item()} in iteration {iteration}: "
             "expected a finite number; a smaller train.inner.lr or train.outer.lr, or train.outer.clip_norm, may help"
         )
@@ -244,7 +332,7 @@ def _validate(training: Training, state: _State, note: Callable[[str, float], No
     loss = curves["validation_loss"]
     if math.isfinite(loss) and loss < state.best_loss:
         state.best_loss, state.best_iteration = loss, state.iteration
-        state.best = {name: value.detach().clone() for name, value in state.params.items()}
+        state.best = {name: value.clone() for name, value in state.params.items()}
 
 
 @contextmanager

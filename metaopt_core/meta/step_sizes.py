@@ -52,14 +52,16 @@ def at(sizes: Mapping[str, Tensor], names: Mapping[str, Tensor], step: int, fixe
 
 
 def gradient(sizes: Mapping[str, Tensor], by_step: list[dict[str, Tensor]]) -> Params:
-    """The gradient by each entry of `sizes`, from the gradients by the sizes of each step: name → [the parameter's shape]."""
-    found = {name: torch.zeros_like(value) for name, value in sizes.items()}
+    """The gradients [tasks, …] by each entry of `sizes`, from those by each step's: name → [tasks, the parameter's shape]."""
+    found: Params = {}
     for step, by_name in enumerate(by_step):
         for name, value in by_name.items():
-            total = found[_key(sizes, name)]
-            row = total[min(step, len(total) - 1)]
-            row += value.sum_to_size(row.shape)
-    return found
+            key = _key(sizes, name)
+            if key not in found:
+                found[key] = value.new_zeros(len(value), *sizes[key].shape)
+            row = found[key][:, min(step, len(sizes[key]) - 1)]
+            row += value.flatten(1).sum(1) if row.dim() == 1 else value.sum_to_size(row.shape)
+    return {key: found[key] for key in sizes} if by_step else {}
 
 
 def _key(sizes: Mapping[str, Tensor], name: str) -> str:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from metaopt_core.spec.document import BROKEN, Node
-from metaopt_core.spec.schema import Schema, kind_key, kinds, models_schema, resolve
+from metaopt_core.spec.schema import Schema, kind_key, kinds, member_of, models_schema, resolve
 
 Path = tuple[str | int, ...]
 _MEANT = {"gpu": "cuda"}  # what is meant by words whose letters are closer to another one
@@ -126,13 +126,21 @@ def _expectation(schema: Schema) -> str:
             return f"a number{_bounds(schema)}"
         case "string":
             return "non-empty text" if schema.get("minLength") else "text"
+        case "boolean":
+            return "true or false"
+        case "object" if "properties" not in schema:
+            return "a mapping from keys, as in train.inner.lr"
         case "array" if "prefixItems" in schema:
             return "a list of two numbers"  # a range: the one fixed-length list there is
+        case "array" if not schema["items"]:
+            return f"a list of {schema.get('minItems', 0)} or more values"
         case "array":
             number = _expectation(schema["items"]).removeprefix("a ").replace("number", "numbers", 1)
             return f"a list of one or more {number}" if schema.get("minItems") else f"a list of {number}"
     if key := kind_key(schema):
         return f"a mapping with the key {key} ({_either(kinds(schema))})"
+    if "properties" not in schema:
+        return "a mapping from names to mappings"  # the variants of the test tasks: the one mapping with names of the user's own
     return f"a mapping with keys such as {', '.join(list(schema['properties'])[:4])}"
 
 
@@ -162,7 +170,7 @@ def _follow(location: tuple[int | str, ...]) -> tuple[Path, Schema, Schema]:
         if isinstance(part, int):
             schema = around["prefixItems"][part] if "prefixItems" in around else around["items"]
         else:
-            schema = around["properties"].get(part, {})
+            schema = around.get("properties", {}).get(part) or member_of(around)
         choice = kinds(resolve(schema))
         if choice and (tag := next(parts, None)) is not None:
             schema = choice[str(tag)]

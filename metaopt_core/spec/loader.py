@@ -15,10 +15,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from metaopt_core.errors import UserError
-from metaopt_core.spec import explain
+from metaopt_core.spec import explain, ranges
 from metaopt_core.spec.document import BROKEN, Entry, Node, Place, Problem, dotted, read_file, read_value
-from metaopt_core.spec.models import PipelineSpec, SinusoidSpec
-from metaopt_core.spec.schema import Schema, kind_key, kinds, models_schema, resolve
+from metaopt_core.spec.models import OmniglotSpec, PipelineSpec
+from metaopt_core.spec.schema import Schema, kind_key, kinds, member_of, models_schema, resolve
 
 _NAME = re.compile(models_schema()["properties"]["name"]["pattern"])
 _NAME_RULE = "lower-case letters, digits, . _ and -, a letter or digit first"
@@ -75,7 +75,7 @@ def load(path: Path, overrides: Mapping[str, Sequence[str]] = MappingProxyType({
 
 def _beside(path: Path, spec: PipelineSpec) -> PipelineSpec:
     """The spec with a relative folder of data taken as beside the file, wherever the command runs."""
-    if isinstance(spec.generate, SinusoidSpec) or spec.generate.folder is None:
+    if not isinstance(spec.generate, OmniglotSpec) or spec.generate.folder is None:
         return spec
     folder = path.absolute().parent / Path(spec.generate.folder).expanduser()
     return spec.model_copy(update={"generate": spec.generate.model_copy(update={"folder": str(folder)})})
@@ -195,7 +195,8 @@ def _merge(lower: Node, upper: Node, schema: Schema | None = None) -> Node:
     entries = dict(lower.entries)
     for key, entry in upper.entries.items():
         below = entries.get(key)
-        merged = _merge(below.node, entry.node, properties.get(key, {})) if below else entry.node
+        inner = properties.get(key) or member_of(schema)
+        merged = _merge(below.node, entry.node, inner) if below else entry.node
         entries[key] = Entry(_together(below.key, entry.key) if below else entry.key, merged)
     return Node(upper.place, entries)
 
@@ -270,6 +271,10 @@ def _check(name: str, block: Node, layer: Place, complete: bool, said: frozenset
         "name": name if _NAME.fullmatch(name) else "unnamed"
     }
     spec, refused = _validate(values, block)
+    if spec is not None and spec.sweep is not None:
+        own = {"name": spec.name}
+        refused = list(ranges.refusals(spec.sweep, block, lambda changed: _validate(changed.plain() | own, changed)[1]))
+        spec = None if refused else spec
     repeated = set(said)
     for refusal in refused:
         if refusal.absence and not complete:

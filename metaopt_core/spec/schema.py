@@ -48,6 +48,12 @@ def kind_key(schema: Schema) -> str | None:
     return key
 
 
+def member_of(schema: Schema) -> Schema:
+    """The schema of what a mapping with free keys holds, so far as there is one."""
+    members = schema.get("additionalProperties")
+    return members if isinstance(members, dict) else {}
+
+
 def file_schema() -> Schema:
     """The JSON Schema of the file form of all pipelines."""
     definitions = {name: _block(definition) for name, definition in models_schema()["$defs"].items()}

@@ -10,11 +10,14 @@ from scipy import stats
 
 from metaopt_core import evaluation
 from metaopt_core.distributions.batch import TaskBatch
-from metaopt_core.evaluation import Method, calibration, summarize
+from metaopt_core.evaluation import Method, calibration, summarize, with_outputs_of
 from metaopt_core.learner import Learner
-from metaopt_core.meta.gradients import for_each_task, gradient_step
+from metaopt_core.meta import step_sizes
+from metaopt_core.meta.gradients import for_each_task
+from metaopt_core.meta.inner_loop import InnerLoop
+from metaopt_core.meta.problems import Differentiated
 from metaopt_core.models import MLP
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.models import InnerSpec, PipelineSpec
 from metaopt_core.summary import worst_tasks
 from tests.small import SMALL_CONV
 
@@ -29,7 +32,9 @@ SPEC = PipelineSpec.model_validate(
 
 
 def summary_of(before: list[float], after: list[float]) -> list[dict]:  # type: ignore[type-arg]
-    table = pd.DataFrame({"method": "maml", "task": range(len(before)), "loss_0": before, "loss_1": after})
+    table = pd.DataFrame(
+        {"variant": "in-distribution", "method": "maml", "task": range(len(before)), "loss_0": before, "loss_1": after}
+    )
     found = summarize(SPEC, table)
     assert found["tasks"] == len(before)
     steps: list[dict] = found["methods"]["maml"]["steps"]  # type: ignore[type-arg]
@@ -61,16 +66,51 @@ def test_a_task_far_above_every_loss_before_adaptation_has_diverged() -> None:
     assert after["loss"]["mean"] == pytest.approx(20.0)
 
 
+def test_a_shifted_variant_stands_beside_the_tasks_as_trained_for_with_its_change() -> None:
+    shifted = {"far": {"x": [5.0, 10.0], "shots": 3}, "left-out": None}
+    spec = PipelineSpec.model_validate(SPEC.model_dump() | {"evaluate": {"steps": 1, "shifted": shifted}})
+    rows = [("in-distribution", 2.0, 1.0), ("in-distribution", 2.0, 3.0), ("far", 9.0, 4.0), ("far", 9.0, 5.0)]
+    table = pd.DataFrame(rows, columns=["variant", "loss_0", "loss_1"]).assign(method="maml", task=[0, 1, 0, 1])
+    found = summarize(spec, table)
+    assert found["methods"]["maml"]["steps"][1]["loss"]["mean"] == 2.0
+    assert list(found["shifted"]) == ["far"]
+    far = found["shifted"]["far"]
+    assert (far["changes"], far["shots"]) == ({"x": [5.0, 10.0], "shots": 3}, 3)
+    assert far["methods"]["maml"]["steps"][1]["loss"]["mean"] == 4.5
+    assert far["methods"]["maml"]["change"]["mean"] == 1.25
+
+
+@pytest.mark.parametrize("ways", [3, 8])
+def test_for_other_ways_the_learned_outputs_are_repeated_and_adaptation_tells_them_apart(ways: int) -> None:
+    trained, wider = (Learner(MLP((1, 8, size)), classification=True, loss_scale=1.0, inner_lr=0.1) for size in (5, ways))
+    params = trained.network.init(0)
+    params |= step_sizes.initial(InnerSpec(steps=2, learned_lr="per_parameter"), params)
+    params["inner_lr.layer1.weight"] = torch.rand(1, 8, 5)
+    x = torch.randn(4, 6, 1)
+    resized = with_outputs_of(wider, params)
+    outputs = wider.network(for_each_task(step_sizes.split(resized)[0], 4), x)
+    learned = trained.network(for_each_task(step_sizes.split(params)[0], 4), x)
+    repeated = torch.arange(ways) % 5
+    torch.testing.assert_close(outputs, learned[..., repeated])
+    assert torch.equal(resized["inner_lr.layer1.weight"], params["inner_lr.layer1.weight"][..., repeated])
+    unchanged = with_outputs_of(trained, params)
+    assert all(torch.equal(unchanged[name], value) for name, value in params.items())
+    labels = torch.arange(6).remainder(ways).expand(4, 6)
+    *_, adapted = wider.adapt(resized, TaskBatch(x, labels, x, labels), 3)
+    after = wider.network(adapted, x)
+    assert len(after[0, 0].unique()) == ways
+
+
 def test_curves_hold_the_losses_after_every_number_of_steps() -> None:
     learner = Learner(MLP((1, 8, 1)), classification=False, loss_scale=1.0, inner_lr=0.1)
     params = learner.network.init(0)
     batch = TaskBatch(*(torch.randn(4, 5, 1, generator=torch.Generator().manual_seed(i)) for i in range(4)))
     curves = learner.curves(params, batch, 2)
-    theta = for_each_task(params, 4)
-    for step in range(3):
+    problem = Differentiated(lambda theta: learner.loss(learner.network(theta, batch.support_x), batch.support_y))
+    walk = InnerLoop([problem], [0.1] * 2).walk(for_each_task(params, 4))
+    for step, (_, theta, _) in enumerate(walk):
         expected = (learner.network(theta, batch.query_x) - batch.query_y).square().mean((1, 2))
         torch.testing.assert_close(curves.loss[:, step], expected)
-        theta = gradient_step(learner.support_loss(batch), theta, 0.1)
     assert curves.accuracy is None
 
 
@@ -98,7 +138,8 @@ def test_differences_are_paired() -> None:
     hard = random.exponential(10, 50)  # what all methods share, and a paired difference does not see
     losses = {"maml": hard + random.normal(1, 0.1, 50), "random": hard + random.normal(2, 0.1, 50)}
     table = pd.concat(
-        pd.DataFrame({"method": name, "task": range(50), "loss_0": 1.0, "loss_1": loss}) for name, loss in losses.items()
+        pd.DataFrame({"variant": "in-distribution", "method": name, "task": range(50), "loss_0": 1.0, "loss_1": loss})
+        for name, loss in losses.items()
     )
     (found,) = summarize(SPEC, table)["differences"]
     interval = stats.ttest_rel(losses["maml"], losses["random"]).confidence_interval(0.95)
@@ -117,7 +158,8 @@ def test_the_calibration_error_is_the_mean_distance_of_probability_and_frequency
 
 
 def test_the_worst_tasks_come_first_and_those_that_are_no_number_before_them() -> None:
-    table = pd.DataFrame({"method": "maml", "task": range(4), "loss_0": 1.0, "loss_1": [2.0, 5.0, math.nan, 1.0]})
+    columns = {"task": range(4), "loss_0": 1.0, "loss_1": [2.0, 5.0, math.nan, 1.0]}
+    table = pd.DataFrame({"variant": "in-distribution", "method": "maml"} | columns)
     assert worst_tasks(summarize(SPEC, table), table, 3) == [2, 1, 0]
 
 
@@ -136,6 +178,9 @@ def test_a_baseline_gets_the_step_size_that_is_best_on_the_validation_tasks() ->
             assert split == "validation"
             return tasks
 
+        def shifted(self, _: object) -> "Lines":
+            raise AssertionError("step sizes are chosen on tasks that are not shifted")
+
     found = evaluation.methods(spec, Lines(), {"maml": Learner.from_spec(spec).network.init(0)})
     assert list(found) == ["maml", "maml_safe", "random", "unadapted"]
     assert found["random"].inner_lr == 0.05
@@ -150,7 +195,7 @@ def test_inductive_predictions_depend_on_no_other_query() -> None:
     one, other = TaskBatch(pictures[0], labels, pictures[1], labels), TaskBatch(pictures[0], labels, pictures[2], labels)
     mixed = TaskBatch(pictures[0], labels, torch.cat([pictures[1][:, :1], pictures[2][:, 1:]], 1), labels)
     embedding = learner.network.init(0)
-    for method in (Method("maml", learner, embedding, 1), Method("protonet", learner, embedding, 0)):
+    for method in (Method("maml", "", learner, embedding, 1), Method("protonet", "", learner, embedding, 0)):
         *_, predict = method.adapted(one)
         alone = method.one_by_one(predict, mixed)
         torch.testing.assert_close(alone[:, :1], method.one_by_one(predict, one)[:, :1])

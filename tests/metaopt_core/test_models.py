@@ -1,10 +1,15 @@
 """Networks for a batch of tasks against the same networks for one task, and the convolution against PyTorch's own."""
 
+import math
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from metaopt_core.convolution import convolve
+from metaopt_core import kernels
+from metaopt_core.convolution import convolve, norm_relu
 from metaopt_core.distributions.random import Stream
 from metaopt_core.models import build
 from metaopt_core.spec.models import Conv4Spec, MLPSpec
@@ -48,20 +53,83 @@ def test_initial_mlp_weights_fill_their_bounds() -> None:
     assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=1e-2)
 
 
-@pytest.mark.parametrize("groups", [1, 3])
-def test_convolution_and_its_second_derivative_equal_pytorchs_own(groups: int) -> None:
+def plain_block(x: Tensor, weight: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """One task after the other, by PyTorch's own convolution and elementary operations; pictures as in `convolve`."""
+    tasks = []
+    for pictures, filters, gamma, beta in zip(x.permute(0, 1, 4, 2, 3), weight.permute(0, 4, 3, 1, 2), scale, shift, strict=True):
+        z = F.conv2d(pictures, filters, stride=2, padding=1)
+        mean, variance = z.mean((0, 2, 3), keepdim=True), z.var((0, 2, 3), keepdim=True, unbiased=False)
+        normal = (z - mean) / (variance + 1e-5).sqrt()
+        tasks.append((normal * gamma[:, None, None] + beta[:, None, None]).relu().permute(0, 2, 3, 1))
+    return torch.stack(tasks)
+
+
+@pytest.mark.parametrize("loops", ["compiled", "no"])
+@pytest.mark.parametrize(("channels", "filters"), [(1, 5), (3, 37), (8, 16), (2, 33)])
+@pytest.mark.parametrize(("examples", "height", "width"), [(2, 7, 6), (3, 4, 5), (1, 1, 2)])
+def test_a_convolutional_block_and_its_two_derivatives_equal_pytorchs_own(
+    loops: str, channels: int, filters: int, examples: int, height: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if loops == "no":
+        monkeypatch.setattr(kernels, "usable", lambda *tensors: False)
     random = torch.Generator().manual_seed(0)
-    x = torch.randn(2, 2 * groups, 7, 7, dtype=torch.float64, generator=random, requires_grad=True)
-    weight = torch.randn(4 * groups, 2, 3, 3, dtype=torch.float64, generator=random, requires_grad=True)
-    convolved = {
-        "ours": convolve(x, weight, stride=2, padding=1, groups=groups),
-        "native": F.conv2d(x, weight, stride=2, padding=1, groups=groups),
-    }
-    torch.testing.assert_close(convolved["ours"], convolved["native"])
-    derivatives = {}
-    for name, y in convolved.items():
-        first = torch.autograd.grad(y.tanh().sum(), (x, weight), create_graph=True)
-        derivatives[name] = (*first, *torch.autograd.grad(sum(g.square().sum() for g in first), (x, weight)))  # type: ignore[arg-type]
-    for found, expected in zip(derivatives["ours"], derivatives["native"], strict=True):
+
+    def leaf(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=random).requires_grad_()
+
+    inputs = leaf(2, examples, height, width, channels), leaf(2, 3, 3, channels, filters), leaf(2, filters), leaf(2, filters)
+    shared = inputs[0], inputs[1][:1].expand(2, -1, -1, -1, -1), inputs[2], inputs[3]
+    for arguments in (inputs, shared):
+        found, expected = norm_relu(convolve(*arguments[:2]), *arguments[2:], 1e-5), plain_block(*arguments)
         torch.testing.assert_close(found, expected)
-    assert torch.autograd.gradgradcheck(lambda a, b: convolve(a, b, 2, 1, groups), (x, weight))
+        upper = torch.randn(found.shape, dtype=torch.float64, generator=random)
+        first = [torch.autograd.grad((y * upper).sum(), inputs, create_graph=True) for y in (found, expected)]
+        torch.testing.assert_close(first[0], first[1])
+        directions = [torch.randn(g.shape, dtype=torch.float64, generator=random) for g in first[0]]
+        second = [
+            torch.autograd.grad(sum((g * u).sum() for g, u in zip(gradients, directions, strict=True)), inputs)  # type: ignore[arg-type]
+            for gradients in first
+        ]
+        torch.testing.assert_close(second[0], second[1], rtol=1e-6, atol=1e-6)
+
+
+def test_what_is_not_a_number_stays_so_through_normalization_and_relu() -> None:
+    x = torch.ones(1, 2, 2, 2, 3)
+    x[0, 0, 0, 0, 0] = math.nan
+    y = norm_relu(x, torch.ones(1, 3), torch.zeros(1, 3), 1e-5)
+    assert y[..., 0].isnan().all()
+    assert y[..., 1:].isfinite().all()
+
+
+def test_without_a_compiler_one_line_says_so_and_numbers_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    network = build(Conv4Spec(name="conv4", filters=8), (1, 28, 28), 5)
+    params = {name: value[None] for name, value in network.init(0).items()}
+    x = torch.rand(1, 4, 1, 28, 28)
+    assert kernels.usable(x)
+    expected = network(params, x)
+    monkeypatch.setenv("CC", "no-such-compiler")
+    monkeypatch.setenv("METAOPT_HOME", str(tmp_path))
+    kernels._library.cache_clear()
+    try:
+        for _ in range(2):
+            torch.testing.assert_close(network(params, x), expected)
+    finally:
+        kernels._library.cache_clear()
+    written = capsys.readouterr().err
+    assert written.startswith("computing without compiled kernels, more slowly: ")
+    assert written.count("\n") == 1
+
+
+def test_the_compiled_file_is_made_once_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("METAOPT_HOME", str(tmp_path))
+    kernels._library.cache_clear()
+    assert kernels.usable(torch.ones(1))
+    made = list((tmp_path / "compiled").iterdir())
+    assert [path.suffix for path in made] == [".so"]
+    before = made[0].stat().st_mtime_ns
+    kernels._library.cache_clear()
+    assert kernels.usable(torch.ones(1))
+    assert [path.stat().st_mtime_ns for path in (tmp_path / "compiled").iterdir()] == [before]
+    kernels._library.cache_clear()

@@ -21,8 +21,8 @@ def problem(inner_lr: float, support: int = 5) -> tuple[Learner, TaskBatch]:
 
 def support_losses(learner: Learner, batch: TaskBatch, steps: int) -> torch.Tensor:
     """After 0, 1, … steps: [steps + 1, tasks]."""
-    params, loss = learner.network.init(0), learner.support_loss(batch)
-    return torch.stack([loss(theta).detach() for theta in learner.adapt(params, batch, steps)])
+    adapted = learner.adapt(learner.network.init(0), batch, steps)
+    return torch.stack([learner.loss(learner.network(theta, batch.support_x), batch.support_y).detach() for theta in adapted])
 
 
 def test_no_support_loss_rises_where_plain_descent_blows_up() -> None:

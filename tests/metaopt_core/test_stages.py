@@ -8,7 +8,7 @@ import pytest
 
 from metaopt_core import stages
 from metaopt_core.home import Home
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.models import PipelineSpec, RangeSpec, SweepSpec
 from metaopt_core.stages import identities
 from metaopt_core.store import Store
 from tests.made_outputs import sinusoid_spec
@@ -67,6 +67,8 @@ def test_the_reason_names_the_changed_source(copy: Path, tmp_path: Path) -> None
         (None, {"seed": 1}, set(NAMES)),
         (None, {"device": "cpu"}, set()),
         (None, {"description": "Another."}, set()),
+        (None, {"seeds": 5}, set()),
+        (None, {"sweep": SweepSpec(trials=3, parameters={"train.inner.lr": RangeSpec(low=0.1, high=0.2)})}, set()),
         (None, {"name": "another"}, {"log"}),
         ("train", {"checkpoint_every": 1.0}, set()),
         ("train", {"iterations": 31}, {"train", "evaluate", "log"}),

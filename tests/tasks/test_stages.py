@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
+from rich.console import Console
 from safetensors.numpy import save_file
 
+from flows import report
 from metaopt_core import evaluation
 from metaopt_core.distributions.materialize import load
 from metaopt_core.home import Home
@@ -20,11 +23,11 @@ from metaopt_core.stages import STAGES, identities
 from metaopt_core.store import StageOutput, Store
 from tasks.evaluate import evaluate
 from tasks.generate import generate
-from tasks.log import log
+from tasks.log import log, shifted_table
 from tasks.train import train
 from tests.small import SMALL_CONV
 
-BODIES = {"generate": generate, "train": train, "evaluate": evaluate, "log": log}
+BODIES: dict[str, Any] = {"generate": generate, "train": train, "evaluate": evaluate, "log": log}
 
 SINUSOID: dict[str, Any] = {
     "name": "small-sinusoid",
@@ -36,12 +39,19 @@ SINUSOID: dict[str, Any] = {
         "queries": 10,
         "validation": {"every": 20, "steps": 3},
     },
-    "evaluate": {"steps": 4, "shots": 5, "queries": 50},
+    "evaluate": {
+        "steps": 4,
+        "shots": 5,
+        "queries": 50,
+        "shifted": {"louder": {"amplitude": [5.0, 10.0]}, "families": {"distribution": "mixture", "noise": 0.3}},
+    },
 }
 OMNIGLOT: dict[str, Any] = SMALL_CONV.model_dump(mode="json")
+OMNIGLOT["generate"]["characters"]["new_alphabets"] = 20
+OMNIGLOT["evaluate"]["shifted"] = {"more-ways": {"ways": 5, "shots": 2}, "new-alphabets": {"alphabets": "new"}}
 
 BASELINES = {True: ("pretrained", "protonet"), False: ("pretrained",)}  # of a classification or not
-FIGURES = ("adaptation", "examples", "losses", "training", "worst")
+FIGURES = ("adaptation", "examples", "losses", "shifted", "training", "worst")
 
 PREDICT = """
 import sys, mlflow, numpy as np
@@ -92,7 +102,7 @@ def test_every_output_has_its_files(ran: tuple[PipelineSpec, Home, dict[str, Sta
     assert not list(home.checkpoints.iterdir())
 
 
-def test_the_table_has_a_row_a_method_and_task(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
+def test_the_table_has_a_row_a_variant_method_and_task(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
     spec, _, outputs = ran
     table = pd.read_parquet(outputs["evaluate"] / "tasks.parquet")
     steps = range(spec.evaluate.steps + 1)
@@ -101,16 +111,48 @@ def test_the_table_has_a_row_a_method_and_task(ran: tuple[PipelineSpec, Home, di
         measures.append("accuracy")
         at_horizon = ["inductive_loss", "inductive_accuracy", "confidence", "correct"]
     by_step = [f"{measure}_{step}" for measure in measures for step in steps]
-    assert list(table.columns) == ["method", "task", "inner_lr", *by_step, *at_horizon]
-    methods = {"maml", "maml_safe", *BASELINES[bool(spec.train.ways)], "random", "unadapted"}
-    assert table.groupby("method").size().to_dict() == dict.fromkeys(methods, 30)
+    assert list(table.columns) == ["variant", "method", "task", "inner_lr", *by_step, *at_horizon]
+    methods = ("maml", "maml_safe", *BASELINES[bool(spec.train.ways)], "random", "unadapted")
+    variants = ["in-distribution", *spec.shifts]
+    assert table.groupby(["variant", "method"]).size().to_dict() == {(v, m): 30 for v in variants for m in methods}
     summary = json.loads((outputs["evaluate"] / "summary.json").read_text())
     assert summary["batch_norm"] == ("transductive" if spec.train.ways else None)
-    (unadapted,) = {tuple(table.loc[table["method"] == "unadapted", f"loss_{step}"]) for step in steps}
-    assert unadapted == pytest.approx(table.loc[table["method"] == "maml", "loss_0"])
-    for method, result in summary["methods"].items():
-        column = table.loc[table["method"] == method, f"loss_{steps[-1]}"]
-        assert result["steps"][-1]["loss"]["mean"] == pytest.approx(column.mean(), rel=1e-5)
+    for variant, tested in {"in-distribution": summary, **summary["shifted"]}.items():
+        rows = table[table["variant"] == variant]
+        (unadapted,) = {tuple(rows.loc[rows["method"] == "unadapted", f"loss_{step}"]) for step in steps}
+        assert unadapted == pytest.approx(rows.loc[rows["method"] == "maml", "loss_0"])
+        for method, result in tested["methods"].items():
+            column = rows.loc[rows["method"] == method, f"loss_{steps[-1]}"]
+            assert result["steps"][-1]["loss"]["mean"] == pytest.approx(column.mean(), rel=1e-5)
+
+
+def test_mlflow_has_every_variant_under_a_prefix_of_its_own(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
+    spec, _, outputs = ran
+    record = outputs["log"].extra
+    metrics = MlflowClient(record["tracking_uri"]).get_run(record["run_id"]).data.metrics
+    summary = json.loads((outputs["evaluate"] / "summary.json").read_text())
+    for variant, tested in summary["shifted"].items():
+        steps = tested["methods"]["maml"]["steps"]
+        assert metrics[f"shifted/{variant}/maml/loss"] == pytest.approx(steps[-1]["loss"]["mean"])
+        assert metrics[f"shifted_{variant}_loss"] == pytest.approx(steps[spec.horizon]["loss"]["mean"])
+    assert {name.split("/")[1] for name in metrics if name.startswith("shifted/")} == set(spec.shifts)
+
+
+def test_tables_have_shifted_tasks_below_those_as_trained_for(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
+    spec, _, outputs = ran
+    summary = json.loads((outputs["evaluate"] / "summary.json").read_text())
+    rows = shifted_table(summary)
+    assert [row["test tasks"] for row in rows] == ["in-distribution", *spec.shifts]
+    change = next(iter(summary["shifted"].values()))["methods"]["maml"]["change"]["mean"]
+    assert rows[1]["MAML"].endswith(f" [{100 * change:+.3g} %]")
+    console = Console(record=True, width=120)
+    console.print(report.shifted_table(summary))
+    large = summary["methods"]["random"]["steps"][spec.horizon]["loss"]
+    large |= {"mean": 1e30, "ci95": 1e30, "median": 1e30}  # as where tasks diverge
+    console.print(report.shifted_table(summary))
+    lines = console.export_text().splitlines()
+    assert any(f"{change:+.0%}" in line and "MAML" in line for line in lines)
+    assert max(len(line.rstrip()) for line in lines if "±" in line) <= 80
 
 
 def test_the_history_ends_where_training_did(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
@@ -143,7 +185,7 @@ def test_the_logged_model_gives_evaluates_own_numbers_in_a_fresh_process(
 
     predictions = load_file(tmp_path / "outputs.safetensors")["predictions"]  # [steps + 1, tasks, queries, outputs]
     target = tasks.query_y.numpy()
-    table = pd.read_parquet(outputs["evaluate"] / "tasks.parquet").query("method == 'maml'")
+    table = pd.read_parquet(outputs["evaluate"] / "tasks.parquet").query("method == 'maml' and variant == 'in-distribution'")
     for step, predicted in enumerate(predictions):
         if spec.train.ways is None:
             loss = np.square(predicted - target).mean((1, 2))

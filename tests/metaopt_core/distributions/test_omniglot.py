@@ -10,9 +10,10 @@ import torch
 
 from metaopt_core import plots
 from metaopt_core.distributions.batch import Episode, TaskBatch
-from metaopt_core.distributions.omniglot import Omniglot, materialize
+from metaopt_core.distributions.omniglot import Omniglot, materialize, splits_of
 from metaopt_core.distributions.omniglot_archives import Pictures
-from metaopt_core.spec.models import CharacterSplit, HeldOut, OmniglotSpec
+from metaopt_core.errors import UserError
+from metaopt_core.spec.models import CharacterSplit, HeldOut, OmniglotSpec, ShiftSpec
 
 SPEC = OmniglotSpec(
     distribution="omniglot",
@@ -86,6 +87,75 @@ def test_all_1623_characters_can_be_used(pictures: Pictures, tmp_path: Path) -> 
         "test": 423,
         "validation": 100,
     }
+
+
+# --- whole alphabets ----------------------------------------------------------------------------------------------------
+
+
+def alphabets(splits: pd.DataFrame) -> dict[str, set[str]]:
+    return {str(name): set(rows["alphabet"]) for name, rows in splits.groupby("split")}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_split_by_alphabet_no_alphabet_is_in_two_splits_and_held_out_ones_have_their_numbers(pictures: Pictures, seed: int) -> None:
+    splits = splits_of(OmniglotSpec(distribution="omniglot", split_by="alphabet"), seed, pictures)
+    parts = alphabets(splits)
+    assert sum(map(len, parts.values())) == 50
+    sizes = splits["split"].value_counts()
+    largest = splits["alphabet"].value_counts().max()
+    for name, wanted in (("validation", 100), ("test", 423)):
+        assert wanted <= sizes[name] < wanted + largest
+    assert sizes["train"] == 1623 - sizes["test"] - sizes["validation"]
+
+
+def test_split_by_alphabet_a_smaller_train_split_leaves_alphabets_unused_and_the_seed_chooses(pictures: Pictures) -> None:
+    spec = OmniglotSpec(distribution="omniglot", split_by="alphabet", characters=CharacterSplit(train=300))
+    first, second = (splits_of(spec, seed, pictures) for seed in (0, 1))
+    assert 300 <= (first["split"] == "train").sum() < 360
+    assert (first["split"] == "unused").sum() > 600
+    assert alphabets(first)["test"] != alphabets(second)["test"]
+
+
+def test_new_alphabets_are_in_no_other_split_and_the_others_keep_their_sizes(pictures: Pictures) -> None:
+    wanted = CharacterSplit(train=800, validation=100, test=300, new_alphabets=200)
+    splits = splits_of(SPEC.model_copy(update={"characters": wanted}), 7, pictures)
+    parts = alphabets(splits)
+    assert not parts["new_alphabets"] & set().union(*(names for name, names in parts.items() if name != "new_alphabets"))
+    sizes = splits["split"].value_counts()
+    assert {name: sizes[name] for name in ("train", "validation", "test")} == {"train": 800, "validation": 100, "test": 300}
+    assert 200 <= sizes["new_alphabets"] < 260
+
+
+@pytest.mark.parametrize(
+    ("split_by", "characters", "message"),
+    [
+        ("character", CharacterSplit(train=1100, validation=100, test=323, new_alphabets=100), "leave 15.. characters, .* too few"),
+        ("alphabet", CharacterSplit(train=1, validation=1, test=1621), "leave 0 classes to train on: .* at least 20 are left"),
+    ],
+)
+def test_too_few_characters_beside_whole_alphabets_are_an_error(
+    pictures: Pictures, split_by: str, characters: CharacterSplit, message: str
+) -> None:
+    spec = SPEC.model_copy(update={"split_by": split_by, "characters": characters})
+    with pytest.raises(UserError, match=f"^generate.characters: the whole alphabets of .* {message}"):
+        splits_of(spec, 7, pictures)
+
+
+def test_tasks_of_new_alphabets_take_the_place_of_the_test_tasks(pictures: Pictures, tmp_path: Path) -> None:
+    wanted = CharacterSplit(train=800, validation=100, test=300, new_alphabets=200)
+    materialize(SPEC.model_copy(update={"characters": wanted, "rotations": 1}), 7, pictures, tmp_path)
+    before = Omniglot.load(tmp_path)
+    shifted = before.shifted(ShiftSpec(alphabets="new"))
+    kept = pd.read_parquet(tmp_path / "splits.parquet").query("split == 'new_alphabets'")["character_index"].to_numpy()
+    tasks = shifted.held_out("test", Episode(5, 1, 2))
+    assert len(tasks) == 50
+    assert tasks.classes is not None
+    for task in (0, 17):
+        label, character = 3, kept[int(tasks.classes[task, 3])]
+        drawings = torch.from_numpy(pictures.pixels[character]) / 255
+        assert (drawings == tasks.support_x[task, label, 0]).all((1, 2)).any()
+    assert same(before.shifted(ShiftSpec(shots=5)).held_out("test", Episode(5, 1, 2)), before.held_out("test", Episode(5, 1, 2)))
+    assert same(shifted.held_out("validation", Episode(5, 1, 2)), before.held_out("validation", Episode(5, 1, 2)))
 
 
 # --- rotations ----------------------------------------------------------------------------------------------------------

@@ -1,17 +1,25 @@
 """The meta-gradient against independent computations: a plain loop over tasks, finite differences, and closed forms."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metaopt_core import kernels
 from metaopt_core.distributions.batch import TaskBatch
-from metaopt_core.learner import Learner
-from metaopt_core.meta.gradients import MetaGradient, gradient_step, meta_gradient
-from metaopt_core.meta.objectives import maml
+from metaopt_core.errors import UserError
+from metaopt_core.learner import Learner, adapting
+from metaopt_core.meta import step_sizes
+from metaopt_core.meta.gradients import ByTask, MetaGradient, exact, implicit
+from metaopt_core.meta.inner_loop import GRADIENT_DESCENT, InnerLoop, Rule
+from metaopt_core.meta.objectives import EXACT, AfterAdaptation, Method, Plan
+from metaopt_core.meta.problems import Differentiated, SquaredErrorMLP
 from metaopt_core.models import MLP, Conv4, Params
+from metaopt_core.spec.models import InnerSpec
 
 TASKS = 3
 STEPS = [1, 2, 3, 4, 5]
@@ -28,7 +36,7 @@ def mlp_problem() -> tuple[Learner, Params, TaskBatch]:
 
 def conv_problem() -> tuple[Learner, Params, TaskBatch]:
     learner = Learner(Conv4(1, 4, 3), classification=True, loss_scale=3.0, inner_lr=0.1)
-    random = torch.Generator().manual_seed(2)
+    random = torch.Generator().manual_seed(6)  # central differences meet no kink of a ReLU
     x, qx = (torch.rand(TASKS, n, 1, 28, 28, generator=random, dtype=torch.float64) for n in (3, 6))
     y = torch.arange(3).expand(TASKS, 3)
     return learner, doubled(learner.network.init(0)), TaskBatch(x, y, qx, torch.cat([y, y], 1))
@@ -41,9 +49,15 @@ def doubled(params: Params) -> Params:
 PROBLEMS = {"mlp": mlp_problem, "conv4": conv_problem}
 
 
-@pytest.fixture(params=PROBLEMS)
-def problem(request: pytest.FixtureRequest) -> tuple[Learner, Params, TaskBatch]:
-    return PROBLEMS[request.param]()
+@pytest.fixture(params=[f"{name}, {loops} loops" for name in PROBLEMS for loops in ("compiled", "no")])
+def problem(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[Learner, Params, TaskBatch]:
+    name, loops = request.param.split(", ")
+    if loops == "no loops":
+        monkeypatch.setattr(kernels, "usable", lambda *tensors: False)
+    learner, params, batch = PROBLEMS[name]()
+    kind = SquaredErrorMLP if request.param == "mlp, compiled loops" else Differentiated
+    assert isinstance(learner.support(batch), kind)
+    return learner, params, batch
 
 
 def plain_network(learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
@@ -55,7 +69,7 @@ def plain_network(learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> 
             x = x.relu() if layer < 2 else x
         return x
     for block in range(4):
-        x = F.conv2d(x, params[f"conv{block}.weight"], stride=2, padding=1)
+        x = F.conv2d(x, params[f"conv{block}.weight"].permute(3, 2, 0, 1), stride=2, padding=1)
         mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, unbiased=False)
         x = (x - mean) / (variance + 1e-5).sqrt()
         x = (x * params[f"norm{block}.scale"].view(1, -1, 1, 1) + params[f"norm{block}.shift"].view(1, -1, 1, 1)).relu()
@@ -67,25 +81,66 @@ def plain_loss(learner: Learner, params: Mapping[str, Tensor], x: Tensor, y: Ten
     return F.cross_entropy(outputs, y) * learner.loss_scale if learner.classification else F.mse_loss(outputs, y)
 
 
+def plain_direction(rule: Rule, memory: list[Tensor], gradient: list[Tensor], step: int) -> list[Tensor]:
+    """What PyTorch's optimizers would step along; `memory` is changed as theirs is."""
+    if rule.clip_norm is not None:
+        norm = torch.cat([g.flatten() for g in gradient]).norm()
+        gradient = [g * rule.clip_norm / norm for g in gradient] if norm > rule.clip_norm else gradient
+    if rule.name == "gradient_descent":
+        return gradient
+    count = len(gradient)
+    if rule.name == "momentum":
+        memory[:] = [rule.momentum * m + g for m, g in zip(memory or [torch.zeros(())] * count, gradient, strict=True)]
+        return list(memory)
+    before = memory or [torch.zeros(())] * (2 * count)
+    means = [0.9 * m + 0.1 * g for m, g in zip(before[:count], gradient, strict=True)]
+    squares = [0.999 * s + 0.001 * g**2 for s, g in zip(before[count:], gradient, strict=True)]
+    memory[:] = means + squares
+    corrected = ((m / (1 - 0.9 ** (step + 1)), s / (1 - 0.999 ** (step + 1))) for m, s in zip(means, squares, strict=True))
+    return [m / (s + 1e-16).sqrt() for m, s in corrected]
+
+
 def plain_loop(
-    learner: Learner, params: Params, batch: TaskBatch, steps: int, first_order: bool = False
+    learner: Learner,
+    params: Params,
+    batch: TaskBatch,
+    steps: int,
+    first_order: bool = False,
+    weights: list[float] | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """The mean query loss and its gradient, one task after the other, through the unrolled inner loop."""
     leaves = {name: value.clone().requires_grad_() for name, value in params.items()}
-    losses = []
+    initial = {name: value for name, value in leaves.items() if not name.startswith(step_sizes.PREFIX)}
+    rule, weights = learner.rule, weights or [0.0] * (steps - 1) + [1.0]
+
+    def size(name: str, step: int) -> Tensor | float:
+        if rule.adapts is not None and name not in rule.adapts:
+            return 0.0
+        rows = leaves.get(f"{step_sizes.PREFIX}{name}", leaves.get(step_sizes.EVERY))
+        return learner.inner_lr if rows is None else rows[min(step, len(rows) - 1)]
+
+    losses, weighted = [], []
     for task in range(len(batch)):
-        theta: Mapping[str, Tensor] = leaves
-        for _ in range(steps):
-            loss = plain_loss(learner, theta, batch.support_x[task], batch.support_y[task])
+        theta: Mapping[str, Tensor] = initial
+        memory: list[Tensor] = []
+        parts = 1 if rule.minibatch is None else -(-batch.support_x.shape[1] // rule.minibatch)
+        for step in range(steps):
+            x, y = (whole[task][step % parts :: parts] for whole in (batch.support_x, batch.support_y))
+            loss = plain_loss(learner, theta, x, y)
             gradient = torch.autograd.grad(loss, list(theta.values()), create_graph=not first_order)
-            theta = {name: value - learner.inner_lr * g for (name, value), g in zip(theta.items(), gradient, strict=True)}
-        losses.append(plain_loss(learner, theta, batch.query_x[task], batch.query_y[task]))
-    mean = torch.stack(losses).mean()
-    return mean.detach(), list(torch.autograd.grad(mean, list(leaves.values())))
+            direction = plain_direction(rule, memory, list(gradient), step)
+            theta = {name: value - size(name, step) * d for (name, value), d in zip(theta.items(), direction, strict=True)}
+            losses.append(plain_loss(learner, theta, batch.query_x[task], batch.query_y[task]))
+            weighted.append(weights[step] * losses[-1])
+    total = torch.stack(weighted).sum() / len(batch)
+    by_leaf = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
+    return torch.stack(losses[steps - 1 :: steps]).mean().detach(), list(by_leaf)
 
 
-def ours(learner: Learner, params: Params, batch: TaskBatch, steps: int) -> MetaGradient:
-    return meta_gradient(learner.support_loss(batch), learner.query_loss(batch), params, len(batch), learner.inner_lr, steps)
+def ours(
+    learner: Learner, params: Params, batch: TaskBatch, steps: int, method: Method = EXACT, iteration: int = 0
+) -> MetaGradient:
+    return AfterAdaptation(learner, steps, method)(params, batch, iteration)
 
 
 def relative_error(found: list[Tensor], expected: list[Tensor]) -> float:
@@ -100,6 +155,14 @@ def test_equals_the_unrolled_loop_over_tasks(problem: tuple[Learner, Params, Tas
     found = ours(learner, params, batch, steps)
     assert found.losses.mean().item() == pytest.approx(loss.item(), rel=PLAIN_LOOP_TOLERANCE)
     assert relative_error(list(found.gradient.values()), gradient) < PLAIN_LOOP_TOLERANCE
+
+
+def test_parameters_are_known_by_their_names_whatever_their_order(problem: tuple[Learner, Params, TaskBatch]) -> None:
+    learner, params, batch = problem
+    in_order, sorted_by_name = ours(learner, params, batch, 2), ours(learner, dict(sorted(params.items())), batch, 2)
+    assert all(torch.equal(in_order.gradient[name], sorted_by_name.gradient[name]) for name in params)
+    curves = [learner.curves(p, batch, 2).loss for p in (params, dict(sorted(params.items())))]
+    assert torch.equal(curves[0], curves[1])
 
 
 @pytest.mark.parametrize("steps", STEPS)
@@ -130,16 +193,178 @@ def test_a_first_order_gradient_is_told_apart(problem: tuple[Learner, Params, Ta
     assert relative_error(list(found.gradient.values()), first_order) > 1000 * DIFFERENCE_TOLERANCE
 
 
-def test_chunks_of_tasks_change_nothing_beyond_rounding(
-    problem: tuple[Learner, Params, TaskBatch], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("kind", ["scalar", "per_layer_and_step", "per_parameter"])
+def test_learned_step_sizes_have_the_gradients_of_the_unrolled_loop(
+    problem: tuple[Learner, Params, TaskBatch], kind: Literal["scalar", "per_layer_and_step", "per_parameter"], steps: int
 ) -> None:
     learner, params, batch = problem
-    whole = maml(learner, 2)(params, batch)
-    monkeypatch.setattr(type(learner.network), "examples_at_once", 2 * (batch.support_x.shape[1] + batch.query_x.shape[1]))
-    assert len(list(learner.chunks(batch))) == 2
-    chunked = maml(learner, 2)(params, batch)
-    assert relative_error(list(chunked.gradient.values()), list(whole.gradient.values())) < PLAIN_LOOP_TOLERANCE
-    assert torch.allclose(chunked.losses, whole.losses, rtol=PLAIN_LOOP_TOLERANCE)
+    random = torch.Generator().manual_seed(4)
+    sizes = doubled(step_sizes.initial(InnerSpec(lr=learner.inner_lr, steps=2, learned_lr=kind), params))
+    sizes = {name: value * (0.5 + torch.rand(value.shape, generator=random, dtype=value.dtype)) for name, value in sizes.items()}
+    loss, gradient = plain_loop(learner, params | sizes, batch, steps)
+    found = ours(learner, params | sizes, batch, steps)
+    assert list(found.gradient) == list(params | sizes)
+    assert found.losses.mean().item() == pytest.approx(loss.item(), rel=PLAIN_LOOP_TOLERANCE)
+    count = len(params)
+    for part in (slice(None, count), slice(count, None)):
+        assert relative_error(list(found.gradient.values())[part], gradient[part]) < PLAIN_LOOP_TOLERANCE
+
+
+RULES = {
+    "momentum": Rule(name="momentum", momentum=0.7),
+    "adam": Rule(name="adam"),
+    "clipped": Rule(clip_norm=0.5),
+    "clipped adam": Rule(name="adam", clip_norm=0.5),
+    "minibatches": Rule(minibatch=2),
+    "minibatches with momentum": Rule(name="momentum", minibatch=1),
+}
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_is_differentiated_exactly(problem: tuple[Learner, Params, TaskBatch], rule: str, steps: int) -> None:
+    learner, params, batch = problem
+    learner = replace(learner, rule=RULES[rule], inner_lr=0.03)
+    sizes = doubled(step_sizes.initial(InnerSpec(lr=0.03, steps=steps, learned_lr="per_layer_and_step"), params))
+    loss, gradient = plain_loop(learner, params | sizes, batch, steps)
+    for method in (EXACT, Method(unrolled=True)):
+        found = ours(learner, params | sizes, batch, steps, method)
+        assert found.losses.mean().item() == pytest.approx(loss.item(), rel=1e-8)
+        assert relative_error(list(found.gradient.values()), gradient) < 1e-7
+        assert relative_error(list(found.gradient.values())[len(params) :], gradient[len(params) :]) < 1e-7
+
+
+@pytest.mark.parametrize("wanted", ["head", "body", ("*0.weight", "*.bias")])
+def test_what_does_not_adapt_is_learned_all_the_same(problem: tuple[Learner, Params, TaskBatch], wanted: str) -> None:
+    learner, params, batch = problem
+    learner = replace(learner, rule=Rule(adapts=adapting(learner.network, wanted)))
+    loss, gradient = plain_loop(learner, params, batch, 2)
+    found = ours(learner, params, batch, 2)
+    assert found.losses.mean().item() == pytest.approx(loss.item(), rel=PLAIN_LOOP_TOLERANCE)
+    assert relative_error(list(found.gradient.values()), gradient) < PLAIN_LOOP_TOLERANCE
+    assert all(value.abs().max() > 0 for value in found.gradient.values())
+    *_, adapted = learner.adapt(params, batch, 2)
+    moved = {name for name, value in params.items() if not torch.equal(adapted[name], value.expand_as(adapted[name]))}
+    assert moved == set(learner.rule.adapts or ())
+
+
+def test_a_name_of_no_parameter_is_refused() -> None:
+    with pytest.raises(UserError, match=r"adapts: conv9.\* is the name of no parameter: expected some of conv0.weight, "):
+        adapting(Conv4(1, 4, 3), ("conv9.*",))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_losses_after_every_step_count_by_their_weights(problem: tuple[Learner, Params, TaskBatch], first: bool) -> None:
+    learner, params, batch = problem
+    sizes = doubled(step_sizes.initial(InnerSpec(lr=learner.inner_lr, steps=3, learned_lr="per_layer_and_step"), params))
+    method = Method(kind="first_order" if first else "exact", multi_step_until=100)
+    for iteration in (0, 40, 200):
+        loss, gradient = plain_loop(learner, params | sizes, batch, 3, first, method.weights(3, iteration))
+        found = ours(learner, params | sizes, batch, 3, method, iteration)
+        assert found.losses.mean().item() == pytest.approx(loss.item(), rel=PLAIN_LOOP_TOLERANCE)
+        assert relative_error(list(found.gradient.values()), gradient) < PLAIN_LOOP_TOLERANCE
+
+
+def test_weights_move_from_all_steps_to_the_last() -> None:
+    method = Method(multi_step_until=100)
+    assert method.weights(5, 0) == pytest.approx([0.2] * 5)
+    assert method.weights(5, 50) == pytest.approx([0.1] * 4 + [0.6])
+    assert method.weights(5, 99) == pytest.approx([0.006] * 4 + [0.976])
+    assert method.weights(5, 100) == [0.0] * 4 + [1.0]
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_first_order_gradient_is_that_of_a_loop_without_second_derivatives(
+    problem: tuple[Learner, Params, TaskBatch], steps: int
+) -> None:
+    learner, params, batch = problem
+    loss, gradient = plain_loop(learner, params, batch, steps, first_order=True)
+    annealed = Method(first_order_until=10)
+    for found in (
+        ours(learner, params, batch, steps, Method(kind="first_order")),
+        ours(learner, params, batch, steps, annealed, 9),
+    ):
+        assert found.losses.mean().item() == pytest.approx(loss.item(), rel=PLAIN_LOOP_TOLERANCE)
+        assert relative_error(list(found.gradient.values()), gradient) < PLAIN_LOOP_TOLERANCE
+    exact, later = ours(learner, params, batch, steps), ours(learner, params, batch, steps, annealed, 10)
+    assert all(torch.equal(exact.gradient[name], later.gradient[name]) for name in params)
+
+
+def test_reptile_goes_the_way_that_the_inner_loop_went_on_all_examples(problem: tuple[Learner, Params, TaskBatch]) -> None:
+    learner, params, batch = problem
+    found = ours(learner, params, batch, 3, Method(kind="reptile"))
+    x, y = torch.cat([batch.support_x, batch.query_x], 1), torch.cat([batch.support_y, batch.query_y], 1)
+    ways = []
+    for task in range(len(batch)):
+        theta: Mapping[str, Tensor] = {name: value.clone().requires_grad_() for name, value in params.items()}
+        for _ in range(3):
+            gradient = torch.autograd.grad(plain_loss(learner, theta, x[task], y[task]), list(theta.values()))
+            theta = {name: value - learner.inner_lr * g for (name, value), g in zip(theta.items(), gradient, strict=True)}
+        ways.append([params[name] - value.detach() for name, value in theta.items()])
+    expected = [torch.stack(each).mean(0) for each in zip(*ways, strict=True)]
+    assert relative_error(list(found.gradient.values()), expected) < PLAIN_LOOP_TOLERANCE
+
+
+def test_the_implicit_gradient_solves_its_equation() -> None:
+    learner, params, batch = mlp_problem()
+    learner = replace(learner, rule=Rule(proximal=3.0))
+    found = ours(learner, params, batch, 4, Method(kind="implicit", solver_steps=200))
+    expected = []
+    for task in range(len(batch)):
+        start = torch.cat([value.flatten() for value in params.values()])
+        sizes = [value.numel() for value in params.values()]
+
+        def shaped(flat: Tensor, sizes: list[int] = sizes) -> Params:
+            return {name: part.view(params[name].shape) for name, part in zip(params, flat.split(sizes), strict=True)}
+
+        def loss(flat: Tensor, x: Tensor, y: Tensor) -> Tensor:
+            return plain_loss(learner, shaped(flat), x, y)
+
+        support, query = (batch.support_x[task], batch.support_y[task]), (batch.query_x[task], batch.query_y[task])
+        theta = start
+        for _ in range(4):
+            theta = theta - learner.inner_lr * (torch.func.grad(loss)(theta, *support) + 3.0 * (theta - start))
+        matrix = torch.eye(len(start), dtype=start.dtype) + torch.func.hessian(loss)(theta, *support) / 3.0
+        expected.append(torch.linalg.solve(matrix, torch.func.grad(loss)(theta, *query)))
+    flat = torch.cat([value.flatten() for value in found.gradient.values()])
+    assert relative_error([flat], [torch.stack(expected).mean(0)]) < 1e-6
+    assert found.notes["solver_residual"].max() < 1e-7
+    unsolved = ours(learner, params, batch, 4, Method(kind="implicit", solver_steps=1)).notes["solver_residual"]
+    assert (unsolved > 1e-3).all()
+
+
+@pytest.mark.parametrize("steps", [1, 4, 11])
+def test_the_way_back_is_the_same_bits_kept_or_made_again(problem: tuple[Learner, Params, TaskBatch], steps: int) -> None:
+    learner, params, batch = problem
+    for rule in (learner.rule, Rule(name="momentum")):
+        found = [ours(replace(learner, rule=rule), params, batch, steps, Method(unrolled=unrolled)) for unrolled in (False, True)]
+        assert torch.equal(found[0].losses, found[1].losses)
+        assert all(torch.equal(found[0].gradient[name], found[1].gradient[name]) for name in params)
+
+
+def test_chunks_of_tasks_change_nothing_beyond_rounding(problem: tuple[Learner, Params, TaskBatch]) -> None:
+    learner, params, batch = problem
+    objective = AfterAdaptation(learner, 2)
+    found = []
+    for tasks in (1, 2, 3):
+        objective.plan = Plan(tasks, unrolled=False)
+        found.append(objective(params, batch, 0))
+    for chunked in found[:-1]:
+        assert relative_error(list(chunked.gradient.values()), list(found[-1].gradient.values())) < PLAIN_LOOP_TOLERANCE
+        assert torch.allclose(chunked.losses, found[-1].losses, rtol=PLAIN_LOOP_TOLERANCE)
+
+
+def test_the_plan_is_measured_and_kept_within_the_batch() -> None:
+    learner, params, batch = conv_problem()
+    objective = AfterAdaptation(learner, 2, Method(unrolled=None))
+    objective.measure(params, batch)
+    assert objective.plan is not None
+    assert 1 <= objective.plan.tasks_at_once <= len(batch)
+    learner, params, batch = mlp_problem()
+    objective = AfterAdaptation(learner, 2, Method(unrolled=None))
+    objective.measure(params, batch)
+    assert objective.plan == Plan(len(batch), unrolled=False)
 
 
 class TestQuadratic:
@@ -152,17 +377,21 @@ class TestQuadratic:
     def loss(self, params: Mapping[str, Tensor]) -> Tensor:
         return 0.5 * (params["theta"] - self.centres).square().sum(1)
 
+    def loop(self, steps: int, rule: Rule = GRADIENT_DESCENT) -> InnerLoop:
+        return InnerLoop([Differentiated(self.loss)], [self.lr] * steps, rule)
+
+    def gradient(self, steps: int, theta: Tensor) -> ByTask:
+        return exact(self.loop(steps), Differentiated(self.loss), {"theta": theta.expand(3, 2)}, last_alone(steps), False, False)
+
     @pytest.mark.parametrize("steps", [1, 2, 5, 20])
     def test_inner_loop(self, steps: int) -> None:
-        params = {"theta": self.theta.expand(3, 2)}
-        for _ in range(steps):
-            params = gradient_step(self.loss, params, self.lr)
-        torch.testing.assert_close(params["theta"], self.centres + (1 - self.lr) ** steps * (self.theta - self.centres))
+        *_, end = self.loop(steps).walk({"theta": self.theta.expand(3, 2)})
+        torch.testing.assert_close(end.theta["theta"], self.centres + (1 - self.lr) ** steps * (self.theta - self.centres))
 
     @pytest.mark.parametrize("steps", [1, 2, 5, 20])
     def test_meta_gradient(self, steps: int) -> None:
-        found = meta_gradient(self.loss, self.loss, {"theta": self.theta}, 3, self.lr, steps)
-        torch.testing.assert_close(found.gradient["theta"], (1 - self.lr) ** (2 * steps) * (self.theta - self.centres.mean(0)))
+        found = self.gradient(steps, self.theta)
+        torch.testing.assert_close(found.packed["theta"], (1 - self.lr) ** (2 * steps) * (self.theta - self.centres))
         torch.testing.assert_close(
             found.losses, (1 - self.lr) ** (2 * steps) * self.loss({"theta": self.theta.expand(3, 2)}), rtol=1e-12, atol=0
         )
@@ -170,16 +399,26 @@ class TestQuadratic:
     def test_optimum_is_the_mean_of_the_centres(self) -> None:
         theta = self.theta
         for _ in range(400):
-            theta = theta - 0.5 * meta_gradient(self.loss, self.loss, {"theta": theta}, 3, self.lr, 2).gradient["theta"]
+            theta = theta - 0.5 * self.gradient(2, theta).packed["theta"].mean(0)
         torch.testing.assert_close(theta, self.centres.mean(0))
+
+    def test_implicit_gradient(self) -> None:
+        """At the minimum of L + λ/2 ‖θ' − θ‖², θ' = (c + λ θ)/(1 + λ), so the gradient by θ is λ/(1 + λ) (θ' − c)."""
+        found = implicit(self.loop(200, Rule(proximal=2.0)), Differentiated(self.loss), {"theta": self.theta.expand(3, 2)}, 2)
+        adapted = (self.centres + 2.0 * self.theta) / 3.0
+        torch.testing.assert_close(found.packed["theta"], 2 / 3 * (adapted - self.centres))
+
+
+def last_alone(steps: int) -> list[float]:
+    return [0.0] * (steps - 1) + [1.0]
 
 
 def test_a_loss_without_curvature_has_its_query_gradient_as_meta_gradient() -> None:
     slopes, query = torch.tensor([[1.0, 2.0], [3.0, -1.0]]), torch.tensor([[0.5, 1.0], [2.0, 4.0]])
-    found = meta_gradient(
-        lambda p: (p["theta"] * slopes).sum(1), lambda p: (p["theta"] * query).sum(1), {"theta": torch.zeros(2)}, 2, 0.1, 3
-    )
-    torch.testing.assert_close(found.gradient["theta"], query.mean(0))
+    loop = InnerLoop([Differentiated(lambda p: (p["theta"] * slopes).sum(1))], [0.1] * 3)
+    upper = Differentiated(lambda p: (p["theta"] * query).sum(1))
+    found = exact(loop, upper, {"theta": torch.zeros(2, 2)}, last_alone(3), False, False)
+    torch.testing.assert_close(found.packed["theta"], query)
 
 
 def test_no_inner_step_is_refused() -> None:

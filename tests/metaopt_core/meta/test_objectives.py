@@ -1,11 +1,13 @@
 """Compilation changes speed alone, and its failure is no failure of training; pre-training pools the tasks."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.learner import Learner
-from metaopt_core.meta.objectives import joint, maml
+from metaopt_core.meta.objectives import AfterAdaptation, Joint
 from metaopt_core.models import MLP
 
 
@@ -20,7 +22,8 @@ def problem(outputs: int = 1) -> tuple[Learner, TaskBatch]:
 def test_compiled_and_eager_gradients_are_equal_to_rounding() -> None:
     learner, batch = problem()
     params = learner.network.init(0)
-    eager, compiled = maml(learner, 2)(params, batch), maml(learner, 2, compiled=True)(params, batch)
+    eager = AfterAdaptation(learner, 2)(params, batch, 0)
+    compiled = AfterAdaptation(replace(learner, compiled="cpu"), 2)(params, batch, 0)
     torch.testing.assert_close(compiled.losses, eager.losses, rtol=1e-5, atol=1e-6)
     for name in params:
         torch.testing.assert_close(compiled.gradient[name], eager.gradient[name], rtol=1e-4, atol=1e-6)
@@ -36,9 +39,9 @@ def test_where_compilation_fails_training_goes_on_with_one_line(
     torch._dynamo.reset()
     learner, batch = problem()
     params = learner.network.init(0)
-    objective, eager = maml(learner, 1, compiled=True), maml(learner, 1)(params, batch)
+    objective, eager = AfterAdaptation(replace(learner, compiled="cpu"), 1), AfterAdaptation(learner, 1)(params, batch, 0)
     for _ in range(2):
-        torch.testing.assert_close(objective(params, batch).losses, eager.losses)
+        torch.testing.assert_close(objective(params, batch, 0).losses, eager.losses)
     written = capsys.readouterr().err
     assert written.startswith("training goes on without compilation, more slowly: ")
     assert written.count("\n") == 1
@@ -51,7 +54,7 @@ def test_the_joint_gradient_is_that_of_all_examples_together() -> None:
     hidden = (x @ params["layer0.weight"] + params["layer0.bias"]).relu()
     loss = (hidden @ params["layer1.weight"] + params["layer1.bias"] - y).square().mean()
     expected = torch.autograd.grad(loss, list(params.values()))
-    found = joint(learner)(params, batch)
+    found = Joint(learner)(params, batch)
     assert found.losses.mean().item() == pytest.approx(loss.item(), rel=1e-5)
     for gradient, reference in zip(found.gradient.values(), expected, strict=True):
         torch.testing.assert_close(gradient, reference)
@@ -66,4 +69,4 @@ def test_joint_training_tells_the_classes_of_the_whole_split_apart() -> None:
     logits = learner.network({name: value[None] for name, value in learner.network.init(0).items()}, x.flatten(0, 1)[None])[0]
     of_the_split = torch.stack([classes[task][labels[task]] for task in range(4)]).repeat(1, 2)
     expected = torch.nn.functional.cross_entropy(logits, of_the_split.flatten())
-    assert joint(learner)(learner.network.init(0), tasks).losses.mean().item() == pytest.approx(expected.item(), rel=1e-5)
+    assert Joint(learner)(learner.network.init(0), tasks).losses.mean().item() == pytest.approx(expected.item(), rel=1e-5)

@@ -1,5 +1,6 @@
 """Training goes on where it was: after a kill at any moment, after Ctrl-C, and it stops where a loss is not a number."""
 
+import gzip
 import json
 import math
 import os
@@ -15,16 +16,17 @@ import numpy as np
 import pytest
 import torch
 
-from metaopt_core.distributions import omniglot, sinusoid
+from metaopt_core.distributions import functions, omniglot
 from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
 from metaopt_core.errors import UserError
 from metaopt_core.evaluation import evaluate, methods
-from metaopt_core.learner import device_named
+from metaopt_core.learner import Learner, device_named
 from metaopt_core.meta import outer_loop
 from metaopt_core.meta.checkpoint import load_checkpoint, save_checkpoint
 from metaopt_core.meta.gradients import MetaGradient
+from metaopt_core.meta.objectives import Plan
 from metaopt_core.meta.outer_loop import Record, Training, fit
-from metaopt_core.meta.training import train
+from metaopt_core.meta.training import _phase, train
 from metaopt_core.models import Params
 from metaopt_core.spec.models import OmniglotSpec, OuterSpec, PipelineSpec, SinusoidSpec
 from tests.metaopt_core.meta.train_once import SPEC
@@ -89,13 +91,13 @@ def test_a_terminated_run_saves_where_it_is_and_goes_on(uninterrupted: dict[str,
 
 
 @pytest.fixture
-def distribution(tmp_path: Path) -> sinusoid.Sinusoid:
+def distribution(tmp_path: Path) -> functions.Functions:
     assert isinstance(SPEC.generate, SinusoidSpec)
-    sinusoid.materialize(SPEC.generate, SPEC.seed, tmp_path)
-    return sinusoid.Sinusoid.load(tmp_path)
+    functions.materialize(SPEC.generate, SPEC.seed, tmp_path)
+    return functions.Functions.load(tmp_path)
 
 
-def test_another_seed_gives_other_parameters(distribution: sinusoid.Sinusoid, tmp_path: Path) -> None:
+def test_another_seed_gives_other_parameters(distribution: functions.Functions, tmp_path: Path) -> None:
     short = SPEC.model_copy(update={"train": SPEC.train.model_copy(update={"iterations": 3})})
     first, other = (
         train(spec, distribution, tmp_path / str(spec.seed))["maml"].params
@@ -104,23 +106,29 @@ def test_another_seed_gives_other_parameters(distribution: sinusoid.Sinusoid, tm
     assert not torch.equal(first["layer0.weight"], other["layer0.weight"])
 
 
-def test_training_lowers_the_validation_loss_and_keeps_the_best(distribution: sinusoid.Sinusoid, tmp_path: Path) -> None:
+def test_training_lowers_the_validation_loss_and_keeps_the_best(distribution: functions.Functions, tmp_path: Path) -> None:
     trained = train(SPEC, distribution, tmp_path / "checkpoints")["maml"]
     validations = {r.iteration: r.value for r in trained.history if r.name == "validation_loss"}
     assert list(validations) == [70, 140, 210, 280, 350, 420, 490, 500]
     assert validations[trained.best_iteration] == min(validations.values()) < 0.8 * validations[70]
 
 
-def constant(distribution: sinusoid.Sinusoid, losses: list[float], validation: list[float]) -> Training:
+def constant(distribution: functions.Functions, losses: list[float], validation: list[float]) -> Training:
     """A training of one parameter w with gradient 1, whose loss in iteration i is losses[i] and validates at validation[i]."""
     queue, validations = iter(losses), iter(validation)
 
-    def objective(params: Params, batch: TaskBatch) -> MetaGradient:
-        return MetaGradient({"w": torch.ones(1)}, torch.tensor([0.0, next(queue), 0.0]))
+    class Constant:
+        plan: Plan | None = None
+
+        def __call__(self, params: Params, batch: TaskBatch, iteration: int) -> MetaGradient:
+            return MetaGradient({"w": torch.ones(1)}, torch.tensor([0.0, next(queue), 0.0]))
+
+        def measure(self, params: Params, batch: TaskBatch) -> None:
+            self.plan = Plan(len(batch), unrolled=False)
 
     return Training(
         name="MAML",
-        objective=objective,
+        objective=Constant(),
         distribution=distribution,
         episode=Episode(None, 1, 1),
         meta_batch_size=3,
@@ -133,14 +141,14 @@ def constant(distribution: sinusoid.Sinusoid, losses: list[float], validation: l
     )
 
 
-def test_a_loss_that_is_not_a_number_stops_with_iteration_task_and_value(distribution: sinusoid.Sinusoid, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_a_number_stops_with_iteration_task_and_value(distribution: functions.Functions, tmp_path: Path) -> None:
     training = constant(distribution, [1.0, 1.0, 1.0, math.nan, 1.0], [1.0, 1.0])
     with pytest.raises(UserError, match=r"MAML: the loss of meta-train task 10 is nan in iteration 3: expected a finite number"):
         fit(training, {"w": torch.zeros(1)}, tmp_path / "c")
     assert not (tmp_path / "c").exists()
 
 
-def test_the_parameters_of_the_best_validation_are_kept(distribution: sinusoid.Sinusoid, tmp_path: Path) -> None:
+def test_the_parameters_of_the_best_validation_are_kept(distribution: functions.Functions, tmp_path: Path) -> None:
     seen: list[Record] = []
     trained = fit(constant(distribution, [1.0] * 6, [3.0, 2.0, math.inf]), {"w": torch.zeros(1)}, tmp_path / "c", seen.append)
     assert trained.best_iteration == 4
@@ -150,7 +158,7 @@ def test_the_parameters_of_the_best_validation_are_kept(distribution: sinusoid.S
 
 
 def test_training_stops_after_as_many_validations_without_a_better_one_as_it_has_patience_for(
-    distribution: sinusoid.Sinusoid, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    distribution: functions.Functions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     patient = replace(constant(distribution, [1.0] * 20, [3.0, 2.0, 4.0, 1.0, 1.0, 5.0]), patience=2)
     trained = fit(patient, {"w": torch.zeros(1)}, tmp_path / "c")
@@ -160,12 +168,12 @@ def test_training_stops_after_as_many_validations_without_a_better_one_as_it_has
     assert again.iterations == 12  # also where it is started again from its checkpoint
 
 
-def test_a_training_that_never_validates_finitely_says_so(distribution: sinusoid.Sinusoid, tmp_path: Path) -> None:
+def test_a_training_that_never_validates_finitely_says_so(distribution: functions.Functions, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"adaptation diverged in every validation up to iteration 4"):
         fit(constant(distribution, [1.0] * 4, [math.inf, math.nan]), {"w": torch.zeros(1)}, tmp_path / "c")
 
 
-def test_the_step_size_falls_to_zero_along_a_cosine(distribution: sinusoid.Sinusoid, tmp_path: Path) -> None:
+def test_the_step_size_falls_to_zero_along_a_cosine(distribution: functions.Functions, tmp_path: Path) -> None:
     training = constant(distribution, [1.0] * 4, [4.0, 3.0])
     training = replace(training, outer=OuterSpec(lr=0.1, schedule="cosine"))
     trained = fit(training, {"w": torch.zeros(1)}, tmp_path / "c")
@@ -198,9 +206,9 @@ def small_conv(folder: Path) -> tuple[PipelineSpec, TaskDistribution]:
 
 def small_mlp(folder: Path, compiled: Literal["on", "off"]) -> tuple[PipelineSpec, TaskDistribution]:
     assert isinstance(SPEC.generate, SinusoidSpec)
-    sinusoid.materialize(SPEC.generate, SPEC.seed, folder)
+    functions.materialize(SPEC.generate, SPEC.seed, folder)
     shorter = SPEC.train.model_copy(update={"iterations": 60, "compile": compiled})
-    return SPEC.model_copy(update={"train": shorter}), sinusoid.Sinusoid.load(folder)
+    return SPEC.model_copy(update={"train": shorter}), functions.Functions.load(folder)
 
 
 class PowerCutError(Exception):
@@ -241,10 +249,46 @@ def test_a_resumed_training_does_the_iterations_that_are_left_and_ends_with_the_
         assert all(torch.equal(resumed[phase].params[name], value) for name, value in result.params.items())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that PyTorch can use")
+@pytest.mark.parametrize("learned", ["none", "per_layer_and_step"])
 @pytest.mark.parametrize("kind", ["mlp", "conv4"])
-def test_training_and_evaluation_run_on_a_gpu(kind: str, tmp_path: Path) -> None:
+def test_no_tensor_of_training_or_evaluation_is_left_behind_on_the_cpu(kind: str, learned: Any, tmp_path: Path) -> None:
+    """On the meta device nothing is computed, but an operation with a tensor from elsewhere fails as it would on a GPU."""
     spec, distribution = small_conv(tmp_path) if kind == "conv4" else small_mlp(tmp_path, "off")
+    inner = spec.train.inner.model_copy(update={"learned_lr": learned})
+    spec = spec.model_copy(update={"train": spec.train.model_copy(update={"inner": inner})})
+    for name in ("maml", *spec.baselines):
+        phase = _phase(name, spec, distribution)
+        training = replace(phase.training, device=torch.device("meta"))
+        state = outer_loop._begin(training, phase.initial)
+        state.plan = Plan(2, unrolled=False)
+        outer_loop._step(training, state, next(outer_loop._batches(training, 0)))
+        assert {value.device.type for value in [*state.params.values(), state.flat.grad, state.losses]} == {"meta"}  # type: ignore[union-attr]
+        assert all(value.device.type == "meta" for value in phase.to_adapt(state.params).values())
+        if name == "maml":
+            tasks = distribution.held_out("validation", training.episode).to("meta")
+            outputs = Learner.from_spec(spec).predict(state.params, tasks.support_x, tasks.support_y, tasks.query_x, 2)
+            assert outputs.device.type == "meta"
+            assert len(outputs) == len(tasks)
+
+
+def test_a_profile_of_some_iterations_opens_as_a_trace(tmp_path: Path) -> None:
+    spec, distribution = small_mlp(tmp_path, "off")
+    train(spec, distribution, tmp_path / "checkpoints", traces=tmp_path / "traces")
+    for phase in ("maml", *spec.baselines):
+        trace = json.loads(gzip.decompress((tmp_path / "traces" / f"{phase}.json.gz").read_bytes()))
+        names = [event.get("name") for event in trace["traceEvents"]]
+        assert {"data", "gradient", "optimizer"} <= set(names)
+        assert 15 <= names.count("optimizer") <= 25
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that PyTorch can use")
+@pytest.mark.parametrize("compiled", ["on", "off"])
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16"])
+@pytest.mark.parametrize("kind", ["mlp", "conv4"])
+def test_training_and_evaluation_run_on_a_gpu(kind: str, precision: str, compiled: str, tmp_path: Path) -> None:
+    spec, distribution = small_conv(tmp_path) if kind == "conv4" else small_mlp(tmp_path, "off")
+    spec = spec.model_copy(update={"train": spec.train.model_copy(update={"precision": precision, "compile": compiled})})
     trained = {
         device: train(spec.model_copy(update={"device": device}), distribution, tmp_path / device)["maml"]
         for device in ("cpu", "cuda")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from metaopt_core.distributions import sinusoid
+from metaopt_core.distributions import functions
 from metaopt_core.meta.training import train
 from metaopt_core.spec.models import PipelineSpec, SinusoidSpec
 
@@ -34,8 +34,8 @@ SPEC = PipelineSpec.model_validate(
 def main(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     assert isinstance(SPEC.generate, SinusoidSpec)
-    sinusoid.materialize(SPEC.generate, SPEC.seed, folder)
-    trained = train(SPEC, sinusoid.Sinusoid.load(folder), folder / "checkpoints")
+    functions.materialize(SPEC.generate, SPEC.seed, folder)
+    trained = train(SPEC, functions.Functions.load(folder), folder / "checkpoints")
     for phase, result in trained.items():
         save_file(result.params, folder / f"{phase}.safetensors")
     (folder / "history.json").write_text(json.dumps({phase: (r.best_iteration, r.history) for phase, r in trained.items()}))

@@ -105,23 +105,34 @@ def test_file_may_begin_with_a_byte_order_mark(folder: Path) -> None:
 
 def test_shipped_pipelines_are_right_and_hold_the_protocols_of_the_paper() -> None:
     specs = load(SHIPPED)
-    assert list(specs) == ["sinusoid", "sinusoid-quick", "omniglot-5w1s", "omniglot-20w1s"]
-    sinusoid, quick, five, twenty = specs.values()
+    assert list(specs) == [
+        "sinusoid",
+        "sinusoid-quick",
+        "sinusoid-tuned",
+        "omniglot-5w1s",
+        "omniglot-alphabets",
+        "omniglot-20w1s",
+    ]
+    sinusoid, quick, tuned, five, alphabets, twenty = specs.values()
     assert sinusoid.train.iterations == 70_000
     assert (sinusoid.train.shots, sinusoid.train.queries, sinusoid.train.meta_batch_size) == (10, 10, 25)
     assert (sinusoid.train.inner.lr, sinusoid.train.inner.steps, sinusoid.train.outer.lr) == (0.01, 1, 0.001)
     assert (sinusoid.evaluate_shots, sinusoid.evaluate_queries, sinusoid.evaluate.steps) == (5, 100, 10)
     assert (sinusoid.validation_shots, sinusoid.validation_queries, sinusoid.train.validation.steps) == (5, 100, 10)
     assert quick.train.iterations < 5000
+    assert tuned.model_copy(update={"name": "sinusoid", "description": sinusoid.description, "sweep": None}) == sinusoid
     assert quick.train.model == sinusoid.train.model
     assert (five.train.ways, five.train.shots, five.train.queries, five.train.meta_batch_size) == (5, 1, 1, 32)
     assert (five.train.inner.lr, five.train.inner.steps, five.horizon) == (0.4, 1, 3)
     assert (twenty.train.ways, twenty.train.inner.lr, twenty.train.inner.steps) == (20, 0.1, 5)
     assert (twenty.train.meta_batch_size, twenty.horizon, twenty.train.outer.lr) == (16, 5, 0.001)
+    assert (list(five.shifts), list(alphabets.shifts), twenty.shifts) == (["more-ways", "five-shots"], ["new-alphabets"], {})
     assert (five.train.reduction, twenty.train.reduction) == ("mean", "sum_over_ways")
 
 
-@pytest.mark.parametrize("name", ["sinusoid", "sinusoid-quick", "omniglot-5w1s", "omniglot-20w1s"])
+@pytest.mark.parametrize(
+    "name", ["sinusoid", "sinusoid-quick", "sinusoid-tuned", "omniglot-5w1s", "omniglot-alphabets", "omniglot-20w1s"]
+)
 def test_plain_json_form_of_a_pipeline_reads_as_the_same(name: str) -> None:
     spec = load(SHIPPED)[name]
     plain = spec.model_dump(mode="json")
@@ -333,7 +344,7 @@ def test_options_may_choose_another_kind_in_any_order(folder: Path) -> None:
         (["seed=*one"], ["--set seed=*one: seed: *one is an alias, expected the value itself (`extends` shares settings)"]),
         (["schedule.cron=*/5 * * * *"], ["--set schedule.cron=*/5 * * * *: schedule.cron: a value cannot begin with * or &, expected it between quotes"]),
         (["train.iterations.most=3"], ["--set train.iterations.most=3: train.iterations: expected a whole number of at least 1, found a mapping with most"]),
-        (["a.b.c=3"], ["--set a.b.c=3: a: unknown key, expected extends, description, seed, device, generate, train, evaluate, log or schedule"]),
+        (["a.b.c=3"], ["--set a.b.c=3: a: unknown key, expected extends, description, seed, seeds, device, generate, train, evaluate, log, sweep or schedule"]),
         (["train.outer={lr: 1, lr: 2}"], ["--set train.outer={lr: 1, lr: 2}: train.outer.lr: duplicate key, expected it once: it is already set"]),
         (["train.model.name=mpl"], ['--set train.model.name=mpl: train.model.name: expected mlp or conv4, found "mpl", did you mean mlp?']),
         (["train.ways=5"], ["--set train.ways=5: train.ways: 5 ways, but sinusoids are regression tasks and have no classes: remove it"]),

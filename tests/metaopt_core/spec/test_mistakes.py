@@ -125,7 +125,7 @@ MISTAKES = [
         "distribution: sinusoid",
         "distribution: sinusoids",
         [
-            'pipelines.yaml:5:21: waves.generate.distribution: expected sinusoid or omniglot, found "sinusoids", did you mean sinusoid?'
+            'pipelines.yaml:5:21: waves.generate.distribution: expected sinusoid, mixture or omniglot, found "sinusoids", did you mean sinusoid?'
         ],
         id="unknown-distribution",
     ),
@@ -182,7 +182,9 @@ MISTAKES = [
         SINUSOID,
         "    generate:\n      distribution: sinusoid\n      amplitude: [0.1, 5.0]\n",
         "",
-        ["pipelines.yaml:2:3: waves.generate: missing, expected a mapping with the key distribution (sinusoid or omniglot)"],
+        [
+            "pipelines.yaml:2:3: waves.generate: missing, expected a mapping with the key distribution (sinusoid, mixture or omniglot)"
+        ],
         id="missing-generate",
     ),
     pytest.param(
@@ -740,6 +742,106 @@ MISTAKES = [
     ),
     pytest.param(
         SINUSOID,
+        "steps: 3",
+        "steps: 3\n      shifted: {loud: {amplitud: [5, 10]}}",
+        ["pipelines.yaml:18:24: waves.evaluate.shifted.loud.amplitud: unknown key, did you mean amplitude?"],
+        id="shift-misspelt",
+    ),
+    pytest.param(
+        SINUSOID,
+        "steps: 3",
+        "steps: 3\n      shifted: {loud: {amplitude: [10, 5]}}",
+        ["pipelines.yaml:18:35: waves.evaluate.shifted.loud.amplitude: expected two numbers, the smaller one first, found [10, 5]"],
+        id="shift-range-backwards",
+    ),
+    pytest.param(
+        SINUSOID,
+        "steps: 3",
+        "steps: 3\n      shifted: {loud: {}}",
+        ["pipelines.yaml:18:17: waves.evaluate.shifted.loud: nothing is shifted, expected a key such as x"],
+        id="shift-of-nothing",
+    ),
+    pytest.param(
+        SINUSOID,
+        "steps: 3",
+        "steps: 3\n      shifted: {Loud: {noise: 1}}",
+        [
+            "pipelines.yaml:18:16: waves.evaluate.shifted: expected names of lower-case letters, digits, _ and -, a letter or digit first, other than in-distribution, found a mapping with Loud"
+        ],
+        id="shift-name",
+    ),
+    pytest.param(
+        SINUSOID,
+        "steps: 3",
+        "steps: 3\n      shifted: {lines: {slope: [0, 1]}}",
+        [
+            "pipelines.yaml:18:25: waves.evaluate.shifted.lines.slope: sinusoid tasks have no such setting, expected one of amplitude, distribution, noise, phase, queries, shots, x"
+        ],
+        id="shift-of-another-kind",
+    ),
+    pytest.param(
+        SINUSOID,
+        "steps: 3",
+        "steps: 3\n      shifted: {many: {shots: 30}}",
+        [
+            "pipelines.yaml:18:24: waves.evaluate.shifted.many.shots: 30 shots, but held-out tasks store 20 support points: expected at most that many, or a larger generate.support_points"
+        ],
+        id="shift-shots",
+    ),
+    pytest.param(
+        SINUSOID,
+        "steps: 3",
+        "steps: 3\n      shifted: {none: {distribution: mixture, families: {line: 0}}}",
+        [
+            "pipelines.yaml:18:57: waves.evaluate.shifted.none.families: expected a number greater than 0 for line, quadratic or sinusoid, found a mapping with line"
+        ],
+        id="shift-to-no-family",
+    ),
+    pytest.param(
+        SINUSOID,
+        "steps: 3",
+        "steps: 3\n      shifted: 3",
+        ["pipelines.yaml:18:16: waves.evaluate.shifted: expected a mapping from names to mappings or null, found 3"],
+        id="shifts-of-no-kind",
+    ),
+    pytest.param(
+        OMNIGLOT,
+        "queries: 1",
+        "queries: 1\n    evaluate:\n      shifted: {wide: {ways: 30}}",
+        [
+            "pipelines.yaml:13:24: letters.evaluate.shifted.wide.ways: 30 ways, but held-out tasks store 20 classes: expected at most that many, or a larger generate.held_out_ways"
+        ],
+        id="shift-ways",
+    ),
+    pytest.param(
+        OMNIGLOT,
+        "queries: 1",
+        "queries: 1\n    evaluate:\n      shifted: {full: {shots: 20}}",
+        [
+            "pipelines.yaml:13:17: letters.evaluate.shifted.full: 20 shots and 1 queries, but a character has 20 drawings: expected at most that many together"
+        ],
+        id="shift-drawings",
+    ),
+    pytest.param(
+        OMNIGLOT,
+        "queries: 1",
+        "queries: 1\n    evaluate:\n      shifted: {new: {alphabets: new}}",
+        [
+            "pipelines.yaml:13:23: letters.evaluate.shifted.new.alphabets: none are kept apart: expected generate.characters.new_alphabets to say how many characters"
+        ],
+        id="shift-without-alphabets",
+    ),
+    pytest.param(
+        OMNIGLOT,
+        "distribution: omniglot",
+        "distribution: omniglot\n      split_by: alphabet\n      characters: {train: 900, new_alphabets: 200}",
+        [
+            "pipelines.yaml:6:32: letters.generate.characters.new_alphabets: 200 characters, but split_by is alphabet, so that the test tasks are of new alphabets already: expected 0"
+        ],
+        id="new-alphabets-twice",
+    ),
+    pytest.param(
+        SINUSOID,
         "shots: 5",
         "shots: 5\n      reduction: sum_over_ways",
         ["pipelines.yaml:13:7: waves.train.reduction: sum_over_ways needs classes, and sinusoids have none: expected mean"],
@@ -839,6 +941,70 @@ MISTAKES = [
             "pipelines.yaml:12:5: letters.evaluate: 1 shots and 20 queries, but a character has 20 drawings: expected at most that many together"
         ],
         id="drawings-eval",
+    ),
+    pytest.param(
+        SINUSOID,
+        "      queries: 10\n",
+        "      queries: 10\n      algorithm: reptile\n      inner: {learned_lr: scalar}\n",
+        [
+            "pipelines.yaml:15:15: waves.train.inner.learned_lr: the meta-gradient `reptile` says nothing about step sizes: expected none"
+        ],
+        id="reptile-step-sizes",
+    ),
+    pytest.param(
+        SINUSOID,
+        "      queries: 10\n",
+        "      queries: 10\n      algorithm: imaml\n      outer_loss: multi_step\n",
+        [
+            "pipelines.yaml:15:7: waves.train.outer_loss: the meta-gradient `implicit` knows the end of the inner loop alone: expected last_step"
+        ],
+        id="implicit-multi-step",
+    ),
+    pytest.param(
+        SINUSOID,
+        "      queries: 10\n",
+        "      queries: 10\n      algorithm: fomaml\n      first_order_share: 0.5\n",
+        [
+            "pipelines.yaml:15:7: waves.train.first_order_share: the meta-gradient is `first_order` from the first iteration on: expected 0"
+        ],
+        id="first-order-share",
+    ),
+    pytest.param(
+        SINUSOID,
+        "      queries: 10\n",
+        "      queries: 10\n      meta_gradient: reptile\n      backward: unrolled\n",
+        [
+            "pipelines.yaml:15:7: waves.train.backward: the meta-gradient `reptile` does not go back through the inner loop: expected auto"
+        ],
+        id="backward-of-reptile",
+    ),
+    pytest.param(
+        SINUSOID,
+        "      queries: 10\n",
+        "      queries: 10\n      implicit: {proximal: 1.0}\n",
+        ["pipelines.yaml:14:7: waves.train.implicit: the meta-gradient is `exact`: remove it, or expected meta_gradient: implicit"],
+        id="implicit-unused",
+    ),
+    pytest.param(
+        SINUSOID,
+        "      queries: 10\n",
+        "      queries: 10\n      inner: {lr_bounds: [0.001, 0.1]}\n",
+        ["pipelines.yaml:14:15: waves.train.inner.lr_bounds: no step size is learned: remove it, or choose a learned_lr"],
+        id="bounds-unused",
+    ),
+    pytest.param(
+        SINUSOID,
+        "      queries: 10\n",
+        "      queries: 10\n      algorithm: meta-sgd\n      inner: {lr: 0.5, lr_bounds: [0.001, 0.1]}\n",
+        ["pipelines.yaml:15:15: waves.train.inner.lr: 0.5, where step sizes begin, is out of lr_bounds: expected 0.001 to 0.1"],
+        id="lr-out-of-bounds",
+    ),
+    pytest.param(
+        SINUSOID,
+        "      queries: 10\n",
+        "      queries: 10\n      inner: {minibatch: 6}\n",
+        ["pipelines.yaml:14:15: waves.train.inner.minibatch: 6 of 5 support examples: expected at most all of them"],
+        id="minibatch",
     ),
 ]
 

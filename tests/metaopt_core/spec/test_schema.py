@@ -47,6 +47,7 @@ def test_shipped_pipelines_fit_the_schema_that_their_first_line_names() -> None:
         {"generate": {"distribution": "omniglot", "rotations": 1}, "schedule": None},
         {"schedule": {"cron": "0 3 * * *", "timezone": "UTC"}},
         {"schedule": {"every": "6h"}},
+        {"sweep": {"parameters": {"train.inner.lr": {"low": 0.1}, "train.model.name": {"choices": ["mlp", "conv4"]}}}},
     ],
 )
 def test_partial_block_fits(pipeline: Any) -> None:
@@ -69,6 +70,8 @@ def test_partial_block_fits(pipeline: Any) -> None:
         {"generate": {"distribution": "omniglot", "rotations": 3}},
         {"schedule": {"cron": "0 3 * * *", "every": "6h"}},
         {"schedule": {"every": "6h", "timezone": "UTC"}},
+        {"sweep": {"parameters": {"train.inner.lr": {"low": 0.1, "choices": [1, 2]}}}},
+        {"sweep": {"parameters": {}}},
         3,
         None,
     ],

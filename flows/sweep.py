@@ -1,0 +1,192 @@
+"""`metaopt sweep`: trials as flow runs, in one process or several, then the best setting and the pipeline's own, side by side."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+from prefect import flow, get_run_logger
+from pydantic import ValidationError
+from safetensors.torch import load_file
+
+from flows.pipeline import pipeline
+from flows.stages import carry_out
+from metaopt_core import evaluation, sweeps, tracking
+from metaopt_core.distributions.materialize import load
+from metaopt_core.errors import DivergedError, StoppedError, UserError
+from metaopt_core.home import Home
+from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.ranges import with_values
+from metaopt_core.store import StageOutput, write_atomically
+from metaopt_core.sweeps import Claim, Sweep
+
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+
+@flow(flow_run_name="{spec.name}", persist_result=False, validate_parameters=True)
+def sweep(spec: PipelineSpec, workers: int = 1) -> dict[str, Any]:
+    """Search the values that the spec's sweep names, then run the best setting and evaluate it beside the pipeline's own.
+
+    workers: processes that carry out trials, this one among them.
+    """
+    home = Home.current()
+    search = Sweep(home, spec)
+    with tracking.running(home, spec, group=search.name) as run, _helpers(spec, run.id, workers - 1, home):
+        carry_out_trials(search, run.id)
+        while search.running():  # in another process; should that die, its trial is carried out here
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
+            carry_out_trials(search, run.id)
+        default = with_values(spec, {})
+        best, made = _in_full(search)
+        outputs = {"best": made, "default": pipeline(default, last="evaluate")}
+        result = _result(search, best, default, outputs)
+        run.log_points(
+            [run.point("objective", trial.number, trial.value) for trial in search.finished() if trial.value is not None]
+        )
+        run.client.log_artifacts(run.id, str(search.folder), "sweep")
+    return result
+
+
+def carry_out_trials(search: Sweep, parent: str) -> None:
+    """Trials, one after the other, until the budget is spent. parent: id of the MLflow run that theirs are nested below."""
+    while True:
+        with search.claimed() as claim:
+            if claim is None:
+                return
+            try:
+                spec = claim.spec()
+            except ValidationError as error:  # each value is right alone
+                claim.finish(None)
+                get_run_logger().info("trial %d: impossible together (%s)", claim.number, error.errors()[0]["msg"])
+                continue
+            trial(spec, claim, parent)
+
+
+@flow(flow_run_name="{spec.name}", persist_result=False, validate_parameters=False)
+def trial(spec: PipelineSpec, claim: Claim, parent: str) -> None:
+    """Train with one setting and measure the objective, in an MLflow run below the sweep's."""
+    logger, search, home = get_run_logger(), claim.sweep, claim.sweep.home
+    with tracking.running(home, spec) as run:
+        run.nest(parent)
+        value = None
+        try:
+            generated = carry_out("generate", spec, aside=True)
+            trained = carry_out("train", spec, aside=True, watch=claim.watch(spec.train.iterations))
+            parameters, steps = load_file(trained / "parameters.safetensors"), search.steps_of(spec)
+            value = evaluation.objective(spec, load(generated / ""), parameters, search.search.objective.metric, steps)
+            run.log_points([run.point("objective", 0, value)])
+            outcome = f"{value:.4g}"
+        except StoppedError as error:
+            outcome = str(error)
+        except DivergedError as error:
+            outcome = f"diverged ({str(error).partition(':')[0]})"
+        run.client.set_tag(run.id, "metaopt.trial", outcome)
+    claim.finish(value)
+    best = search.best()
+    known = f" (best {best.value:.4g})" if best is not None else ""
+    shown = ", ".join(f"{key}={_short(value)}" for key, value in claim.setting.items())
+    logger.info("trial %d: %s%s; %s; %s", claim.number, outcome, known, shown, search.progress())
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+# --- the outcome --------------------------------------------------------------------------------------------------------
+
+
+def _in_full(search: Sweep) -> tuple[PipelineSpec, dict[str, StageOutput]]:
+    """Run the pipeline with the values of the best trial, or of the best whose setting doesn't diverge in a full training.
+
+    Raises UserError where no trial came through.
+    """
+    while (trial := search.best()) is not None:
+        values = search.decoded(trial.params) | {"log.experiment": search.spec.log.experiment or search.spec.name}
+        spec = with_values(search.spec, values, name=f"{search.spec.name}-best")
+        try:
+            return spec, pipeline(spec)
+        except DivergedError as error:
+            get_run_logger().info("trial %d is passed over, its setting diverged in full: %s", trial.number, error)
+            search.give_up(trial)
+    raise UserError(
+        f"{search.spec.name}: none of {len(search.finished())} trials came through: smaller step sizes in sweep.parameters, or "
+        "another sweep.trial, may help"
+    )
+
+
+def _result(search: Sweep, best: PipelineSpec, default: PipelineSpec, outputs: dict[str, dict[str, StageOutput]]) -> dict[str, Any]:
+    """What `metaopt sweep` shows; written beside the best spec, the table of trials and the figures."""
+    search.folder.mkdir(parents=True, exist_ok=True)
+    file = search.folder / "best.yaml"
+    write_atomically(file, tracking.spec_yaml(best.model_copy(update={"seeds": search.spec.seeds})))
+    search.study.trials_dataframe().to_csv(search.folder / "trials.csv", index=False)
+    metric, trial = search.search.objective.metric, search.best()
+    assert trial is not None  # there is a best setting
+    columns = {name: f"{metric}_{search.steps_of(spec)}" for name, spec in (("best", best), ("default", default))}
+    tables = {name: pd.read_parquet(outputs[name]["evaluate"] / "tasks.parquet") for name in columns}
+    method = search.spec.evaluate.method
+    same_tasks = outputs["best"]["generate"].content == outputs["default"]["generate"].content
+    result = {
+        "study": search.name,
+        "storage": search.storage,
+        "trials": len(search.finished()),
+        "pruned": sum(trial.value is None or trial.state.name == "PRUNED" for trial in search.finished()),
+        "metric": metric,
+        "best": {
+            "trial": trial.number,
+            "objective": trial.value,
+            "values": search.decoded(trial.params),
+            "steps": search.steps_of(best),
+            "test": evaluation.of_method(tables["best"], columns["best"], method),
+            "spec": str(file),
+            "pipeline": best.name,
+        },
+        "default": {
+            "steps": search.steps_of(default),
+            "test": evaluation.of_method(tables["default"], columns["default"], method),
+        },
+        "difference": evaluation.paired(tables["default"], columns["default"], tables["best"], columns["best"], method)
+        if same_tasks
+        else None,
+        "figures": [str(path) for path in sweeps.figures(search)],
+    }
+    write_atomically(search.folder / "result.json", json.dumps(result, indent=1))
+    return result
+
+
+# --- further processes --------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _helpers(spec: PipelineSpec, parent: str, count: int, home: Home) -> Iterator[None]:
+    """Processes that carry out trials beside this one. They stop when the block is left, or this process is gone."""
+    logs = home.root / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        for index in range(count):
+            log = stack.enter_context((logs / f"sweep-worker-{index + 1}.log").open("ab"))
+            process = subprocess.Popen(
+                [sys.executable, "-m", "flows.sweep_worker"],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C is for the sweep, which then closes the worker's standard input
+            )
+            stack.callback(process.wait)
+            assert process.stdin is not None
+            stack.callback(process.stdin.close)
+            job = {"spec": spec.model_dump(mode="json", exclude_unset=True), "parent": parent}
+            process.stdin.write(json.dumps(job).encode() + b"\n")
+            process.stdin.flush()
+        yield
+
+
+def work(spec: PipelineSpec, parent: str) -> None:
+    """What a further process does: trials, and then the pipeline's own setting, while the first one runs the best."""
+    search = Sweep(Home.current(), spec)
+    carry_out_trials(search, parent)
+    pipeline(with_values(spec, {}), last="evaluate")

@@ -1,0 +1,33 @@
+"""`python -m flows.sweep_worker`: a further process of `metaopt sweep`, which stops when its standard input closes."""
+
+import json
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import NoReturn
+
+
+def main() -> None:
+    job = json.loads(sys.stdin.readline())
+
+    def terminate(number: int, _frame: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    def stop_when_alone() -> None:
+        os.read(sys.stdin.fileno(), 1)
+        os.kill(os.getpid(), signal.SIGTERM)  # training saves a checkpoint first
+
+    signal.signal(signal.SIGTERM, terminate)
+    threading.Thread(target=stop_when_alone, daemon=True).start()
+    from flows.console import OwnLines
+    from flows.sweep import work
+    from metaopt_core.spec.models import PipelineSpec
+
+    OwnLines.install()
+    work(PipelineSpec.model_validate(job["spec"]), job["parent"])
+
+
+if __name__ == "__main__":
+    main()

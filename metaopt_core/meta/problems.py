@@ -1,0 +1,191 @@
+"""What the inner and the outer loop ask of a loss: its gradient, and products with its Hessian, for every task of a batch at once.
+
+Everything has a leading task dimension. Tasks are independent: the gradient of the sum of their losses by their own parameters is
+each task's gradient, and one product serves all of them.
+"""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from metaopt_core import kernels
+from metaopt_core.models import MLP, Params
+
+Result = TypeVar("Result")
+
+_PACKED = "packed"
+
+Loss = Callable[[Mapping[str, Tensor]], Tensor]
+"""Parameters [tasks, …] → one loss a task [tasks]."""
+
+Gradient = tuple[Tensor, ...]
+"""A tensor [tasks, …] for each parameter, in their order."""
+
+HessianProduct = Callable[[Sequence[Tensor]], Gradient]
+"""u ↦ ∇²L u, for directions like a gradient; may be called more than once."""
+
+
+class Problem(Protocol):
+    """A loss a task, as a function of the tasks' packed parameters [tasks, …]."""
+
+    def pack(self, params: Mapping[str, Tensor]) -> Params:
+        """Parameters, or what has their shapes (with a leading task dimension or without), as the other methods take them."""
+
+    def unpack(self, params: Mapping[str, Tensor]) -> Params:
+        """The same by their names again, as views."""
+
+    def gradient(self, params: Params) -> tuple[Tensor, Gradient]:
+        """The losses [tasks] and ∇L, without a graph."""
+
+    def linearized(self, params: Params) -> tuple[Gradient, HessianProduct]:
+        """∇L, and the product with the Hessian at the same place; what it needs of the way to ∇L lives as long as it does."""
+
+
+class _Unpacked:
+    """Parameters are taken as they are."""
+
+    def pack(self, params: Mapping[str, Tensor]) -> Params:
+        return dict(params)
+
+    def unpack(self, params: Mapping[str, Tensor]) -> Params:
+        return dict(params)
+
+
+class Differentiated(_Unpacked):
+    """Any loss, by automatic differentiation: the gradient of ⟨∇L(θ), u⟩ by θ is the Hessian's product with u."""
+
+    def __init__(self, loss: Loss):
+        self._loss = loss
+
+    def gradient(self, params: Params) -> tuple[Tensor, Gradient]:
+        leaves = _leaves(params)
+        losses = self._loss(leaves)
+        return losses.detach(), torch.autograd.grad(losses.sum(), list(leaves.values()))
+
+    def linearized(self, params: Params) -> tuple[Gradient, HessianProduct]:
+        leaves = _leaves(params)
+        gradient = torch.autograd.grad(self._loss(leaves).sum(), list(leaves.values()), create_graph=True)
+
+        def product(direction: Sequence[Tensor]) -> Gradient:
+            curved = [(g, u) for g, u in zip(gradient, direction, strict=True) if g.requires_grad]  # a linear loss's are constant
+            if not curved:
+                return tuple(map(torch.zeros_like, direction))
+            outputs, upper = zip(*curved, strict=True)
+            return torch.autograd.grad(
+                outputs, list(leaves.values()), grad_outputs=upper, retain_graph=True, materialize_grads=True
+            )
+
+        return tuple(g.detach() for g in gradient), product
+
+
+class Compiled(_Unpacked):
+    """As `Differentiated`, by functions that torch.compile made: one for the gradient and one for products with the Hessian."""
+
+    def __init__(self, functions: "CompiledFunctions", data: tuple[Tensor | None, ...]):
+        self._functions, self._data = functions, data
+
+    def gradient(self, params: Params) -> tuple[Tensor, Gradient]:
+        return self._functions.gradient(params, self._data)
+
+    def linearized(self, params: Params) -> tuple[Gradient, HessianProduct]:
+        return self.gradient(params)[1], lambda direction: self._functions.product(params, direction, self._data)
+
+
+class CompiledFunctions:
+    """The two functions of a loss (parameters, data) → [tasks]. However many inner steps call them, they are compiled once.
+
+    Where compilation fails, one line says so and they run as they are.
+    """
+
+    def __init__(self, loss: Callable[..., Tensor], graphs: bool):
+        def gradient(params: Params, data: tuple[Tensor | None, ...]) -> tuple[Tensor, Gradient]:
+            return Differentiated(lambda theta: loss(theta, *data)).gradient(params)
+
+        def product(params: Params, direction: Sequence[Tensor], data: tuple[Tensor | None, ...]) -> Gradient:
+            return Differentiated(lambda theta: loss(theta, *data)).linearized(params)[1](direction)
+
+        self._graphs = graphs
+        self.gradient, self.product = self._compiled(gradient), self._compiled(product)
+
+    def _compiled(self, function: Callable[..., Result]) -> Callable[..., Result]:
+        import torch._dynamo  # takes a second, so only where it is needed
+
+        run = torch.compile(function, mode="reduce-overhead" if self._graphs else None)
+        called = False
+
+        def call(*arguments: Any) -> Result:
+            nonlocal run, called
+            if called:
+                return run(*arguments)
+            called = True
+            try:
+                torch._dynamo.config.trace_autograd_ops = True  # follow torch.autograd.grad instead of giving up at it
+                return run(*arguments)
+            except Exception as error:
+                reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+                if not self._failed:
+                    sys.stderr.write(f"training goes on without compilation, more slowly: {reason[0]}\n")
+                self._failed = True
+                run = function
+                return run(*arguments)
+
+        return call
+
+    _failed = False
+
+
+class SquaredErrorMLP:
+    """The squared error of a small fully connected network, by compiled loops over tasks (`kernels`).
+
+    x [tasks, examples, …], y [tasks, examples, outputs], weight [tasks, examples] or none, factor: as in `Learner.loss`.
+    Parameters are packed into one tensor [tasks, all of them]; what the engine does with them is then one operation.
+    """
+
+    def __init__(self, network: MLP, x: Tensor, y: Tensor, weight: Tensor | None, factor: float):
+        tasks, examples = x.shape[:2]
+        self._network, self._tasks = network, tasks
+        x, y = x.contiguous(), y.contiguous()
+        weights = None if weight is None else factor * weight / weight.sum(1, keepdim=True)
+        matrices = sum(inputs * units for inputs, units in zip(network.widths, network.widths[1:], strict=False))
+        self._work = x.new_empty(2 * (tasks + 1) * examples * sum(network.widths) + 2 * matrices)
+        self._held = x, y, weights  # the arguments below only point to them
+        sizes = tasks, examples, len(network.widths) - 1, network.widths_as_tensor, factor / examples
+        self._of_gradient = kernels.as_c(*sizes, x, y, weights)
+        self._of_product = kernels.as_c(*sizes, x, weights)
+
+    @staticmethod
+    def fits(network: object, x: Tensor, y: Tensor) -> bool:
+        """Whether such a network and such data can be computed here."""
+        return isinstance(network, MLP) and network.small and kernels.usable(x, y)
+
+    def pack(self, params: Mapping[str, Tensor]) -> Params:
+        leading = len(next(iter(params.values())).shape) - 2  # weights and biases have two dimensions
+        return {_PACKED: torch.cat([params[name].flatten(leading) for name in self._network.shapes], -1)}
+
+    def unpack(self, params: Mapping[str, Tensor]) -> Params:
+        return self._network.unpack(params[_PACKED])
+
+    def gradient(self, params: Params) -> tuple[Tensor, Gradient]:
+        return self._gradient(params[_PACKED], self._work)
+
+    def _gradient(self, theta: Tensor, work: Tensor) -> tuple[Tensor, Gradient]:
+        losses, found = theta.new_empty(self._tasks), theta.new_empty(theta.shape)
+        kernels.call("mlp_gradient", *self._of_gradient, theta, theta.stride(0), losses, found, work)
+        return losses, (found,)
+
+    def linearized(self, params: Params) -> tuple[Gradient, HessianProduct]:
+        theta, work = params[_PACKED], torch.empty_like(self._work)
+
+        def product(direction: Sequence[Tensor]) -> Gradient:
+            along, found = direction[0].contiguous(), theta.new_empty(theta.shape)
+            kernels.call("mlp_product", *self._of_product, theta, theta.stride(0), along, found, work)
+            return (found,)
+
+        return self._gradient(theta, work)[1], product
+
+
+def _leaves(params: Params) -> Params:
+    return {name: value.detach().requires_grad_() for name, value in params.items()}

@@ -1,0 +1,94 @@
+"""Values for dotted keys of a spec: put in place for a trial of a sweep, and checked by the rules of the spec itself beforehand."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from metaopt_core.spec.document import Entry, Node, dotted
+from metaopt_core.spec.explain import Path, Refusal, suggestion
+from metaopt_core.spec.models import PipelineSpec, RangeSpec, SweepSpec
+
+STAGES = ("generate", "train", "evaluate")  # whose values can change the objective
+_MOST_CHECKED = 100  # whole numbers of a range that are checked one by one
+
+
+def with_values(spec: PipelineSpec, values: Mapping[str, Any], **changes: Any) -> PipelineSpec:
+    """The spec with other values at dotted keys, without its sweep and schedule, run once. Raises pydantic's ValidationError.
+
+    changes: values of the pipeline itself, such as its name.
+    """
+    body = spec.model_dump(exclude_unset=True, exclude={"sweep", "schedule", "seeds"})
+    for key, value in values.items():
+        _put(body, key.split("."), value)
+    return PipelineSpec.model_validate(body | changes)
+
+
+def value_at(spec: PipelineSpec, key: str) -> Any:
+    """The value at a dotted key, defaults included, as JSON; none where there is no such key."""
+    value: Any = spec.model_dump(mode="json")
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
+
+
+def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
+    *blocks, last = path
+    for block in blocks:
+        tree[block] = dict(tree[block]) if isinstance(tree.get(block), dict) else {}
+        tree = tree[block]
+    tree[last] = value
+
+
+def refusals(sweep: SweepSpec, block: Node, check: Callable[[Node], list[Refusal]]) -> Iterator[Refusal]:
+    """Every value of a sweep that its key would not take.
+
+    block: the pipeline's block, right but for the sweep. check: what is wrong with such a block.
+    """
+    node = block.entries["sweep"].node
+    base = Node(block.place, {key: entry for key, entry in block.entries.items() if key != "sweep"})
+    found: dict[Path, Refusal] = {}
+    refused: set[str] = set()
+    for path, key, value in _candidates(sweep, node):
+        if path == ("parameters", key) and key in refused:
+            continue  # between the bounds of a range one mistake is enough
+        for refusal in [_not_a_stage(key)] if key.partition(".")[0] not in STAGES else check(_placed(base, key.split("."), value)):
+            where: Path = ("sweep", *path)
+            if refusal.unknown:
+                where = where[: where.index(key) + 1]
+            elsewhere = f"{dotted(refusal.path)}: " if refusal.path != tuple(key.split(".")) and not refusal.unknown else ""
+            found.setdefault(where, Refusal(where, f"{elsewhere}{refusal.message}", refusal.unknown, refusal.unknown))
+            refused.add(key)
+    yield from found.values()
+
+
+def _candidates(sweep: SweepSpec, node: Node) -> Iterator[tuple[Path, str, Node]]:
+    """Path below `sweep`, dotted key and value of everything that a trial may be given."""
+    for key, parameter in sweep.parameters.items():
+        given = node.entries["parameters"].node.entries[key].node.entries
+        if isinstance(parameter, RangeSpec):
+            low, high = given["low"].node, given["high"].node
+            yield ("parameters", key, "low"), key, low
+            yield ("parameters", key, "high"), key, high
+            if isinstance(low.value, int) and isinstance(high.value, int) and high.value - low.value <= _MOST_CHECKED:
+                for value in range(low.value + 1, high.value):
+                    yield ("parameters", key), key, Node(low.place, value, str(value))
+        else:
+            for index, choice in enumerate(given["choices"].node.value):
+                yield ("parameters", key, "choices", index), key, choice
+    for key in sweep.trial:
+        yield ("trial", key), key, node.entries["trial"].node.entries[key].node
+
+
+def _not_a_stage(key: str) -> Refusal:
+    first, _, rest = key.partition(".")
+    close = suggestion(first, STAGES) if rest else ""
+    message = (
+        f"no key that the objective depends on{close or ', expected one of generate, train or evaluate, as in train.inner.lr'}"
+    )
+    return Refusal((key,), message, at_key=True, unknown=True)
+
+
+def _placed(node: Node, path: list[str], value: Node) -> Node:
+    first, *rest = path
+    inner = node.entries[first].node if first in node.entries else Node(value.place, {})
+    entry = Entry(value.place, _placed(inner, rest, value) if rest else value)
+    return Node(node.place, {**node.entries, first: entry})

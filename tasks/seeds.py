@@ -1,0 +1,30 @@
+"""After the last seed of a pipeline with several: their results as one, here and in an MLflow run that theirs are nested below."""
+
+import json
+from collections.abc import Sequence
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from metaopt_core import seeds, tracking
+from metaopt_core.home import Home
+from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.store import StageOutput, write_atomically
+from tasks.retrying import DELAYS, mlflow_was_away
+
+
+@task(
+    name="seeds",
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=len(DELAYS),
+    retry_delay_seconds=DELAYS,
+    retry_condition_fn=mlflow_was_away,
+)
+def summarize(spec: PipelineSpec, home: Home, evaluated: Sequence[StageOutput], logged: Sequence[StageOutput]) -> None:
+    """Write the statistics over seeds, in MLflow and in the home. Retried, for a tracking server may be away for a while."""
+    summary = seeds.summarize([json.loads((output / "summary.json").read_text()) for output in evaluated])
+    tracking.publish_seeds(home, spec, seeds.group(spec), summary, [output.extra["run_id"] for output in logged])
+    file = seeds.record(home, spec)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, json.dumps(summary, indent=1))

@@ -1,0 +1,54 @@
+"""An algorithm's name stands for choices, and what is chosen itself goes before."""
+
+from typing import Any
+
+import pytest
+
+from metaopt_core.spec.models import ALGORITHMS, TrainSpec
+
+TRAIN: dict[str, Any] = {"model": {"name": "mlp"}, "iterations": 10, "shots": 5, "queries": 5}
+
+
+def chosen(**values: Any) -> dict[str, Any]:
+    train = TrainSpec.model_validate(TRAIN | values).model_dump()
+    return {
+        "meta_gradient": train["meta_gradient"],
+        "outer_loss": train["outer_loss"],
+        "schedule": train["outer"]["schedule"],
+        "adapts": train["inner"]["adapts"],
+        "learned_lr": train["inner"]["learned_lr"],
+    }
+
+
+PLAIN = {"meta_gradient": "exact", "outer_loss": "last_step", "schedule": "constant", "adapts": "all", "learned_lr": "none"}
+
+
+@pytest.mark.parametrize(
+    ("name", "differs"),
+    [
+        ("maml", {}),
+        ("fomaml", {"meta_gradient": "first_order"}),
+        ("reptile", {"meta_gradient": "reptile"}),
+        ("anil", {"adapts": "head"}),
+        ("boil", {"adapts": "body"}),
+        ("meta-sgd", {"learned_lr": "per_parameter"}),
+        ("maml++", {"outer_loss": "multi_step", "schedule": "cosine", "learned_lr": "per_layer_and_step"}),
+        ("imaml", {"meta_gradient": "implicit"}),
+    ],
+)
+def test_a_name_stands_for_its_choices(name: str, differs: dict[str, str]) -> None:
+    assert name in ALGORITHMS
+    assert chosen(algorithm=name) == PLAIN | differs
+
+
+def test_a_choice_of_ones_own_goes_before() -> None:
+    train = TrainSpec.model_validate(
+        TRAIN | {"algorithm": "maml++", "inner": {"lr": 0.1, "learned_lr": "scalar"}, "outer": {"lr": 0.01}}
+    )
+    assert (train.inner.lr, train.inner.learned_lr, train.outer_loss) == (0.1, "scalar", "multi_step")
+    assert (train.outer.lr, train.outer.schedule) == (0.01, "cosine")
+
+
+def test_what_was_filled_in_reads_back_as_it_is() -> None:
+    train = TrainSpec.model_validate(TRAIN | {"algorithm": "anil"})
+    assert TrainSpec.model_validate_json(train.model_dump_json()) == train

@@ -1,0 +1,41 @@
+"""Results over seeds: statistics of the seeds' means, and one MLflow run above theirs."""
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from metaopt_core import seeds, stages, tracking
+from metaopt_core.home import Home
+from tasks.log import log
+from tasks.seeds import summarize
+from tests.made_outputs import publish_upstream, sinusoid_spec
+
+
+def test_the_seeds_of_a_pipeline_are_one_run_with_an_interval_over_them(tmp_path: Path) -> None:
+    home, spec = Home(tmp_path), sinusoid_spec("waves", seeds=2, seed=3)
+    assert [one.seed for one in seeds.repeats(spec)] == [3, 4]
+    upstream, logged = [], []
+    for one in seeds.repeats(spec):
+        upstream.append(publish_upstream(home, one))
+        logged.append(log.fn(one, home, stages.identities(one)["log"], upstream[-1]))
+    evaluated = [made["evaluate"] for made in upstream]
+    for factor, output in enumerate(evaluated, 1):
+        results = json.loads((output / "summary.json").read_text())
+        results["methods"]["maml"]["steps"][2]["loss"]["mean"] = factor / 10
+        (output / "summary.json").write_text(json.dumps(results))
+
+    for _ in range(2):  # the second time changes nothing
+        summarize.fn(spec, home, evaluated, logged)
+    loss = json.loads(seeds.record(home, spec).read_text())["methods"]["maml"]["steps"][2]["loss"]
+    assert loss["mean"] == pytest.approx(0.15)
+    assert loss["ci95"] == pytest.approx(12.7062 * 0.05)  # Student's t for two values, times the standard error
+
+    client = MlflowClient(tracking.embedded_uri(home))
+    (group,) = client.search_runs(["1"], "tags.`metaopt.pipeline` = 'waves' AND params.seeds = '2'")
+    history = client.get_metric_history(group.info.run_id, "test/maml/loss")
+    assert {point.step: point.value for point in history}[2] == pytest.approx(0.15)
+    assert len(history) == 3
+    nested = client.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{group.info.run_id}'")
+    assert {run.info.run_id for run in nested} == {output.extra["run_id"] for output in logged}
