@@ -120,15 +120,16 @@ def _compared(results: Mapping[str, Any], key: str, title: str) -> Table:
     notes += [f"{results['algorithm']}'s step sizes learned, {results['learned_lr']}"] if results["learned_lr"] else []
     notes += ["div.: diverged tasks" if diverged else "no task diverged"]
     table = _table(f"{title} after {horizon} steps", "; ".join(notes))
-    table.add_column("")
-    columns = ["step size", title.lower() if results["ways"] else "mean", "median", "worst 10 %", "improved"]
-    columns += (["inductive"] if of["inductive"] else []) + (["div."] if diverged else []) + [f"{of['label']} minus it"]
-    for column in columns:
+    table.add_column("", no_wrap=True)
+    columns = ["step\nsize", title.lower() if results["ways"] else "mean"] + ([] if results["ways"] else ["median"])
+    columns += ["worst\n10 %", "im-\nproved"] + (["inductive"] if of["inductive"] else []) + (["div."] if diverged else [])
+    for column in [*columns, f"{of['label']}\nminus it"]:
         table.add_column(column, justify="right", no_wrap=True)
     for name, method in methods.items():
         entry = method["steps"][horizon]
         row = [f"{method['inner_lr']:g}" if method["inner_lr"] else "-", _mean(key, entry[key])]
-        row += [_number(key, entry[key]["median"]), _number(key, entry[key]["worst"])]
+        row += [] if results["ways"] else [_number(key, entry[key]["median"])]
+        row += [_number(key, entry[key]["worst"])]
         row += [f"{entry['improved']:.1%}" if method["takes_steps"] else "-"]
         row += [_mean(key, method["inductive"][key])] if of["inductive"] else []
         row += [str(entry["diverged"])] if diverged else []

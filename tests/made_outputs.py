@@ -66,7 +66,7 @@ def _train(folder: Path, spec: PipelineSpec) -> None:
 def _evaluate(folder: Path, spec: PipelineSpec) -> None:
     steps = range(spec.evaluate.steps + 1)
     rows = [
-        {"method": method, "task": task, **{f"loss_{step}": 1 / (step + 1) for step in steps}}
+        {"variant": "in-distribution", "method": method, "task": task, **{f"loss_{step}": 1 / (step + 1) for step in steps}}
         for method in METHODS
         for task in range(TASKS)
     ]
