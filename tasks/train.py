@@ -7,6 +7,7 @@ from dataclasses import asdict
 import pandas as pd
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
 from safetensors.torch import save_file
 
 from metaopt_core import tracking
@@ -44,7 +45,8 @@ def train(
     """
     store, checkpoints = Store(home), home.checkpoints / identity.fingerprint
     distribution = load(upstream["generate"] / "")
-    get_run_logger().info("meta-gradients by %s", computed_by(spec))
+    if FlowRunContext.get():
+        get_run_logger().info("meta-gradients by %s", computed_by(spec))
     with tracking.running(home, spec) as run, store.publish(identity, upstream) as (folder, extra):
 
         def on_record(phase: str, record: Record) -> None:
