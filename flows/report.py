@@ -15,6 +15,7 @@ from flows import environment
 from metaopt_core import seeds
 from metaopt_core.spec.models import IN_DISTRIBUTION
 from metaopt_core.store import StageOutput
+from metaopt_core.summary import difference
 
 _LARGE = 1000.0  # from here on numbers have an exponent: adaptation that diverges makes any size
 _STEPS_SHOWN = (0, 1, 2, 3, 5, 10, 20, 50, 100)
@@ -51,6 +52,7 @@ def show(executions: Sequence[Mapping[str, StageOutput]], home: Path) -> None:
         for path in figures(outputs):
             console.print(f"figure  {path}")
         if "log" in outputs:
+            console.print(f"report  {outputs['log'] / 'report.html'}")
             console.print(f"MLflow  run {outputs['log'].extra.get('run_id')}")
     console.print(f"Everything lies in {home}. To browse it: {environment.command('up')}")
 
@@ -78,90 +80,100 @@ def show_sweep(result: Mapping[str, Any], home: Path) -> None:
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
-    """One table a measure: a row for each number of adaptation steps, the columns of each method side by side."""
-    methods = results["methods"]
-    horizon = len(next(iter(methods.values()))["steps"]) - 1
-    shown = sorted({step for step in _STEPS_SHOWN if step < horizon} | {horizon})
-    measures = {"loss": {"mse": "Mean squared error", "cross_entropy": "Cross-entropy"}[results["metric"]]}
-    if any(step["accuracy"] for method in methods.values() for step in method["steps"]):
-        measures = {"accuracy": "Accuracy"} | measures
-    return [_table(results, measure, title, shown) for measure, title in measures.items()]
+    """By number of adaptation steps the methods that take any, side by side; then all methods where they are compared."""
+    key, title = ("accuracy", "Accuracy") if results["ways"] else ("loss", "Mean squared error")
+    return [_by_step(results, key, title), _compared(results, key, title)]
 
 
-def _table(results: Mapping[str, Any], measure: str, title: str, shown: list[int]) -> Table:
-    methods = list(results["methods"].values())
-    diverged = any(step["diverged"] for method in methods for step in method["steps"])
-    kind = f"{results['ways']}-way {results['shots']}-shot" if results["ways"] else f"{results['shots']}-shot"
-    count = results.get("seeds", 1)
-    interval = f"mean ± 95 % interval over {count} seeds" if count > 1 else "mean ± 95 % interval"
-    notes = [f"{results['tasks']} meta-test tasks, {kind}", interval]
-    notes += [f"{results['batch_norm']} batch norm"] if results["batch_norm"] else []
-    notes += [f"MAML's step sizes learned, {results['learned_lr']}"] if results["learned_lr"] else []
-    notes += ["div.: diverged tasks" if diverged else "no task diverged"]
-    table = Table(
-        title=f"{title} by number of adaptation steps",
-        caption="; ".join(notes),
+def _table(title: str, caption: str = "") -> Table:
+    return Table(
+        title=title,
+        caption=caption or None,
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),  # fits into 80 columns
         pad_edge=False,
         title_style="bold",
         caption_style="dim",
     )
-    table.add_column("steps", justify="right")
-    for method in methods:
-        table.add_column(method["label"], justify="right", no_wrap=True)
-        table.add_column("median", justify="right", style="dim")
-        if diverged:
-            table.add_column("div.", justify="right")
-    for step in shown:
-        row = [str(step)]
-        for method in methods:
-            entry = method["steps"][step]
-            values = entry[measure] or {"mean": None, "ci95": None, "median": None}
-            row += [_mean(measure, values), _number(measure, values["median"])]
-            row += [str(entry["diverged"])] if diverged else []
-        table.add_row(*row)
+
+
+def _by_step(results: Mapping[str, Any], key: str, title: str) -> Table:
+    methods = [method for method in results["methods"].values() if method["takes_steps"]]
+    last = len(methods[0]["steps"]) - 1
+    table = _table(f"{title} by number of adaptation steps")
+    for heading in ("steps", *(method["label"] for method in methods)):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for step in sorted({step for step in _STEPS_SHOWN if step < last} | {last, results["horizon"]}):
+        table.add_row(str(step), *(_mean(key, method["steps"][step][key]) for method in methods))
+    return table
+
+
+def _compared(results: Mapping[str, Any], key: str, title: str) -> Table:
+    methods, horizon = results["methods"], results["horizon"]
+    of = methods[results["model"]]
+    diverged = any(step["diverged"] for method in methods.values() for step in method["steps"])
+    kind = f"{results['ways']}-way {results['shots']}-shot" if results["ways"] else f"{results['shots']}-shot"
+    count = results.get("seeds", 1)
+    interval = f"mean ± 95 % interval over {count} seeds" if count > 1 else "mean ± 95 % interval"
+    notes = [f"{results['tasks']} meta-test tasks, {kind}", interval]
+    notes += [f"{results['batch_norm']} batch norm (each query alone: inductive)"] if of["inductive"] else []
+    notes += [f"{results['algorithm']}'s step sizes learned, {results['learned_lr']}"] if results["learned_lr"] else []
+    notes += ["div.: diverged tasks" if diverged else "no task diverged"]
+    table = _table(f"{title} after {horizon} steps", "; ".join(notes))
+    table.add_column("", no_wrap=True)
+    columns = ["step\nsize", title.lower() if results["ways"] else "mean"] + ([] if results["ways"] else ["median"])
+    columns += ["worst\n10 %", "im-\nproved"] + (["inductive"] if of["inductive"] else []) + (["div."] if diverged else [])
+    for column in [*columns, f"{of['label']}\nminus it"]:
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, method in methods.items():
+        entry = method["steps"][horizon]
+        row = [f"{method['inner_lr']:g}" if method["inner_lr"] else "-", _mean(key, entry[key])]
+        row += [] if results["ways"] else [_number(key, entry[key]["median"])]
+        row += [_number(key, entry[key]["worst"])]
+        row += [f"{entry['improved']:.1%}" if method["takes_steps"] else "-"]
+        row += [_mean(key, method["inductive"][key])] if of["inductive"] else []
+        row += [str(entry["diverged"])] if diverged else []
+        paired = difference(results, results["model"], name, key)
+        table.add_row(method["label"], *row, _mean(key, paired, "+") if paired else "")
     return table
 
 
 def shifted_table(results: Mapping[str, Any]) -> Table:
-    """The test tasks as trained for and each shifted variant: every method after the last step, and the change in percent."""
+    """The test tasks as trained for and each shifted variant: every method at the horizon, and the change in percent."""
     measure, title = ("accuracy", "Accuracy") if results["metric"] == "cross_entropy" else ("loss", "Mean squared error")
-    steps = len(next(iter(results["methods"].values()))["steps"]) - 1
-    table = Table(
-        title=f"{title} on shifted test tasks, after {steps} adaptation steps",
-        caption=f"Δ: change against {IN_DISTRIBUTION}; div.: diverged tasks, of {results['tasks']}",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        title_style="bold",
-        caption_style="dim",
-    )
+    caption = f"Δ: change against {IN_DISTRIBUTION}; div.: diverged tasks, of {results['tasks']}"
+    table = _table(f"{title} on shifted test tasks, after {results['horizon']} adaptation steps", caption)
     for heading in ("test tasks", "method"):
         table.add_column(heading, no_wrap=True)
     for heading in ("mean ± 95 %", "Δ", "median", "Δ", "div."):
         table.add_column(heading, justify="right", no_wrap=True, style="dim" if heading == "Δ" else None)
     for variant, tested in {IN_DISTRIBUTION: results, **results["shifted"]}.items():
         for place, method in enumerate(tested["methods"].values()):
-            last, change = method["steps"][-1], method.get("change", {"mean": None, "median": None})
+            entry, change = method["steps"][results["horizon"]], method.get("change", {"mean": None, "median": None})
             mean, median = ("" if change[name] is None else _percent(change[name]) for name in ("mean", "median"))
-            values = [_mean(measure, last[measure]), mean, _number(measure, last[measure]["median"]), median, str(last["diverged"])]
+            values = [
+                _mean(measure, entry[measure]),
+                mean,
+                _number(measure, entry[measure]["median"]),
+                median,
+                str(entry["diverged"]),
+            ]
             table.add_row("" if place else variant, method["label"], *values, end_section=place == len(tested["methods"]) - 1)
     return table
 
 
-def _mean(measure: str, values: Mapping[str, float | None]) -> str:
+def _mean(measure: str, values: Mapping[str, float | None], sign: str = "") -> str:
     if values["mean"] is None:
         return "-"  # not finite, because tasks diverged: their number stands beside it
-    return f"{_number(measure, values['mean'])} ± {_number(measure, values['ci95'])}"
+    return f"{_number(measure, values['mean'], sign)} ± {_number(measure, values['ci95'])}"
 
 
-def _number(measure: str, value: float | None) -> str:
+def _number(measure: str, value: float | None, sign: str = "") -> str:
     if value is None:
         return "-"
     if measure == "accuracy":
-        return f"{value:.1%}"
-    return f"{value:.3f}" if value < _LARGE else f"{value:.1e}"
+        return f"{value:{sign}.1%}"
+    return f"{value:{sign}.3f}" if abs(value) < _LARGE else f"{value:{sign}.1e}"
 
 
 def _percent(change: float) -> str:

@@ -31,7 +31,7 @@ def generate(spec: PipelineSpec, force: bool = False) -> StageOutput:
 
 @flow(flow_run_name="{spec.name}", persist_result=False, validate_parameters=True)
 def train(spec: PipelineSpec, force: bool = False) -> StageOutput:
-    """Meta-train by exact MAML, and pre-train the baseline."""
+    """Meta-train, and train the baselines."""
     return carry_out("train", spec, force)
 
 

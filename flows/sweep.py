@@ -128,6 +128,7 @@ def _result(search: Sweep, best: PipelineSpec, default: PipelineSpec, outputs: d
     assert trial is not None  # there is a best setting
     columns = {name: f"{metric}_{search.steps_of(spec)}" for name, spec in (("best", best), ("default", default))}
     tables = {name: pd.read_parquet(outputs[name]["evaluate"] / "tasks.parquet") for name in columns}
+    method = search.spec.evaluate.method
     same_tasks = outputs["best"]["generate"].content == outputs["default"]["generate"].content
     result = {
         "study": search.name,
@@ -140,12 +141,15 @@ def _result(search: Sweep, best: PipelineSpec, default: PipelineSpec, outputs: d
             "objective": trial.value,
             "values": search.decoded(trial.params),
             "steps": search.steps_of(best),
-            "test": evaluation.of_method(tables["best"], columns["best"]),
+            "test": evaluation.of_method(tables["best"], columns["best"], method),
             "spec": str(file),
             "pipeline": best.name,
         },
-        "default": {"steps": search.steps_of(default), "test": evaluation.of_method(tables["default"], columns["default"])},
-        "difference": evaluation.paired(tables["default"], columns["default"], tables["best"], columns["best"])
+        "default": {
+            "steps": search.steps_of(default),
+            "test": evaluation.of_method(tables["default"], columns["default"], method),
+        },
+        "difference": evaluation.paired(tables["default"], columns["default"], tables["best"], columns["best"], method)
         if same_tasks
         else None,
         "figures": [str(path) for path in sweeps.figures(search)],

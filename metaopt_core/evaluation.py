@@ -1,10 +1,15 @@
 """Few-shot adaptation to new tasks: the protocol, the baselines and the statistics.
 
-Every method starts from shared parameters of its own and is adapted in the same way to the same meta-test tasks, and then to each
-shifted variant of them.
+Every method meets the same meta-test tasks. A baseline that takes gradient steps takes them with the step size that suits it best
+on the meta-validation tasks, so that none is worse than it has to be. Where the network normalizes by the batch at hand, a method
+is also judged on each query without the others (inductive). Then every method meets each shifted variant of the test tasks.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import combinations
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -18,22 +23,136 @@ from metaopt_core.distributions.batch import Episode, HeldOutSplit, TaskBatch, T
 from metaopt_core.distributions.random import Stream
 from metaopt_core.learner import Learner, device_named
 from metaopt_core.meta import step_sizes
+from metaopt_core.meta.inner_loop import GRADIENT_DESCENT
 from metaopt_core.models import Params
+from metaopt_core.parallel import side_by_side
 from metaopt_core.progress import bar
+from metaopt_core.prototypes import embedding_learner, scores
 from metaopt_core.spec.models import IN_DISTRIBUTION, Conv4Spec, PipelineSpec
 
-LABELS = {"maml": "MAML", "pretrained": "pre-trained", "random": "random init"}
+_LABELS = {
+    "protonet": "ProtoNet",
+    "pretrained": "pre-trained",
+    "random": "random init",
+    "unadapted": "no adaptation",
+}
 CONFIDENCE = 0.95
+WORST_SHARE = 0.1
+CALIBRATION_BINS = 15
 DIVERGED_FACTOR = 10.0
 """A task has diverged where its loss is not finite, or more than this many times the largest loss of any task before adaptation."""
 
 _QUANTILES = {"q05": 0.05, "q25": 0.25, "q75": 0.75, "q95": 0.95}
+_WITHOUT_STEPS = ("protonet", "unadapted")
+
+Array = npt.NDArray[np.float64]
+Predict = Callable[[Tensor], Tensor]
+"""Queries [tasks, queries, …] → outputs [tasks, queries, outputs], of one method that has seen the support sets."""
 
 
-def methods(spec: PipelineSpec, maml: Params, pretrained: Params) -> dict[str, Params]:
-    """The initial parameters of every method that is compared, in the order of the results."""
-    random = Learner.from_spec(spec).network.init(spec.seed, Stream.BASELINE_PARAMETERS)
-    return {"maml": maml, "pretrained": pretrained, "random": random}
+# --- the methods --------------------------------------------------------------------------------------------------------
+
+
+def label(spec: PipelineSpec, method: str) -> str:
+    """A method's name as people write it: that of the spec's algorithm, or of a baseline."""
+    return _LABELS.get(method) or spec.train.label + (", safe" if method == "maml_safe" else "")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One of the methods that are compared.
+
+    name, label: `maml` and `maml_safe`, whatever the algorithm, or that of a baseline; and as people write it.
+    learner, params: what is adapted, and how; of ProtoNet the embedding.
+    steps: how many gradient steps it takes.
+    """
+
+    name: str
+    label: str
+    learner: Learner
+    params: Params
+    steps: int
+
+    @property
+    def inner_lr(self) -> float:
+        """The step size; not a number where there are no steps, or where it is learned."""
+        learned = any(name.startswith(step_sizes.PREFIX) for name in self.params)
+        return float("nan") if learned or not self.steps else self.learner.inner_lr
+
+    def to(self, device: torch.device) -> "Method":
+        return replace(self, params={name: value.to(device) for name, value in self.params.items()})
+
+    def on(self, spec: PipelineSpec) -> "Method":
+        """The same for tasks of another spec, which may have other ways."""
+        other = Learner.from_spec(spec)
+        if self.name == "protonet":
+            return replace(self, learner=replace(self.learner, loss_scale=other.loss_scale))
+        learner = replace(self.learner, network=other.network, loss_scale=other.loss_scale)
+        return replace(self, learner=learner, params=with_outputs_of(learner, self.params))
+
+    def adapted(self, batch: TaskBatch) -> Iterator[Predict]:
+        """What it predicts after 0, 1, … `steps` steps on the support sets."""
+        if self.name == "protonet":
+            yield partial(scores, self.learner.network, self.params, batch.support_x, batch.support_y)
+            return
+        for theta in self.learner.adapt(self.params, batch, self.steps):
+            yield partial(self.learner.network, theta)
+
+    def one_by_one(self, predict: Predict, batch: TaskBatch) -> Tensor:
+        """The outputs for the queries where none shares a batch with another: each is put with the support set alone."""
+        queries = batch.query_x.split(1, 1)
+        if self.name == "protonet":  # puts the support set beside the queries by itself
+            return torch.cat([predict(query) for query in queries], 1)
+        return torch.cat([predict(torch.cat([batch.support_x, query], 1))[:, -1:] for query in queries], 1)
+
+
+def methods(spec: PipelineSpec, distribution: TaskDistribution, trained: Mapping[str, Params]) -> dict[str, Method]:
+    """The methods that are compared, in the order of the results; chooses the step sizes of the baselines.
+
+    The baselines adapt all parameters by gradient descent, whatever the spec's own inner loop does. trained: the parameters of each
+    phase of training (`maml` and the baselines) on the CPU.
+    """
+    learner = replace(Learner.from_spec(spec), adaptation="plain")
+    plain = replace(learner, rule=GRADIENT_DESCENT)
+    maml, steps = trained["maml"], spec.evaluate.steps
+
+    def method(name: str, learner: Learner, params: Params, steps: int) -> Method:
+        return Method(name, label(spec, name), learner, params, steps)
+
+    found = [method("maml", learner, maml, steps)]
+    if learner.can_be_safe:
+        found.append(method("maml_safe", replace(learner, adaptation="safe"), maml, steps))
+    if "protonet" in trained:
+        embedding = replace(embedding_learner(spec), loss_scale=learner.loss_scale)
+        found.append(method("protonet", embedding, trained["protonet"], 0))
+    initial = {"random": learner.network.init(spec.seed, Stream.BASELINE_PARAMETERS)}
+    if "pretrained" in trained:
+        initial = {"pretrained": trained["pretrained"]} | initial
+    device, total = device_named(spec.device), len(initial) * len(spec.baseline_lrs)
+    validation = held_out_tasks(spec, distribution, "validation").to(device)
+    with bar(total, "choosing the baselines' step sizes") as progress:
+        for name, params in initial.items():
+            losses = {}
+            for lr in spec.baseline_lrs:
+                tried = method(name, replace(plain, inner_lr=lr), params, spec.horizon).to(device)
+                losses[lr] = _score(tried, validation)
+                progress.update(len(losses) + list(initial).index(name) * len(spec.baseline_lrs), tried.label)
+            best = min(losses, key=lambda lr: losses[lr])
+            found.append(method(name, replace(plain, inner_lr=best), params, steps))
+    found.append(method("unadapted", learner, maml, 0))
+    return {one.name: one for one in found}
+
+
+def _score(method: Method, tasks: TaskBatch) -> tuple[float, float]:
+    """The smaller, the better: the share of wrong answers (in classification), then the loss."""
+    x, learner = (tasks.support_x, tasks.support_y, tasks.query_x), method.learner
+    outputs = learner.predict(method.params, *x, method.steps)
+    loss = learner.loss(outputs, tasks.query_y).mean().item()
+    wrong = (outputs.argmax(-1) != tasks.query_y).float().mean().item() if learner.classification else 0.0
+    return wrong, loss if np.isfinite(loss) else np.inf
+
+
+# --- the protocol -------------------------------------------------------------------------------------------------------
 
 
 def held_out_tasks(spec: PipelineSpec, distribution: TaskDistribution, split: HeldOutSplit) -> TaskBatch:
@@ -56,38 +175,31 @@ def objective(spec: PipelineSpec, distribution: TaskDistribution, params: Params
     return values[:, steps].double().mean().item()
 
 
-def of_method(table: pd.DataFrame, column: str, method: str = "maml") -> dict[str, float | None]:
-    """Statistics of one column over the tasks, for one method."""
-    return statistics(_by_task(table, column, method))
+def evaluate(spec: PipelineSpec, distribution: TaskDistribution, compared: Mapping[str, Method]) -> pd.DataFrame:
+    """Put every method to every meta-test task, and to every task of each shifted variant.
 
-
-def paired(before: pd.DataFrame, column: str, after: pd.DataFrame, column_after: str) -> dict[str, float | None]:
-    """Statistics over the tasks of what MAML does `after` minus what it did `before`: two tables of the same meta-test tasks."""
-    return statistics(_by_task(after, column_after) - _by_task(before, column))
-
-
-def _by_task(table: pd.DataFrame, column: str, method: str = "maml") -> npt.NDArray[np.float64]:
-    return table.loc[table["method"] == method].sort_values("task")[column].to_numpy(np.float64)
-
-
-def evaluate(spec: PipelineSpec, distribution: TaskDistribution, compared: Mapping[str, Params]) -> pd.DataFrame:
-    """Adapt every method to every meta-test task, and to every task of each shifted variant.
-
-    A row a variant, method and task: `variant`, `method`, `task`, `loss_K` and (classification) `accuracy_K` after K = 0 …
-    `evaluate.steps` steps. A task has the same number in every variant of a regression: there it is the same draw in other ranges.
+    A row a variant, method and task: `variant`, `method`, `task`, `inner_lr`, `loss_K` and (classification) `accuracy_K` after
+    K = 0 … `evaluate.steps` steps, one that takes none with the same number in all of them. A task has the same number in every
+    variant of a regression: there it is the same draw in other ranges. At the horizon, of each query: `confidence`, the probability
+    of the predicted class, and `correct`. Where the network normalizes by its batch, `inductive_loss` and `inductive_accuracy`, not
+    of shifted variants.
     """
-    tables = []
-    with bar((1 + len(spec.shifts)) * len(compared), "adapting to new tasks") as progress:
+    tables, done, lock = [], 0, Lock()
+    with bar(len(compared) * spec.generate.held_out.test_tasks * (1 + len(spec.shifts)), "adapting to new tasks") as progress:
+
+        def note(tasks: int, what: str) -> None:
+            nonlocal done
+            with lock:  # chunks may be side by side
+                done += tasks
+                progress.update(done, what)
+
         for variant, shifted, tasks in _variants(spec, distribution):
-            learner = Learner.from_spec(shifted)
-            for method, params in compared.items():
-                curves = learner.curves(_on(tasks, with_outputs_of(learner, params)), tasks, shifted.evaluate.steps)
-                columns: dict[str, Any] = {"variant": variant, "method": method, "task": np.arange(len(tasks))}
-                for name, values in (("loss", curves.loss), ("accuracy", curves.accuracy)):
-                    if values is not None:
-                        columns |= {f"{name}_{step}": column for step, column in enumerate(values.numpy().T)}
-                tables.append(pd.DataFrame(columns))
-                progress.update(len(tables), f"{LABELS[method]}, {variant}")
+            for method in compared.values():
+                on_chunk = partial(note, what=f"{method.label}, {variant}")
+                inductive = transductive(spec) and variant == IN_DISTRIBUTION
+                table = _in_chunks(shifted, method.on(shifted).to(tasks.support_x.device), tasks, inductive, on_chunk)
+                labels = {"variant": variant, "method": method.name, "task": np.arange(len(tasks)), "inner_lr": method.inner_lr}
+                tables.append(pd.DataFrame(labels).join(table))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -99,8 +211,50 @@ def _variants(spec: PipelineSpec, distribution: TaskDistribution) -> Iterator[tu
         yield name, shifted, test_tasks(shifted, distribution.shifted(spec.shifts[name])).to(device)
 
 
-def _on(tasks: TaskBatch, params: Params) -> Params:
-    return {name: value.to(tasks.support_x.device) for name, value in params.items()}
+def _in_chunks(
+    spec: PipelineSpec, method: Method, tasks: TaskBatch, inductive: bool, on_chunk: Callable[[int], None]
+) -> pd.DataFrame:
+    def of_chunk(chunk: TaskBatch) -> pd.DataFrame:
+        found = _measured(spec, method, chunk, inductive)
+        on_chunk(len(chunk))
+        return found
+
+    chunks = tasks.split(method.learner.tasks_at_once(tasks))
+    return pd.concat(side_by_side(of_chunk, chunks, tasks.support_x.device), ignore_index=True)
+
+
+def _measured(spec: PipelineSpec, method: Method, tasks: TaskBatch, inductive: bool) -> pd.DataFrame:
+    learner = method.learner
+    columns: dict[str, Any] = {}
+
+    def judge(prefix: str, suffix: str, outputs: Tensor) -> None:
+        columns[f"{prefix}loss{suffix}"] = learner.loss(outputs, tasks.query_y, tasks.query_weight).cpu().numpy()
+        if learner.classification:
+            right = (outputs.argmax(-1) == tasks.query_y).float().mean(1)
+            columns[f"{prefix}accuracy{suffix}"] = right.cpu().numpy()
+
+    for step, predict in enumerate(method.adapted(tasks)):
+        with torch.no_grad():
+            outputs = predict(tasks.query_x)
+            judge("", f"_{step}", outputs)
+            if step != min(method.steps, spec.horizon):
+                continue
+            if inductive:
+                judge("inductive_", "", method.one_by_one(predict, tasks))
+            if learner.classification:
+                confidence, answer = outputs.softmax(-1).max(-1)
+                columns["confidence"] = list(confidence.cpu().numpy())
+                columns["correct"] = list((answer == tasks.query_y).cpu().numpy())
+    for measure in ("loss", "accuracy") if learner.classification else ("loss",):
+        columns |= {f"{measure}_{step}": columns[f"{measure}_0"] for step in range(1, spec.evaluate.steps + 1) if not method.steps}
+    steps = [f"{measure}_{step}" for measure in ("loss", "accuracy") for step in range(spec.evaluate.steps + 1)]
+    ordered = [name for name in steps if name in columns] + [name for name in columns if name not in steps]
+    return pd.DataFrame({name: columns[name] for name in ordered})
+
+
+def transductive(spec: PipelineSpec) -> bool:
+    """Whether predictions for a query depend on the queries beside it."""
+    return isinstance(spec.train.model, Conv4Spec) and spec.train.model.batch_norm == "transductive"
 
 
 def with_outputs_of(learner: Learner, params: Params) -> Params:
@@ -122,30 +276,58 @@ def with_outputs_of(learner: Learner, params: Params) -> Params:
     return {name: resized(name, value) for name, value in params.items()}
 
 
+# --- the statistics -----------------------------------------------------------------------------------------------------
+
+
+def of_method(table: pd.DataFrame, column: str, method: str = "maml") -> dict[str, float | None]:
+    """Statistics of one column over the tasks that are not shifted, for one method."""
+    return statistics(_by_task(table, column, method))
+
+
+def paired(
+    before: pd.DataFrame, column: str, after: pd.DataFrame, column_after: str, method: str = "maml"
+) -> dict[str, float | None]:
+    """Statistics over the tasks of what one method does `after` minus what it did `before`: two tables of the same tasks."""
+    return statistics(_by_task(after, column_after, method) - _by_task(before, column, method))
+
+
+def _by_task(table: pd.DataFrame, column: str, method: str) -> Array:
+    rows = table[(table["method"] == method) & (table["variant"] == IN_DISTRIBUTION)]
+    return rows.sort_values("task")[column].to_numpy(np.float64)
+
+
 def summarize(spec: PipelineSpec, table: pd.DataFrame) -> dict[str, Any]:
     """The protocol and, for each method and number of steps, the statistics over tasks, as JSON values.
 
     No task is left out: where a loss is not finite, nor are the mean and its interval (null in JSON), and `diverged` says why.
-    `shifted`: for each variant the same, with what it `changes`, and each method's `change`: by which fraction its last mean and
-    median (of accuracy where there is one, else of loss) lie above or below those on the tasks that are not shifted.
+    `model` is the method that the logged model adapts by; `differences` compares each pair of methods task by task, at the horizon.
+    `shifted`: for each variant the same, with what it `changes`, and each method's `change` (`note_changes`).
     """
     rows = dict(iter(table.groupby("variant", sort=False)))
     found = _summary(spec, rows[IN_DISTRIBUTION])
     variants = {name: _summary(shifted, rows[name]) for name, shifted in spec.shifted.items()}
     for name, variant in variants.items():
         variant["changes"] = spec.shifts[name].model_dump(mode="json")
-        for method, results in variant["methods"].items():
-            results["change"] = _change(found["methods"][method], results)
+        note_changes(found, variant)
     return found | {"shifted": variants}
 
 
+def note_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Note at each method of a variant's summary its `change`: by which fraction its mean and median at the horizon (of accuracy
+    where there is one, else of loss) lie above or below those on the tasks that are not shifted.
+    """
+    for method, results in after["methods"].items():
+        results["change"] = _change(*(summary["methods"][method]["steps"][summary["horizon"]] for summary in (before, after)))
+
+
 def _change(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float | None]:
-    measure = "accuracy" if before["steps"][-1]["accuracy"] else "loss"
-    old, new = (results["steps"][-1][measure] for results in (before, after))
+    measure = "accuracy" if before["accuracy"] else "loss"
+    old, new = before[measure], after[measure]
     return {name: new[name] / old[name] - 1 if old[name] and new[name] is not None else None for name in ("mean", "median")}
 
 
 def _summary(spec: PipelineSpec, table: pd.DataFrame) -> dict[str, Any]:
+    found = {str(method): rows.reset_index(drop=True) for method, rows in table.groupby("method", sort=False)}
     model = spec.train.model
     return {
         "metric": "cross_entropy" if "accuracy_0" in table else "mse",
@@ -157,15 +339,37 @@ def _summary(spec: PipelineSpec, table: pd.DataFrame) -> dict[str, Any]:
         "queries": spec.evaluate_queries,
         "inner_lr": spec.evaluate_inner_lr,
         "learned_lr": None if spec.train.inner.learned_lr == "none" else spec.train.inner.learned_lr.replace("_", " "),
-        "methods": {
-            method: {"label": LABELS[str(method)], "steps": _by_step(rows, spec.evaluate.steps)}
-            for method, rows in table.groupby("method", sort=False)
-        },
+        "baseline_lrs": list(spec.baseline_lrs),
+        "horizon": spec.horizon,
+        "algorithm": spec.train.label,
+        "model": spec.evaluate.method,
+        "methods": {name: _of_method(spec, name, rows) for name, rows in found.items()},
+        "differences": [
+            {"of": one, "against": other} | _difference(found[one], found[other], spec.horizon)
+            for one, other in combinations(found, 2)
+        ],
+    }
+
+
+def _of_method(spec: PipelineSpec, name: str, rows: pd.DataFrame) -> dict[str, Any]:
+    inner_lr = float(rows["inner_lr"].iloc[0]) if "inner_lr" in rows else np.nan
+    measures = ("loss", "accuracy") if "accuracy_0" in rows else ("loss",)
+    inductive = {measure: rows[f"inductive_{measure}"] for measure in measures if f"inductive_{measure}" in rows}
+    return {
+        "label": label(spec, name),
+        "takes_steps": name not in _WITHOUT_STEPS,
+        "inner_lr": inner_lr if np.isfinite(inner_lr) else None,
+        "steps": _by_step(rows, spec.evaluate.steps),
+        "inductive": {measure: statistics(values.to_numpy(np.float64), measure) for measure, values in inductive.items()} or None,
+        "calibration": calibration(np.concatenate(list(rows["confidence"])), np.concatenate(list(rows["correct"])))
+        if "confidence" in rows
+        else None,
     }
 
 
 def _by_step(rows: pd.DataFrame, steps: int) -> list[dict[str, Any]]:
-    largest = DIVERGED_FACTOR * float(rows["loss_0"].max())
+    start = rows["loss_0"].to_numpy(np.float64)
+    largest = DIVERGED_FACTOR * float(start.max())
     found = []
     for step in range(steps + 1):
         loss = rows[f"loss_{step}"].to_numpy(np.float64)
@@ -174,18 +378,59 @@ def _by_step(rows: pd.DataFrame, steps: int) -> list[dict[str, Any]]:
             {
                 "step": step,
                 "diverged": int((~np.isfinite(loss) | (loss > largest)).sum()),
-                "loss": statistics(loss),
-                "accuracy": None if accuracy is None else statistics(accuracy),
+                "improved": float((loss < start).mean()),
+                "loss": statistics(loss, "loss"),
+                "accuracy": None if accuracy is None else statistics(accuracy, "accuracy"),
             }
         )
     return found
 
 
-def statistics(values: npt.NDArray[np.float64]) -> dict[str, float | None]:
-    """Mean, half the width of its 95 % interval (Student's t), median and quantiles; null where a number is not finite."""
+def statistics(values: Array, measure: str = "loss") -> dict[str, float | None]:
+    """Mean, half the width of its 95 % interval, median, quantiles and the mean of the 10 % worst; null where not finite."""
     ordered = np.where(np.isnan(values), np.inf, values)  # a loss that is not a number is worse than any that is one
+    found = _mean(values) | {"median": np.quantile(ordered, 0.5, method="nearest")}
+    found |= {name: np.quantile(ordered, q, method="nearest") for name, q in _QUANTILES.items()}
+    worst = int(np.ceil(WORST_SHARE * len(values)))
+    found["worst"] = np.sort(ordered)[-worst:].mean() if measure == "loss" else np.sort(ordered)[:worst].mean()
+    return _finite(found)
+
+
+def _mean(values: Array) -> dict[str, float]:
+    """The mean over tasks and half the width of its 95 % interval (Student's t)."""
     with np.errstate(invalid="ignore"):
         half = stats.sem(values) * stats.t.ppf(0.5 + CONFIDENCE / 2, len(values) - 1) if len(values) > 1 else np.nan
-        found = {"mean": values.mean(), "ci95": half, "median": np.quantile(ordered, 0.5, method="nearest")}
-        found |= {name: np.quantile(ordered, q, method="nearest") for name, q in _QUANTILES.items()}
-    return {name: float(value) if np.isfinite(value) else None for name, value in found.items()}
+        return {"mean": values.mean(), "ci95": half}
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: float(value) if np.isfinite(value) else None for name, value in values.items()}
+
+
+def _difference(one: pd.DataFrame, other: pd.DataFrame, step: int) -> dict[str, Any]:
+    """Task by task, one method's measure minus another's; `better`: the share of tasks in which the one has the smaller loss."""
+    found: dict[str, Any] = {}
+    for measure in ("loss", "accuracy"):
+        name = f"{measure}_{step}"
+        pair = (rows[name].to_numpy(np.float64) for rows in (one, other)) if name in one else None
+        with np.errstate(invalid="ignore"):
+            found[measure] = _finite(_mean(next(pair) - next(pair))) if pair else None
+    found["better"] = float((one[f"loss_{step}"] < other[f"loss_{step}"]).mean())
+    return found
+
+
+def calibration(confidence: npt.NDArray[Any], correct: npt.NDArray[Any]) -> dict[str, Any]:
+    """Expected calibration error over all queries, in bins of equal width, and the bins (Guo et al. 2017, equation 3).
+
+    confidence, correct: [queries]. A bin that holds no query is left out.
+    """
+    place = np.minimum((np.nan_to_num(confidence) * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    bins = [
+        {
+            "confidence": float(np.nan_to_num(confidence[place == index]).mean()),
+            "accuracy": float(correct[place == index].mean()),
+            "share": float((place == index).mean()),
+        }
+        for index in np.unique(place)
+    ]
+    return {"ece": sum(part["share"] * abs(part["confidence"] - part["accuracy"]) for part in bins), "bins": bins}

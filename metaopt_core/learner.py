@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from metaopt_core import safe_adaptation
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.errors import UserError
 from metaopt_core.meta import step_sizes
@@ -45,6 +46,7 @@ class Learner:
     classification: targets are class labels and the loss is the cross-entropy; else the mean squared error.
     loss_scale: factor of the mean loss over a task's examples; the number of ways where the spec says `sum_over_ways`.
     inner_lr: step size α of parameters that bring no learned ones (`step_sizes`).
+    adaptation: `plain` gradient descent, or `safe` (`safe_adaptation`).
     compiled: whether, and for which device, torch.compile makes the functions that gradients are computed by.
     rule: what the inner loop makes of a gradient, and which parameters it moves.
     bfloat16: whether a GPU computes the network in it; parameters and their updates are float32.
@@ -54,6 +56,7 @@ class Learner:
     classification: bool
     loss_scale: float
     inner_lr: float
+    adaptation: Literal["plain", "safe"] = "plain"
     compiled: Literal["cpu", "cuda"] | None = None
     rule: Rule = GRADIENT_DESCENT
     bfloat16: bool = False
@@ -61,7 +64,7 @@ class Learner:
     @classmethod
     def from_spec(cls, spec: PipelineSpec) -> "Learner":
         """The learner as `evaluate` and the logged model use it."""
-        return cls._with_step_size(spec, spec.evaluate_inner_lr)
+        return replace(cls._with_step_size(spec, spec.evaluate_inner_lr), adaptation=spec.evaluate.adaptation)
 
     @classmethod
     def for_training(cls, spec: PipelineSpec) -> "Learner":
@@ -87,12 +90,14 @@ class Learner:
         outputs [tasks, examples, outputs]; targets [tasks, examples, outputs], or [tasks, examples] class labels; weight
         [tasks, examples].
         """
-        if self.classification:
-            each = F.cross_entropy(outputs.transpose(1, 2), targets, reduction="none")
-        else:
-            each = (outputs - targets).square().mean(-1)
+        each = self._of_each_example(outputs, targets)
         mean = each.mean(1) if weight is None else (each * weight).sum(1) / weight.sum(1)
         return mean if self.loss_scale == 1.0 else mean * self.loss_scale
+
+    def _of_each_example(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if self.classification:
+            return F.cross_entropy(outputs.transpose(1, 2), targets, reduction="none")
+        return (outputs - targets).square().mean(-1)
 
     def support(self, batch: TaskBatch) -> Problem:
         """The inner loss: the tasks' losses on their support sets, as a function of their parameters."""
@@ -136,21 +141,20 @@ class Learner:
         """The inner loop on the tasks' support sets, with the step sizes that the parameters bring, or `inner_lr`."""
         shared, learned = step_sizes.split(params)
         problems = [self.support(part) for part in self._minibatches(batch)]
-        sizes = [self._size(problems[0], shared, step_sizes.at(learned, shared, step, self.inner_lr)) for step in range(steps)]
+        sizes = [_packed(problems[0], shared, size) for size in self._sizes(shared, learned, steps)]
         return InnerLoop(problems, sizes, self.rule)
 
-    def _size(self, problem: Problem, shared: Params, size: Size) -> Size:
-        """A step's size as it goes with packed parameters; zero for those that don't move."""
-        if isinstance(size, float):
-            if self.rule.adapts is None:
-                return size
-            size = tuple(value.new_tensor(size) for value in shared.values())
-        moves = [self.rule.adapts is None or name in self.rule.adapts for name in shared]
-        by_name = {
-            name: (one if moving else torch.zeros_like(one)).expand_as(shared[name])
-            for name, one, moving in zip(shared, size, moves, strict=True)
-        }
-        return tuple(problem.pack(by_name).values())
+    def _sizes(self, shared: Params, learned: Params, steps: int) -> list[Size]:
+        """The size of each step; zero for parameters that don't move."""
+        adapts, found = self.rule.adapts, [step_sizes.at(learned, shared, step, self.inner_lr) for step in range(steps)]
+        if adapts is None:
+            return found
+
+        def of_moving(size: Size) -> Size:
+            each = tuple(value.new_tensor(size) for value in shared.values()) if isinstance(size, float) else size
+            return tuple(one if name in adapts else torch.zeros_like(one) for name, one in zip(shared, each, strict=True))
+
+        return [of_moving(size) for size in found]
 
     def _minibatches(self, batch: TaskBatch) -> list[TaskBatch]:
         """Parts of the support sets; every n-th example, so that each has all classes as far as that goes."""
@@ -183,10 +187,32 @@ class Learner:
 
     def adapt(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> Iterator[Params]:
         """The tasks' parameters after 0, 1, …, `steps` steps from shared ones, each name → [tasks, …]."""
+        if self.adaptation == "safe":
+            yield from self._adapt_safely(params, batch, steps)
+            return
         loop, (shared, _) = self.inner_loop(batch, params, steps), step_sizes.split(params)
         problem = loop.problem(0)
         for place in loop.walk(for_each_task(problem.pack(shared), len(batch))):
             yield problem.unpack(place.theta)
+
+    def _adapt_safely(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> Iterator[Params]:
+        assert self.can_be_safe, "adaptation: safe, but the rule is not gradient descent on the whole support set"
+        shared, learned = step_sizes.split(params)
+        ones = torch.ones(batch.support_x.shape[:2], device=batch.support_x.device)
+        labels = batch.support_y if self.classification else ones
+        weight = ones if batch.support_weight is None else batch.support_weight
+
+        def losses(theta: Mapping[str, Tensor]) -> Tensor:
+            return self.loss_scale * self._of_each_example(self.network(theta, batch.support_x), batch.support_y)
+
+        theta, sizes = for_each_task(shared, len(batch)), self._sizes(shared, learned, steps)
+        yield from safe_adaptation.adapt(losses, weight, labels, theta, sizes, self.rule.clip_norm)
+
+    @property
+    def can_be_safe(self) -> bool:
+        """Whether safe adaptation is made for the rule: gradient descent on the whole support set."""
+        rule = self.rule
+        return rule.name == "gradient_descent" and not rule.proximal and rule.minibatch is None
 
     def curves(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> "Curves":
         """What adaptation does to the tasks' query sets: loss and accuracy after 0, 1, …, `steps` steps."""
@@ -217,6 +243,14 @@ class Learner:
 
         batch = TaskBatch(support_x, support_y, query_x, query_x)
         return torch.cat(side_by_side(of_chunk, self._chunks(batch), support_x.device))
+
+
+def _packed(problem: Problem, shared: Params, size: Size) -> Size:
+    """A step's size as it goes with packed parameters."""
+    if isinstance(size, float):
+        return size
+    each = {name: one.expand_as(value) for (name, value), one in zip(shared.items(), size, strict=True)}
+    return tuple(problem.pack(each).values())
 
 
 def _rule(spec: PipelineSpec, network: Network) -> Rule:

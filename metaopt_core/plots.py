@@ -1,6 +1,6 @@
 """Figures, as matplotlib objects of their own: no global state, so nothing to close and no window ever opens."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,23 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from metaopt_core.distributions.batch import TaskBatch
+from metaopt_core.evaluation import Method
 from metaopt_core.learner import Learner
 from metaopt_core.models import Params
 from metaopt_core.spec.models import IN_DISTRIBUTION
 
-COLORS = {"maml": "tab:blue", "pretrained": "tab:orange", "random": "tab:gray"}
+COLORS = {
+    "maml": "tab:blue",
+    "maml_safe": "tab:cyan",
+    "protonet": "tab:green",
+    "pretrained": "tab:orange",
+    "random": "tab:gray",
+    "unadapted": "tab:brown",
+}
 _TASKS_SHOWN = 4
 _CHARACTERS_SHOWN = 8  # of a split
 _DRAWINGS_SHOWN = 10  # of a character
@@ -75,21 +84,26 @@ def contact_sheet(pixels: npt.NDArray[np.uint8], splits: pd.DataFrame) -> Figure
 def adaptation(summary: Mapping[str, Any]) -> Figure:
     """The mean over meta-test tasks after each number of steps, with its 95 % interval: accuracy where there is one, or error."""
     key, label = ("accuracy", "accuracy") if summary["ways"] else ("loss", "mean squared error")
-    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     for method, result in summary["methods"].items():
+        if method == "unadapted":  # is where the learned parameters' curve begins
+            continue
         points = [point for point in result["steps"] if point[key]["mean"] is not None]
         steps = [point["step"] for point in points]
         mean = [point[key]["mean"] for point in points]
         half = [point[key]["ci95"] or 0.0 for point in points]
         low, high = [m - h for m, h in zip(mean, half, strict=True)], [m + h for m, h in zip(mean, half, strict=True)]
-        axes.plot(steps, mean, "o-", color=COLORS[method], label=result["label"], markersize=3.5)
+        style = "--" if not result["takes_steps"] else "o:" if method == "maml_safe" else "o-"
+        axes.plot(steps, mean, style, color=COLORS[method], label=result["label"], markersize=3.5)
         axes.fill_between(steps, low, high, color=COLORS[method], alpha=0.2, linewidth=0)
     shape = f"{summary['ways']}-way {summary['shots']}-shot" if summary["ways"] else f"K = {summary['shots']}"
     batch_norm = f", {summary['batch_norm']} batch norm" if summary["batch_norm"] else ""
+    axes.axvline(summary["horizon"], color="black", linewidth=0.8, linestyle=":")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(
-        title=f"Adaptation to {summary['tasks']} new tasks ({shape}{batch_norm}), mean and 95 % interval",
-        xlabel="adaptation steps",
+        title=f"Adaptation to {summary['tasks']} new tasks, mean and 95 % interval\n{shape}{batch_norm}",
+        xlabel="adaptation steps (dotted: where methods are compared)",
         ylabel=label,
     )
     axes.title.set_fontsize(9.5)
@@ -99,16 +113,74 @@ def adaptation(summary: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def training(history: pd.DataFrame, summary: Mapping[str, Any], best_iteration: int) -> Figure:
+    """The loss after adaptation over training, on meta-validation and on meta-train tasks; at the end on meta-test tasks."""
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    axes = figure.subplots()
+    maml = history[history["phase"] == "maml"]
+    for name, label, color in (
+        ("meta_train_loss", "meta-train tasks", "tab:gray"),
+        ("validation_loss", "meta-validation tasks", "tab:blue"),
+    ):
+        curve = maml[maml["name"] == name]
+        axes.plot(curve["iteration"], curve["value"], "o-", markersize=3, label=label, color=color)
+    test = summary["methods"]["maml"]["steps"][summary["horizon"]]["loss"]["mean"]
+    if test is not None:
+        axes.plot([best_iteration], [test], "*", markersize=13, color="tab:red", label="meta-test tasks, of the parameters kept")
+    axes.axvline(best_iteration, color="black", linewidth=0.8, linestyle=":")
+    axes.set(xlabel="iteration (dotted: the parameters that were kept)", ylabel="loss after adaptation")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def calibration(summary: Mapping[str, Any]) -> Figure:
+    """Share of right answers by the probability that was given to them, of each method, at the horizon."""
+    figure = Figure(figsize=(4.6, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":")
+    for method, result in summary["methods"].items():
+        bins, ece = result["calibration"]["bins"], result["calibration"]["ece"]
+        x, y = [part["confidence"] for part in bins], [part["accuracy"] for part in bins]
+        axes.plot(x, y, color=COLORS[method], linewidth=0.8)
+        size = [4 + 120 * part["share"] for part in bins]
+        axes.scatter(x, y, s=size, color=COLORS[method], label=f"{result['label']}: error {ece:.1%}", alpha=0.8)
+    axes.set(xlabel="probability given to the answer", ylabel="share of answers that are right", xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    return figure
+
+
+def losses(table: pd.DataFrame, summary: Mapping[str, Any]) -> Figure:
+    """How the loss at the horizon spreads over the meta-test tasks: the share of tasks with at most that loss, of each method."""
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axes = figure.subplots()
+    table = table[table["variant"] == IN_DISTRIBUTION]
+    for method, result in summary["methods"].items():
+        values = table.loc[table["method"] == method, f"loss_{summary['horizon']}"].to_numpy(np.float64)
+        ordered = np.sort(values[np.isfinite(values)])
+        share = np.arange(1, len(ordered) + 1) / len(values)
+        style = ":" if method == "maml_safe" else "-"
+        axes.plot(np.maximum(ordered, 1e-6), share, style, color=COLORS[method], label=result["label"])
+    axes.axhline(0.9, color="black", linewidth=0.8, linestyle=":")
+    label = f"loss of a task after {summary['horizon']} steps (above the dotted line: the 10 % worst)"
+    axes.set(xscale="log", ylim=(0, 1.01), xlabel=label, ylabel="share of tasks with less")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
 def shifted(summary: Mapping[str, Any]) -> Figure:
-    """Mean, its 95 % interval and median after the last step: the test tasks as trained for, and below them each variant."""
+    """Mean, its 95 % interval and median where methods are compared: the test tasks as trained for, and below them each variant."""
     key, label = ("accuracy", "accuracy") if summary["ways"] else ("loss", "mean squared error")
     variants = {IN_DISTRIBUTION: summary, **summary["shifted"]}
-    figure = Figure(figsize=(7.5, 1.4 + 0.6 * len(variants)), layout="constrained")
+    count = len(summary["methods"])
+    figure = Figure(figsize=(7.5, 1.4 + 0.2 * count * len(variants)), layout="constrained")
     axes = figure.subplots()
     within: list[float] = []  # what the axis shows: where tasks diverged, means and even medians may lie far beyond it
     for place, (method, result) in enumerate(summary["methods"].items()):
-        last = [variant["methods"][method]["steps"][-1] for variant in variants.values()]
-        rows = np.arange(len(last)) + 0.22 * (place - (len(summary["methods"]) - 1) / 2)
+        last = [variant["methods"][method]["steps"][summary["horizon"]] for variant in variants.values()]
+        rows = np.arange(len(last)) + 0.66 / count * (place - (count - 1) / 2)
         mean, half, median = (
             np.array([entry[key][name] for entry in last], dtype=np.float64) for name in ("mean", "ci95", "median")
         )
@@ -131,8 +203,7 @@ def shifted(summary: Mapping[str, Any]) -> Figure:
         axes.set_xlim(0.5 * np.nanmin(within), 2 * np.nanmax(within))
     else:
         axes.set_xlim(0, 1.02)
-    steps = len(next(iter(summary["methods"].values()))["steps"]) - 1
-    axes.set_title(f"Shifted test tasks after {steps} adaptation steps: mean, 95 % interval, median", fontsize=9.5)
+    axes.set_title(f"Shifted test tasks after {summary['horizon']} adaptation steps: mean, 95 % interval, median", fontsize=9.5)
     axes.set_xlabel(label)
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize=8)
@@ -151,21 +222,22 @@ def _said(value: Any) -> str:
     return f"{value[0]:.3g} to {value[1]:.3g}" if isinstance(value, list) else str(value)
 
 
-def fits(learner: Learner, compared: Mapping[str, Params], tasks: TaskBatch, steps: int) -> Figure:
-    """Regression: a few tasks, each method's function before and after adaptation."""
+def fits(compared: Sequence[Method], tasks: TaskBatch, steps: int) -> Figure:
+    """Regression: a few tasks, the function of each method that takes steps before and after adaptation."""
     tasks = tasks[:_TASKS_SHOWN]
-    figure = Figure(figsize=(3.2 * _TASKS_SHOWN, 2.6 * len(compared)), layout="constrained")
+    figure = Figure(figsize=(3.2 * len(tasks), 2.6 * len(compared)), layout="constrained")
     grid = figure.subplots(len(compared), len(tasks), sharex=True, sharey="col", squeeze=False)
-    for row, (method, params) in zip(grid, compared.items(), strict=True):
-        before, after = (learner.predict(params, tasks.support_x, tasks.support_y, tasks.query_x, count) for count in (0, steps))
+    for row, method in zip(grid, compared, strict=True):
+        x, learner, color = (tasks.support_x, tasks.support_y, tasks.query_x), method.learner, COLORS[method.name]
+        before, after = (learner.predict(method.params, *x, count) for count in (0, steps))
         for index, axes in enumerate(row):
-            x = tasks.query_x[index]
-            axes.plot(*_points(x, tasks.query_y[index]), color="black", linewidth=1, label="task")
-            axes.plot(*_points(x, before[index]), ":", color=COLORS[method], label="before")
-            axes.plot(*_points(x, after[index]), color=COLORS[method], label=f"after {steps} steps")
+            grid_x = tasks.query_x[index]
+            axes.plot(*_points(grid_x, tasks.query_y[index]), color="black", linewidth=1, label="task")
+            axes.plot(*_points(grid_x, before[index]), ":", color=color, label="before")
+            axes.plot(*_points(grid_x, after[index]), color=color, label=f"after {steps} steps")
             axes.plot(*_points(tasks.support_x[index], tasks.support_y[index]), "k^", markersize=5, label="support")
-        row[0].set_ylabel(method)
-        row[0].legend(fontsize=7)
+        row[0].set_ylabel(method.label)
+    grid[0, 0].legend(fontsize=7)
     return figure
 
 

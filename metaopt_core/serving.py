@@ -52,7 +52,7 @@ class Adapter:
 
         Raises MlflowException (INVALID_PARAMETER_VALUE) for a missing tensor, a wrong shape, a label out of range, negative steps.
         """
-        steps = params.get("steps", self.spec.evaluate.steps)
+        steps = params.get("steps", self.spec.horizon)
         if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 0:
             raise _invalid(f"steps is {steps!r}: expected a whole number, 0 or more")
         support_x, support_y, query_x, one_task = self._tensors(model_input)
@@ -134,7 +134,7 @@ def signature(spec: PipelineSpec) -> ModelSignature:
     return ModelSignature(
         inputs=Schema(anything),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1, spec.train.ways or 1))]),
-        params=ParamSchema([ParamSpec("steps", DataType.long, spec.evaluate.steps)]),
+        params=ParamSchema([ParamSpec("steps", DataType.long, spec.horizon)]),
     )
 
 

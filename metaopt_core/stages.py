@@ -52,11 +52,17 @@ STAGES: Mapping[str, Stage] = {
         Stage(
             "evaluate",
             ("generate", "train"),
-            ("metaopt_core.evaluation",),
+            ("metaopt_core.evaluation", "metaopt_core.summary"),
             ("tasks/evaluate.py", "metaopt_core/plots.py", "metaopt_core/kernels.c"),
             ("numpy", "torch", "pandas", "scipy", "matplotlib"),
         ),
-        Stage("log", ("generate", "train", "evaluate"), ("metaopt_core.tracking",), ("tasks/log.py",), ("mlflow",)),
+        Stage(
+            "log",
+            ("generate", "train", "evaluate"),
+            ("metaopt_core.tracking", "metaopt_core.report"),
+            ("tasks/log.py", "metaopt_core/report.html"),
+            ("mlflow", "jinja2"),
+        ),
     )
 }
 
@@ -110,11 +116,13 @@ def _slice(stage: str, spec: PipelineSpec) -> dict[str, Any]:
             values["train.validation.shots"] = spec.validation_shots
             values["train.validation.queries"] = spec.validation_queries
             values["train.pretrain_iterations"] = spec.pretrain_iterations
+            values["train.baselines"] = list(spec.baselines)
         case "evaluate":
             values = flatten("evaluate", spec.evaluate.model_dump(mode="json"))
             values["evaluate.shots"] = spec.evaluate_shots
             values["evaluate.queries"] = spec.evaluate_queries
             values["evaluate.inner_lr"] = spec.evaluate_inner_lr
+            values["evaluate.baseline_lrs"] = list(spec.baseline_lrs)
         case "log":
             values = flatten("log", spec.log.model_dump(mode="json")) | {"name": spec.name}
             values["log.tracking_uri"] = without_password(
@@ -163,7 +171,7 @@ def _read(path: Path) -> tuple[str, tuple[str, ...]]:
     """The SHA-256 of a file and what it imports of the library (names inside a module are among them, and have no file)."""
     text = path.read_bytes()
     imported = []
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(ast.parse(text if path.suffix == ".py" else b"")):
         if isinstance(node, ast.Import):
             imported += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:

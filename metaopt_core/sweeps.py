@@ -52,7 +52,7 @@ class Claim:
     def spec(self) -> PipelineSpec:
         """The pipeline of the trial, without a baseline. Raises pydantic's ValidationError for values that don't go together."""
         spec, search = self.sweep.spec, self.sweep.search
-        fixed = {"train.pretrain_iterations": 1, "log.experiment": spec.log.experiment or spec.name, "log.register_as": None}
+        fixed: dict[str, Any] = {"train.baselines": [], "log.experiment": spec.log.experiment or spec.name, "log.register_as": None}
         return with_values(spec, fixed | search.trial | self.setting, name=f"{spec.name}-trial-{self.number}")
 
     def watch(self, iterations: int) -> Callable[[str, Record], None]:
@@ -113,7 +113,7 @@ class Sweep:
 
     def steps_of(self, spec: PipelineSpec) -> int:
         """The adaptation steps after which a trial, or the setting that it led to, is judged."""
-        return self.search.objective.steps or spec.evaluate.steps
+        return self.search.objective.steps or spec.horizon
 
     @cached_property
     def study(self) -> optuna.Study:

@@ -35,6 +35,7 @@ from metaopt_core.home import Home
 from metaopt_core.spec.models import IN_DISTRIBUTION, PipelineSpec
 from metaopt_core.stages import ROOT, flatten, identities, without_password
 from metaopt_core.store import StageOutput, write_atomically
+from metaopt_core.summary import difference
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -411,18 +412,19 @@ def _sigterm_raises() -> Iterator[None]:
 # --- the log stage ------------------------------------------------------------------------------------------------------
 
 
-def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput]) -> dict[str, Any]:
+def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput], report: str = "") -> dict[str, Any]:
     """Record a pipeline's results in the run of its execution: metrics, tables, figures, the data, the model and its version.
 
-    upstream: the outputs of generate, train and evaluate. Returns where it all is: tracking_uri, experiment_id, run_id, model_uri,
-    model_version (none unless the spec registers the model), url. Doing it again changes nothing.
+    upstream: the outputs of generate, train and evaluate; report: the HTML page that tells of them. Returns where it all is:
+    tracking_uri, experiment_id, run_id, model_uri, model_version (none unless the spec registers the model), url, report_url. Doing
+    it again changes nothing.
     """
     with running(home, spec) as run, _answering(run.client.tracking_uri):
         summary = json.loads((upstream["evaluate"] / "summary.json").read_text())
         model_id = _log_model(run, spec, upstream["train"])
         run.log_points(_result_points(run, summary, model_id))
-        _log_times(run, spec, upstream)
-        _log_files(run, upstream, summary)
+        _log_times(run, upstream)
+        _log_files(run, upstream, summary, report)
         _log_data(run, spec, upstream["generate"])
         _complete_curves(run, spec, upstream["train"])
         version = _register(run, spec, model_id) if spec.log.register_as else None
@@ -433,6 +435,7 @@ def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput])
             "model_uri": f"models:/{model_id}",
             "model_version": version,
             "url": run.url,
+            "report_url": f"{run.url}/artifacts/report.html",
         }
 
 
@@ -446,35 +449,62 @@ def publish_seeds(home: Home, spec: PipelineSpec, group: str, summary: Mapping[s
 
 
 def _result_points(run: Run, summary: Mapping[str, Any], model_id: str | None = None) -> "list[Metric]":
-    """Curves over adaptation steps (`test/maml/loss`), and MAML's last point of each as a number of its own (`test_loss`).
-
-    For a shifted variant, `shifted/louder/maml/loss` and `shifted_louder_loss`.
+    """Curves over adaptation steps (`test/maml/loss`), and numbers at the horizon: the model's as `test_loss`, its paired
+    differences from the other methods (`test_difference/random/loss`), and what is known there alone
+    (`test/maml/inductive_accuracy`). For a shifted variant, `shifted/louder/maml/loss` and `shifted_louder_loss`.
     """
-    points = []
+    points, model = [], summary["model"]
     shifted = {f"shifted/{name}": variant for name, variant in summary["shifted"].items()}
     for prefix, variant in {"test": summary, **shifted}.items():
         for method, results in variant["methods"].items():
-            for entry in results["steps"]:
+            for entry in _entries(results):
                 values = _result_values(entry)
                 points += [run.point(f"{prefix}/{method}/{name}", entry["step"], value) for name, value in values.items()]
-        last = _result_values(variant["methods"]["maml"]["steps"][-1])
-        points += [run.point(f"{prefix.replace('/', '_')}_{name}", 0, value, model_id) for name, value in last.items()]
+            points += [run.point(f"{prefix}/{method}/{name}", 0, value) for name, value in _once(results).items()]
+        of_model = variant["methods"][model]
+        compared = _result_values(of_model["steps"][summary["horizon"]]) | _once(of_model)
+        points += [run.point(f"{prefix.replace('/', '_')}_{name}", 0, value, model_id) for name, value in compared.items()]
+    for other in summary["methods"].keys() - {model}:
+        for name in ("loss", "accuracy") if summary["ways"] else ("loss",):
+            if paired := difference(summary, model, other, name):
+                values = _numbers({name: paired["mean"], f"{name}_ci95": paired["ci95"]})
+                points += [run.point(f"test_difference/{other}/{key}", 0, value) for key, value in values.items()]
     return points
 
 
+def _entries(results: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One method after each number of steps, or after none where it takes none."""
+    entries: list[dict[str, Any]] = results["steps"]
+    return entries if results["takes_steps"] else entries[:1]
+
+
 def _result_values(entry: Mapping[str, Any]) -> dict[str, float]:
-    """One method after one number of steps. What isn't finite is left out, for MLflow would show a number in its place."""
-    values: dict[str, float | None] = {"diverged": entry["diverged"]}
+    """One method after one number of steps."""
+    values: dict[str, float | None] = {"diverged": entry["diverged"], "improved": entry["improved"]}
     for name in ("loss", "accuracy"):
         if statistics := entry.get(name):
-            values |= {name: statistics["mean"], f"{name}_ci95": statistics["ci95"], f"{name}_median": statistics["median"]}
+            values |= {name: statistics["mean"], f"{name}_ci95": statistics["ci95"]}
+            values |= {f"{name}_median": statistics["median"], f"{name}_worst": statistics["worst"]}
+    return _numbers(values)
+
+
+def _once(results: Mapping[str, Any]) -> dict[str, float]:
+    """What one method has a single number of: the step size, the calibration error, the inductive mean."""
+    values = {"inner_lr": results["inner_lr"], "calibration_error": (results["calibration"] or {}).get("ece")}
+    for name, statistics in (results["inductive"] or {}).items():
+        values |= {f"inductive_{name}": (statistics or {}).get("mean"), f"inductive_{name}_ci95": (statistics or {}).get("ci95")}
+    return _numbers(values)
+
+
+def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
+    """The finite ones: for others MLflow would show a number in their place."""
     return {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
 
 
-def _log_times(run: Run, spec: PipelineSpec, upstream: Mapping[str, StageOutput]) -> None:
+def _log_times(run: Run, upstream: Mapping[str, StageOutput]) -> None:
     """Wall times, in seconds. Unlike results they differ when an output is made again, so those that are there stay."""
     times = {f"seconds/{stage}": output.seconds for stage, output in upstream.items()}
-    iterations = {"maml": upstream["train"].extra.get("iterations"), "pretrained": spec.pretrain_iterations}
+    iterations = upstream["train"].extra.get("iterations_by_phase", {})
     for phase, seconds in upstream["train"].extra.get("seconds_by_phase", {}).items():
         times[f"seconds/train_{phase}"] = seconds
         if seconds > 0 and iterations.get(phase):
@@ -484,11 +514,16 @@ def _log_times(run: Run, spec: PipelineSpec, upstream: Mapping[str, StageOutput]
     run.log_points([run.point(name, 0, value) for name, value in times.items()])
 
 
-def _log_files(run: Run, upstream: Mapping[str, StageOutput], summary: Mapping[str, Any]) -> None:
-    """Figures as they are; tables as Parquet and as the JSON that MLflow's pages show. `log_table` would append to them."""
+def _log_files(run: Run, upstream: Mapping[str, StageOutput], summary: Mapping[str, Any], report: str) -> None:
+    """The report and figures as they are; tables as Parquet and as MLflow's pages show them. `log_table` would append to them."""
     import pandas as pd
 
-    tables = {"summary": pd.DataFrame(summary_rows(summary)), "tasks": pd.read_parquet(upstream["evaluate"] / "tasks.parquet")}
+    tasks = pd.read_parquet(upstream["evaluate"] / "tasks.parquet").drop(columns=["confidence", "correct"], errors="ignore")
+    tables = {
+        "summary": pd.DataFrame(summary_rows(summary)),
+        "differences": pd.json_normalize(summary["differences"], sep="_").dropna(axis=1, how="all"),
+        "tasks": tasks,
+    }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "tables").mkdir()
@@ -496,6 +531,8 @@ def _log_files(run: Run, upstream: Mapping[str, StageOutput], summary: Mapping[s
             frame.to_json(folder / f"tables/{table}.json", orient="split", index=False, double_precision=6)
         shutil.copy(upstream["evaluate"] / "tasks.parquet", folder / "tables/tasks.parquet")
         shutil.copy(upstream["evaluate"] / "summary.json", folder / "summary.json")
+        if report:
+            (folder / "report.html").write_text(report, encoding="utf-8")
         for stage, output in upstream.items():
             for figure in sorted(Path(output.folder).glob("*.png")):
                 (folder / "figures" / stage).mkdir(parents=True, exist_ok=True)
@@ -510,8 +547,9 @@ def summary_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for variant, tested in {IN_DISTRIBUTION: summary, **summary["shifted"]}.items():
         for results in tested["methods"].values():
-            for entry in results["steps"]:
-                row = {"variant": variant, "method": results["label"], "steps": entry["step"], "diverged": entry["diverged"]}
+            for entry in _entries(results):
+                row = {"variant": variant, "method": results["label"], "steps": entry["step"]}
+                row |= {key: entry[key] for key in ("diverged", "improved")}
                 for name in ("loss", "accuracy"):
                     row |= {f"{name}_{key}": value for key, value in (entry.get(name) or {}).items()}
                 rows.append(row)

@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from safetensors.torch import load_file
@@ -9,10 +10,12 @@ from safetensors.torch import load_file
 from metaopt_core import evaluation, plots
 from metaopt_core.distributions.materialize import load
 from metaopt_core.home import Home
-from metaopt_core.learner import Learner
 from metaopt_core.spec.models import PipelineSpec
 from metaopt_core.stages import Identity
 from metaopt_core.store import StageOutput, Store
+from metaopt_core.summary import worst_tasks
+
+_TASKS_SHOWN = 4
 
 
 @task(name="evaluate", cache_policy=NO_CACHE)
@@ -23,21 +26,29 @@ def evaluate(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[
     """
     store = Store(home)
     distribution = load(upstream["generate"] / "")
-    maml, pretrained = (load_file(upstream["train"] / f"{name}.safetensors") for name in ("parameters", "pretrained"))
-    compared = evaluation.methods(spec, maml, pretrained)
+    files = {"maml": "parameters"} | {name: name for name in spec.baselines}
+    trained = {name: load_file(upstream["train"] / f"{file}.safetensors") for name, file in files.items()}
+    history = pd.read_parquet(upstream["train"] / "history.parquet")
     with store.publish(identity, upstream) as (folder, _):
+        compared = evaluation.methods(spec, distribution, trained)
         table = evaluation.evaluate(spec, distribution, compared)
         table.to_parquet(folder / "tasks.parquet", index=False)
         summary = evaluation.summarize(spec, table)
         (folder / "summary.json").write_text(json.dumps(summary, indent=1))
 
         plots.save(plots.adaptation(summary), folder / "adaptation.png")
+        plots.save(plots.training(history, summary, upstream["train"].extra["best_iteration"]), folder / "training.png")
+        plots.save(plots.losses(table, summary), folder / "losses.png")
         if summary["shifted"]:
             plots.save(plots.shifted(summary), folder / "shifted.png")
-        learner, tasks, steps = Learner.from_spec(spec), evaluation.test_tasks(spec, distribution)[:4], spec.evaluate.steps
-        if learner.classification:
-            figure = plots.pictures(learner, maml, tasks, steps)
+        tasks, steps, model = evaluation.test_tasks(spec, distribution), spec.horizon, compared[summary["model"]]
+        worst = tasks[worst_tasks(summary, table, _TASKS_SHOWN)]
+        if spec.train.ways:
+            plots.save(plots.calibration(summary), folder / "calibration.png")
+            plots.save(plots.pictures(model.learner, model.params, tasks[:_TASKS_SHOWN], steps), folder / "examples.png")
+            plots.save(plots.pictures(model.learner, model.params, worst, steps), folder / "worst.png")
         else:
-            figure = plots.fits(learner, compared, tasks, steps)
-        plots.save(figure, folder / "examples.png")
+            shown = [method for method in compared.values() if summary["methods"][method.name]["takes_steps"]]
+            plots.save(plots.fits(shown, tasks[:_TASKS_SHOWN], steps), folder / "examples.png")
+            plots.save(plots.fits([model], worst, steps), folder / "worst.png")
     return store.made(identity)

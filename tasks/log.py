@@ -3,18 +3,20 @@
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from prefect import task
-from prefect.artifacts import create_link_artifact, create_table_artifact
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
-from metaopt_core import tracking
+from metaopt_core import report, tracking
 from metaopt_core.home import Home
 from metaopt_core.spec.models import IN_DISTRIBUTION, PipelineSpec
 from metaopt_core.stages import Identity
 from metaopt_core.store import StageOutput, Store
+from metaopt_core.summary import Measure
 from tasks.retrying import DELAYS, mlflow_was_away
 
 
@@ -27,39 +29,73 @@ from tasks.retrying import DELAYS, mlflow_was_away
     retry_condition_fn=mlflow_was_away,
 )
 def log(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str, StageOutput]) -> StageOutput:
-    """Publish log.json: where in MLflow the results are. Retried, for a tracking server may be away for a while."""
+    """Publish log.json, where in MLflow the results are, and report.html. Retried: a tracking server may be away for a while."""
     store = Store(home)
     with store.publish(identity, upstream) as (folder, extra):
-        extra |= tracking.publish(home, spec, upstream)
+        page = report.render(spec, upstream)
+        (folder / "report.html").write_text(page, encoding="utf-8")
+        extra |= tracking.publish(home, spec, upstream, page)
         (folder / "log.json").write_text(json.dumps(extra, indent=1))
     if FlowRunContext.get():
         summary = json.loads((upstream["evaluate"] / "summary.json").read_text())
         create_table_artifact(table(summary), _key(spec, "results"), description=_caption(spec, summary))
+        create_markdown_artifact(_in_short(spec, summary, extra, Store(home).folder(identity)), _key(spec, "report"))
         if summary["shifted"]:
             create_table_artifact(shifted_table(summary), _key(spec, "shifted"), description=_shifted_caption(spec, summary))
         create_link_artifact(extra["url"], extra["run_id"], _key(spec, "mlflow-run"), description=_whereabouts(spec, extra))
     return store.made(identity)
 
 
+def _in_short(spec: PipelineSpec, summary: Mapping[str, Any], record: Mapping[str, Any], folder: Path) -> str:
+    """Where the report is, and its main table."""
+    rows = [f"| {' | '.join(row)} |" for row in _compared(summary)]
+    served = "" if record["tracking_uri"].startswith("http") else " (`metaopt up` serves it)"
+    return "\n".join(
+        [
+            f"# {spec.name}: [report]({record['report_url']})",
+            f"The page is an artifact of the MLflow run{served}, and a file: `{folder / 'report.html'}`.",
+            "",
+            f"After {summary['horizon']} steps on {summary['tasks']} meta-test tasks:",
+            "",
+            rows[0],
+            "|---|---|---|---|",
+            *rows[1:],
+        ]
+    )
+
+
+def _compared(summary: Mapping[str, Any]) -> list[list[str]]:
+    measure = Measure(summary)
+    rows = [["method", measure.name, "10 % worst tasks", "improved"]]
+    for method in summary["methods"].values():
+        entry = method["steps"][summary["horizon"]]
+        improved = f"{entry['improved']:.1%}" if method["takes_steps"] else "–"
+        rows.append([method["label"], _cell(entry, measure.key), measure.value(entry[measure.key]["worst"]), improved])
+    return rows
+
+
 def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row a number of adaptation steps, a column a method: mean ± half of the 95 % interval, and diverged tasks if any."""
+    """A row a number of adaptation steps, a column a method that takes any: mean ± half of the 95 % interval, diverged tasks."""
     measure = "accuracy" if summary["metric"] == "cross_entropy" else "loss"
     rows: dict[int, dict[str, Any]] = {}
-    for results in summary["methods"].values():
+    for results in (method for method in summary["methods"].values() if method["takes_steps"]):
         for entry in results["steps"]:
             rows.setdefault(entry["step"], {"steps": entry["step"]})[results["label"]] = _cell(entry, measure)
     return list(rows.values())
 
 
 def shifted_table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row a variant of the test tasks, a column a method: its last cell of `table`, and the change against in-distribution."""
+    """A row a variant of the test tasks, a column a method: its cell of `table` at the horizon, and the change against
+    in-distribution."""
     measure = "accuracy" if summary["metric"] == "cross_entropy" else "loss"
     rows = []
     for name, variant in {IN_DISTRIBUTION: summary, **summary["shifted"]}.items():
         row = {"test tasks": name}
         for results in variant["methods"].values():
             change = results.get("change", {"mean": None})["mean"]
-            row[results["label"]] = _cell(results["steps"][-1], measure) + ("" if change is None else f" [{100 * change:+.3g} %]")
+            row[results["label"]] = _cell(results["steps"][summary["horizon"]], measure) + (
+                "" if change is None else f" [{100 * change:+.3g} %]"
+            )
         rows.append(row)
     return rows
 
@@ -88,14 +124,14 @@ def _caption(spec: PipelineSpec, summary: Mapping[str, Any]) -> str:
 def _shifted_caption(spec: PipelineSpec, summary: Mapping[str, Any]) -> str:
     variants = (f"`{name}` {json.dumps(variant['changes'])}" for name, variant in summary["shifted"].items())
     return (
-        f"**{spec.name}**: the same after the last step on shifted test tasks; in brackets the change of the mean against "
-        f"{IN_DISTRIBUTION}. {'; '.join(variants)}."
+        f"**{spec.name}**: the same after {summary['horizon']} steps on shifted test tasks; in brackets the change of the mean "
+        f"against {IN_DISTRIBUTION}. {'; '.join(variants)}."
     )
 
 
 def _step_size(summary: Mapping[str, Any]) -> str:
     fixed = f"{summary['inner_lr']:g}"
-    return f"step sizes learned, {summary['learned_lr']} (baselines {fixed})" if summary["learned_lr"] else f"step size {fixed}"
+    return f"step sizes learned, {summary['learned_lr']}" if summary["learned_lr"] else f"step size {fixed}"
 
 
 def _whereabouts(spec: PipelineSpec, record: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Stage 2, train: the initial parameters, by MAML, and those of the pre-trained baseline."""
+"""Stage 2, train: the initial parameters, by MAML, and those of the baselines."""
 
 import shutil
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from dataclasses import asdict
 import pandas as pd
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
 from safetensors.torch import save_file
 
 from metaopt_core import tracking
@@ -44,7 +45,8 @@ def train(
     """
     store, checkpoints = Store(home), home.checkpoints / identity.fingerprint
     distribution = load(upstream["generate"] / "")
-    get_run_logger().info("meta-gradients by %s", computed_by(spec))
+    if FlowRunContext.get():
+        get_run_logger().info("meta-gradients by %s", computed_by(spec))
     with tracking.running(home, spec) as run, store.publish(identity, upstream) as (folder, extra):
 
         def on_record(phase: str, record: Record) -> None:
@@ -56,13 +58,13 @@ def train(
         except StoppedError:
             shutil.rmtree(checkpoints, ignore_errors=True)
             raise
-        save_file(trained["maml"].params, folder / "parameters.safetensors")
-        save_file(trained["pretrained"].params, folder / "pretrained.safetensors")
+        for phase, result in trained.items():
+            save_file(result.params, folder / f"{'parameters' if phase == 'maml' else phase}.safetensors")
         rows = [(phase, *record) for phase, result in trained.items() for record in result.history]
         pd.DataFrame(rows, columns=["phase", "iteration", "name", "value"]).to_parquet(folder / "history.parquet", index=False)
         extra |= {
             "mlflow_run": run.id,
-            "iterations": spec.train.iterations,
+            "iterations_by_phase": {phase: result.iterations for phase, result in trained.items()},
             "best_iteration": trained["maml"].best_iteration,
             "seconds_by_phase": {phase: round(result.seconds, 3) for phase, result in trained.items()},
             "time_shares": {phase: result.time_shares for phase, result in trained.items()},

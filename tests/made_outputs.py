@@ -42,7 +42,7 @@ def publish_upstream(home: Home, spec: PipelineSpec, mlflow_run: str | None = No
                 seconds = {"maml": 2.0, "pretrained": 1.0}
                 extra |= {
                     "mlflow_run": mlflow_run,
-                    "iterations": 30,
+                    "iterations_by_phase": {"maml": 30, "pretrained": 30},
                     "best_iteration": 20,
                     "seconds_by_phase": seconds,
                     "device": "cpu",
@@ -66,23 +66,33 @@ def _train(folder: Path, spec: PipelineSpec) -> None:
 def _evaluate(folder: Path, spec: PipelineSpec) -> None:
     steps = range(spec.evaluate.steps + 1)
     rows = [
-        {"method": method, "task": task, **{f"loss_{step}": 1 / (step + 1) for step in steps}}
+        {"variant": "in-distribution", "method": method, "task": task, **{f"loss_{step}": 1 / (step + 1) for step in steps}}
         for method in METHODS
         for task in range(TASKS)
     ]
     pd.DataFrame(rows).to_parquet(folder / "tasks.parquet", index=False)
-    loss = {"ci95": 0.1, "median": 0.9, "q05": 0.1, "q25": 0.5, "q75": 1.5, "q95": 2.0}
+    loss = {"ci95": 0.1, "median": 0.9, "q05": 0.1, "q25": 0.5, "q75": 1.5, "q95": 2.0, "worst": 2.0}
     methods = {
         method: {
             "label": label,
+            "takes_steps": True,
+            "inner_lr": 0.01,
+            "inductive": None,
+            "calibration": None,
             "steps": [
-                {"step": step, "diverged": step, "loss": {"mean": 1 / (step + 1), **loss}, "accuracy": None} for step in steps
+                {"step": step, "diverged": step, "improved": 0.5, "loss": {"mean": 1 / (step + 1), **loss}, "accuracy": None}
+                for step in steps
             ],
         }
         for method, label in METHODS.items()
     }
-    protocol = {"metric": "mse", "batch_norm": None, "tasks": TASKS, "ways": None, "shots": 5, "queries": 5, "inner_lr": 0.01}
-    protocol["learned_lr"] = None
-    (folder / "summary.json").write_text(json.dumps(protocol | {"methods": methods, "shifted": {}}))
+    protocol: dict[str, Any] = {"metric": "mse", "batch_norm": None, "tasks": TASKS, "ways": None, "shots": 5, "queries": 5}
+    protocol |= {"inner_lr": 0.01, "learned_lr": None, "baseline_lrs": [0.01], "horizon": spec.horizon}
+    protocol |= {"algorithm": "MAML", "model": "maml", "shifted": {}}
+    protocol["differences"] = [
+        {"of": "maml", "against": other, "loss": {"mean": -0.25, "ci95": 0.1}, "accuracy": None, "better": 0.75}
+        for other in ("pretrained", "random")
+    ]
+    (folder / "summary.json").write_text(json.dumps(protocol | {"methods": methods}))
     for figure in ("adaptation", "examples"):
         Figure().savefig(folder / f"{figure}.png")

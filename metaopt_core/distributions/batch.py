@@ -31,8 +31,8 @@ class TaskBatch:
     def __len__(self) -> int:
         return self.support_x.shape[0]
 
-    def __getitem__(self, tasks: slice) -> "TaskBatch":
-        """The tasks of a slice, as views."""
+    def __getitem__(self, tasks: slice | list[int]) -> "TaskBatch":
+        """The tasks of a slice, as views, or those of the given numbers."""
         return TaskBatch(*[None if tensor is None else tensor[tasks] for tensor in self._tensors()])  # type: ignore[arg-type]
 
     def split(self, tasks: int) -> list["TaskBatch"]:

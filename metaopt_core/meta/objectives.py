@@ -15,6 +15,7 @@ from metaopt_core.meta.gradients import ByTask, MetaGradient, exact, first_order
 from metaopt_core.meta.problems import Problem
 from metaopt_core.models import Params
 from metaopt_core.parallel import THREADS, side_by_side
+from metaopt_core.prototypes import scores
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Objective(Protocol):
         """Choose a plan by short measurements on a batch, where there is a choice."""
 
 
+_PARTS = 4  # of a meta-batch, side by side: a number of their own, so that no result depends on the number of cores
 _UNROLLED_BYTES = 2**30  # of what unrolled steps may keep
 _MEASUREMENTS = 3
 _SMALLEST_SHARE = 0.03  # of a loss before the last one, times the number of steps, while such losses count at all
@@ -200,6 +202,35 @@ class Joint:
         losses = learner.loss(outputs.view(*x.shape[:2], -1), y)
         gradient = torch.autograd.grad(losses.mean(), list(leaves.values()))
         return MetaGradient(dict(zip(params, gradient, strict=True)), losses.detach())
+
+    def measure(self, params: Params, batch: TaskBatch) -> None:
+        """There is no choice."""
+
+
+class ProtoNet:
+    """The loss of telling the queries apart by the nearest class mean in the embedding (Snell et al. 2017, algorithm 1).
+
+    The learner's network is the embedding.
+    """
+
+    plan: Plan | None = None
+
+    def __init__(self, learner: Learner):
+        self._learner = learner
+
+    def __call__(self, params: Params, batch: TaskBatch, iteration: int = 0) -> MetaGradient:  # noqa: ARG002
+        learner = self._learner
+
+        def of_chunk(chunk: TaskBatch) -> tuple[tuple[Tensor, ...], Tensor]:
+            leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+            found = scores(learner.network, leaves, chunk.support_x, chunk.support_y, chunk.query_x)
+            losses = learner.loss(found, chunk.query_y, chunk.query_weight)
+            return torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True), losses.detach()
+
+        size = min(learner.tasks_at_once(batch), math.ceil(len(batch) / _PARTS))
+        gradients, losses = zip(*side_by_side(of_chunk, batch.split(size), batch.support_x.device), strict=True)
+        mean = (torch.stack(parts).sum(0) / len(batch) for parts in zip(*gradients, strict=True))
+        return MetaGradient(dict(zip(params, mean, strict=True)), torch.cat(losses))
 
     def measure(self, params: Params, batch: TaskBatch) -> None:
         """There is no choice."""

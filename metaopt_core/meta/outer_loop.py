@@ -6,6 +6,7 @@ that makes a resumed training the same, bit for bit on the CPU, as one that was 
 
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -46,6 +47,7 @@ class Training:
     """What to train on, for how long, and how to step.
 
     validate: parameters → curves by name, among them `validation_loss`, the one that chooses the best parameters.
+    patience: validations in a row without a better one after which training stops; none means that it never does.
     project: moves the parameters to where they may be, after every step.
     trace: where to write a profile of some iterations, in Chrome's trace format.
     """
@@ -61,6 +63,7 @@ class Training:
     validate_every: int
     checkpoint_every: float
     device: torch.device
+    patience: int | None = None
     project: Callable[[Params], None] | None = None
     trace: Path | None = None
 
@@ -72,12 +75,14 @@ class Training:
 
 @dataclass(frozen=True)
 class Trained:
-    """params: the best by validation, seen at `best_iteration`; seconds: spent training, over all resumptions, and on what.
+    """params: the best by validation, seen at `best_iteration` of `iterations`; seconds: spent training, over all resumptions, and
+    on what.
 
     On a GPU, what a part started may be waited for in a later one.
     """
 
     params: Params
+    iterations: int
     best_iteration: int
     history: list[Record]
     seconds: float
@@ -164,7 +169,7 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
         _signals_deferred() as pending,
         _profiler(training) as profiler,
     ):
-        while state.iteration < training.iterations:
+        while state.iteration < training.iterations and not _out_of_patience(training, state):
             _step(training, state, _next(state, batches))
             state.iteration += 1
             if profiler is not None:
@@ -190,8 +195,27 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
             f"{training.name}: adaptation diverged in every validation up to iteration {state.iteration}: a smaller train.inner.lr "
             "or train.outer.lr, or fewer train.validation.steps, may help"
         )
+    if state.iteration < training.iterations:
+        sys.stderr.write(
+            f"{training.name}: stopped after {state.iteration} iterations: no validation was better than that of iteration "
+            f"{state.best_iteration}\n"
+        )
     state.save(checkpoint)  # a later phase may be interrupted, and this one is not to be trained again
-    return Trained(state.best, state.best_iteration, state.history, state.seconds, state.seconds_by_part, state.plan)
+    return Trained(
+        params=state.best,
+        iterations=state.iteration,
+        best_iteration=state.best_iteration,
+        history=state.history,
+        seconds=state.seconds,
+        seconds_by_part=state.seconds_by_part,
+        plan=state.plan,
+    )
+
+
+def _out_of_patience(training: Training, state: _State) -> bool:
+    """Whether so many validations have passed since the best one. A function of what a checkpoint holds, so that it stays true."""
+    since_best = (state.iteration - state.best_iteration) // training.validate_every
+    return training.patience is not None and since_best >= training.patience
 
 
 def _profiler(training: Training) -> AbstractContextManager[torch.profiler.profile | None]:

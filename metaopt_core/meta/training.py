@@ -1,4 +1,4 @@
-"""Meta-training as a spec asks for it: MAML, and the baseline that is pre-trained on all tasks together."""
+"""Meta-training as a spec asks for it: MAML, and the baselines that are trained: on all tasks together, and as a ProtoNet."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -8,26 +8,29 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from metaopt_core import kernels
-from metaopt_core.distributions.batch import Episode, TaskDistribution
+from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
 from metaopt_core.learner import INPUT_SHAPES, Learner, device_named
 from metaopt_core.meta import step_sizes
-from metaopt_core.meta.objectives import AfterAdaptation, Joint, Method, Objective
+from metaopt_core.meta.inner_loop import GRADIENT_DESCENT
+from metaopt_core.meta.objectives import AfterAdaptation, Joint, Method, Objective, ProtoNet
 from metaopt_core.meta.outer_loop import Record, Trained, Training, fit
 from metaopt_core.models import MLP, Params, build
-from metaopt_core.parallel import one_thread
+from metaopt_core.parallel import one_thread, side_by_side
+from metaopt_core.prototypes import embedding_learner, scores
 from metaopt_core.spec.models import ImplicitSpec, PipelineSpec
 
 COMPILE_FROM_ITERATIONS = 20_000
 """Compiling takes about as long as it saves in 10,000 iterations; both grow with the inner steps."""
 
-PHASES = ("maml", "pretrained")
+_TITLES = {"pretrained": "pre-training (baseline)", "protonet": "ProtoNet (baseline)"}
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One of the two trainings, its initial parameters, and how its parameters become the ones that are adapted."""
+    """One of the trainings, its initial parameters, and how its parameters become the ones that are adapted."""
 
     training: Training
     initial: Params
@@ -47,7 +50,7 @@ def train(
     a profile of each phase.
     """
     results = {}
-    for name in PHASES:
+    for name in ("maml", *spec.baselines):
         phase = _phase(name, spec, distribution)
         training = phase.training if traces is None else replace(phase.training, trace=traces / f"{name}.json.gz")
         with _precision(spec), one_thread() if device_named(spec.device).type == "cpu" else nullcontext():
@@ -65,7 +68,12 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
         objective = AfterAdaptation(replace(learner, compiled=compiles(spec)), spec.train.inner.steps, _method(spec))
         iterations, to_adapt = spec.train.iterations, _unchanged
         initial |= step_sizes.initial(spec.train.inner, initial)
+    elif name == "protonet":
+        embedding = embedding_learner(spec)
+        objective, iterations, to_adapt = ProtoNet(embedding), spec.pretrain_iterations, _unchanged
+        initial = embedding.network.init(spec.seed)
     else:
+        learner = replace(learner, rule=GRADIENT_DESCENT)  # whatever rule is learned for, this one is not
         objective, iterations, to_adapt = Joint(learner), spec.pretrain_iterations, _unchanged
         if distribution.train_classes is not None:
             # Trained to tell all classes apart; a new task then starts from its body and a last layer of zeros, since the labels of
@@ -79,21 +87,31 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
                 return params | {key: value.to(params[key].device) for key, value in head.items()}
 
     device = device_named(spec.device)
-    validation = distribution.held_out("validation", Episode(spec.train.ways, spec.validation_shots, spec.validation_queries)).to(
-        device
-    )
+    episode = Episode(spec.train.ways, spec.validation_shots, spec.validation_queries)
+    validation = distribution.held_out("validation", episode).to(device)
+    trained_on = distribution.train(episode, 0, len(validation)).to(device)  # a fixed sample, for the gap between the two
+
+    def predict(params: Params, tasks: TaskBatch) -> Tensor:
+        if name == "protonet":
+
+            def of_chunk(chunk: TaskBatch) -> Tensor:
+                with torch.no_grad():
+                    return scores(embedding.network, params, chunk.support_x, chunk.support_y, chunk.query_x)
+
+            return torch.cat(side_by_side(of_chunk, tasks.split(embedding.tasks_at_once(tasks)), device))
+        return learner.predict(params, tasks.support_x, tasks.support_y, tasks.query_x, spec.train.validation.steps)
 
     def validate(params: Params) -> dict[str, float]:
-        shared = to_adapt(params)
-        tasks, steps = validation, spec.train.validation.steps
-        outputs = learner.predict(shared, tasks.support_x, tasks.support_y, tasks.query_x, steps)
-        found = {"validation_loss": learner.loss(outputs, tasks.query_y).mean().item()}
-        if learner.classification:
-            found["validation_accuracy"] = (outputs.argmax(-1) == tasks.query_y).float().mean().item()
+        shared, found = to_adapt(params), {}
+        for split, tasks in (("validation", validation), ("meta_train", trained_on)):
+            outputs = predict(shared, tasks)
+            found[f"{split}_loss"] = learner.loss(outputs, tasks.query_y).mean().item()
+            if learner.classification:
+                found[f"{split}_accuracy"] = (outputs.argmax(-1) == tasks.query_y).float().mean().item()
         return found
 
     training = Training(
-        name={"maml": "MAML", "pretrained": "pre-training (baseline)"}[name],
+        name=_TITLES.get(name, spec.train.label),
         objective=objective,
         distribution=distribution,
         episode=Episode(spec.train.ways, spec.train.shots, spec.train.queries),
@@ -104,6 +122,7 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
         validate_every=spec.train.validation.every,
         checkpoint_every=spec.train.checkpoint_every,
         device=device,
+        patience=spec.train.validation.patience,
         project=partial(_keep_within, spec.train.inner.lr_bounds) if spec.train.inner.lr_bounds else None,
     )
     return Phase(training, initial, to_adapt)

@@ -128,7 +128,7 @@ def _expectation(schema: Schema) -> str:
             return "non-empty text" if schema.get("minLength") else "text"
         case "boolean":
             return "true or false"
-        case "object" if "properties" not in schema:
+        case "object" if "minProperties" in schema or schema.get("additionalProperties") is True:
             return "a mapping from keys, as in train.inner.lr"
         case "array" if "prefixItems" in schema:
             return "a list of two numbers"  # a range: the one fixed-length list there is

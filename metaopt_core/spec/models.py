@@ -239,6 +239,9 @@ class ValidationSpec(Spec):
     steps: Positive = Field(10, description="Adaptation steps: the horizon at which the model will be used.")
     shots: Positive | None = Field(None, description="Support examples a class; none means as in training.")
     queries: Positive | None = Field(None, description="Query examples a class; none means as in training.")
+    patience: Positive | None = Field(
+        None, description="Validations in a row without a better loss after which training stops; none means that it never does."
+    )
 
 
 ALGORITHMS: dict[str, dict[str, Any]] = {
@@ -257,6 +260,10 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "imaml": {"meta_gradient": "implicit"},
 }
 """What the names of algorithms stand for."""
+
+
+_LABELS = {"maml": "MAML", "fomaml": "FOMAML", "reptile": "Reptile", "anil": "ANIL", "boil": "BOIL", "meta-sgd": "Meta-SGD"}
+_LABELS |= {"maml++": "MAML++", "imaml": "iMAML"}
 
 
 class TrainSpec(Spec):
@@ -304,8 +311,13 @@ class TrainSpec(Spec):
     inner: InnerSpec = Field(InnerSpec(), description="The inner loop.")
     outer: OuterSpec = Field(OuterSpec(), description="The outer loop.")
     validation: ValidationSpec = Field(ValidationSpec(), description="Meta-validation during training.")
+    baselines: Annotated[tuple[Literal["pretrained", "protonet"], ...], BeforeValidator(_as_tuple)] | None = Field(
+        None,
+        description="Baselines that are trained as well: `pretrained` on all tasks together, and `protonet`, the nearest class "
+        "mean in a learned embedding (classification only); none means all that apply.",
+    )
     pretrain_iterations: Positive | None = Field(
-        None, description="Iterations of the pre-trained baseline; none means as many as `iterations`."
+        None, description="Iterations of each of the baselines; none means as many as `iterations`."
     )
     backward: Literal["auto", "recursion", "unrolled"] = Field(
         "auto",
@@ -325,6 +337,11 @@ class TrainSpec(Spec):
     checkpoint_every: StepSize = Field(
         30.0, description="Seconds between two checkpoints. Does not change the result, so changing it re-runs nothing."
     )
+
+    @property
+    def label(self) -> str:
+        """The algorithm's name as people write it."""
+        return _LABELS[self.algorithm]
 
 
 # --- evaluate, log ------------------------------------------------------------------------------------------------------
@@ -383,22 +400,42 @@ def _variant_names(shifts: dict[str, Any]) -> dict[str, Any]:
 
 
 class EvaluateSpec(Spec):
-    """Few-shot adaptation to every meta-test task, for MAML and for each baseline."""
+    """Few-shot adaptation to every meta-test task, for the learned parameters and for each baseline."""
 
-    steps: Positive = Field(10, description="Adaptation steps; every number from 0 to this is recorded.")
+    steps: Positive = Field(
+        10,
+        description="Adaptation steps; every number from 0 to this is recorded. Methods are compared after "
+        "`train.validation.steps` of them, or after the last where these are fewer.",
+    )
     shots: Positive | None = Field(None, description="Support examples (per class); none means as in training.")
     queries: Positive | None = Field(
         None, description="Query examples (per class), for sinusoids on an even grid; none means as in training."
     )
     inner_lr: StepSize | None = Field(
         None,
-        description="Step size of adaptation; none means as in training. Learned step sizes stay: then it is the baselines' alone.",
+        description="Step size of adaptation; none means as in training. Learned step sizes stay.",
+    )
+    baseline_lrs: Annotated[tuple[StepSize, ...], Field(min_length=1), BeforeValidator(_as_tuple)] | None = Field(
+        None,
+        description="Step sizes from which each baseline takes the one that is best on the meta-validation tasks; none means 0.03, "
+        "0.1, 0.3, 1, 3 and 10 times that of the inner loop.",
+    )
+    adaptation: Literal["plain", "safe"] = Field(
+        "plain",
+        description="How the logged model adapts: `plain` gradient descent, or `safe`, with step sizes that halve until the "
+        "support loss falls, and stopping once adaptation surely harms a held-out part of a support set of 25 or more. Both are "
+        "evaluated.",
     )
     shifted: Annotated[dict[str, ShiftSpec | None], AfterValidator(_variant_names)] | None = Field(
         None,
         description="Variants of the test tasks that differ from what was trained on, by name; each says what it changes. One that "
         "is null is left out.",
     )
+
+    @property
+    def method(self) -> str:
+        """The method of the results that the logged model adapts by."""
+        return "maml" if self.adaptation == "plain" else "maml_safe"
 
 
 def _under(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
@@ -551,7 +588,9 @@ class ObjectiveSpec(Spec):
     """What the best trial is best at: what `evaluate` measures, but on the meta-validation tasks."""
 
     metric: Literal["loss", "accuracy"] = Field("loss", description="`loss` is minimized, `accuracy` maximized.")
-    steps: Positive | None = Field(None, description="Adaptation steps after which it is measured; none means `evaluate.steps`.")
+    steps: Positive | None = Field(
+        None, description="Adaptation steps after which it is measured; none means those at which methods are compared."
+    )
 
 
 class SweepSpec(Spec):
@@ -649,6 +688,22 @@ class PipelineSpec(Spec):
     def pretrain_iterations(self) -> int:
         return self.train.pretrain_iterations or self.train.iterations
 
+    @property
+    def baselines(self) -> tuple[str, ...]:
+        """The baselines that are trained."""
+        applicable = ("pretrained",) if self.train.ways is None else ("pretrained", "protonet")
+        return applicable if self.train.baselines is None else tuple(name for name in applicable if name in self.train.baselines)
+
+    @property
+    def baseline_lrs(self) -> tuple[float, ...]:
+        times = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+        return self.evaluate.baseline_lrs or tuple(float(f"{factor * self.evaluate_inner_lr:.6g}") for factor in times)
+
+    @property
+    def horizon(self) -> int:
+        """The number of adaptation steps with which the model is used, and at which methods are compared."""
+        return min(self.train.validation.steps, self.evaluate.steps)
+
 
 Problem = tuple[tuple[str, ...], str]  # path to the key that has to change, message
 
@@ -679,6 +734,20 @@ def _plain_impossibilities(spec: PipelineSpec, trains: bool = True) -> Iterator[
     else:
         yield from _regression_impossibilities(spec, spec.generate)
     yield from _train_impossibilities(spec.train)
+    if spec.evaluate.adaptation == "safe":
+        yield from _safe_impossibilities(spec.train)
+
+
+def _safe_impossibilities(train: TrainSpec) -> Iterator[Problem]:
+    why = None
+    if train.inner.rule != "gradient_descent":
+        why = f"train.inner.rule is {train.inner.rule}"
+    elif train.inner.minibatch is not None:
+        why = f"train.inner.minibatch is {train.inner.minibatch}"
+    elif train.meta_gradient == "implicit":
+        why = "train.meta_gradient is implicit, whose inner loss has a term of its own"
+    if why is not None:
+        yield ("evaluate", "adaptation"), f"safe is gradient descent on the whole support set, but {why}: expected plain"
 
 
 def _train_impossibilities(train: TrainSpec) -> Iterator[Problem]:
@@ -755,6 +824,8 @@ def _regression_impossibilities(spec: PipelineSpec, generate: SinusoidSpec | Mix
         yield ("train", "ways"), f"{spec.train.ways} ways, but {kind} are regression tasks and have no classes: remove it"
     if spec.train.reduction != "mean":
         yield ("train", "reduction"), f"sum_over_ways needs classes, and {kind} have none: expected mean"
+    if "protonet" in (spec.train.baselines or ()):
+        yield ("train", "baselines"), f"protonet needs classes, and {kind} have none: remove it"
     if spec.train.model.name != "mlp":
         yield ("train", "model", "name"), f"{spec.train.model.name} takes pictures, and {kind} have none: expected mlp"
     own_shots = {("train", "validation", "shots"): spec.train.validation.shots, ("evaluate", "shots"): spec.evaluate.shots}

@@ -8,8 +8,9 @@ import pytest
 import torch
 from scipy import stats
 
+from metaopt_core import evaluation
 from metaopt_core.distributions.batch import TaskBatch
-from metaopt_core.evaluation import summarize, with_outputs_of
+from metaopt_core.evaluation import Method, calibration, summarize, with_outputs_of
 from metaopt_core.learner import Learner
 from metaopt_core.meta import step_sizes
 from metaopt_core.meta.gradients import for_each_task
@@ -17,6 +18,8 @@ from metaopt_core.meta.inner_loop import InnerLoop
 from metaopt_core.meta.problems import Differentiated
 from metaopt_core.models import MLP
 from metaopt_core.spec.models import InnerSpec, PipelineSpec
+from metaopt_core.summary import worst_tasks
+from tests.small import SMALL_CONV
 
 SPEC = PipelineSpec.model_validate(
     {
@@ -119,3 +122,82 @@ def test_examples_of_weight_zero_do_not_count() -> None:
     torch.testing.assert_close(padded, learner.loss(outputs[:, :2], targets[:, :2]))
     mean = -outputs.log_softmax(-1).gather(2, targets[..., None]).mean((1, 2))
     torch.testing.assert_close(learner.loss(outputs, targets), 3 * mean)
+
+
+def test_the_worst_tenth_and_the_share_that_adaptation_improves() -> None:
+    after = np.random.default_rng(0).permutation(np.arange(20.0))
+    step = summary_of([10.0] * 20, after.tolist())[1]
+    assert step["loss"]["worst"] == 18.5
+    assert step["improved"] == 0.5
+    diverged = summary_of([10.0] * 20, [*after[1:], math.nan])[1]
+    assert diverged["loss"]["worst"] is None
+
+
+def test_differences_are_paired() -> None:
+    random = np.random.default_rng(0)
+    hard = random.exponential(10, 50)  # what all methods share, and a paired difference does not see
+    losses = {"maml": hard + random.normal(1, 0.1, 50), "random": hard + random.normal(2, 0.1, 50)}
+    table = pd.concat(
+        pd.DataFrame({"variant": "in-distribution", "method": name, "task": range(50), "loss_0": 1.0, "loss_1": loss})
+        for name, loss in losses.items()
+    )
+    (found,) = summarize(SPEC, table)["differences"]
+    interval = stats.ttest_rel(losses["maml"], losses["random"]).confidence_interval(0.95)
+    assert (found["of"], found["against"], found["better"]) == ("maml", "random", 1.0)
+    low, high = found["loss"]["mean"] - found["loss"]["ci95"], found["loss"]["mean"] + found["loss"]["ci95"]
+    assert (low, high) == pytest.approx((interval.low, interval.high))
+
+
+def test_the_calibration_error_is_the_mean_distance_of_probability_and_frequency() -> None:
+    confidence = np.array([0.9, 0.9, 0.9, 0.9, 0.5, 0.5])
+    correct = np.array([True, True, True, False, True, False])
+    found = calibration(confidence, correct)
+    assert found["ece"] == pytest.approx(4 / 6 * 0.15)
+    assert [part["share"] for part in found["bins"]] == pytest.approx([2 / 6, 4 / 6])
+    assert calibration(np.ones(3), np.ones(3, bool))["ece"] == 0
+
+
+def test_the_worst_tasks_come_first_and_those_that_are_no_number_before_them() -> None:
+    columns = {"task": range(4), "loss_0": 1.0, "loss_1": [2.0, 5.0, math.nan, 1.0]}
+    table = pd.DataFrame({"variant": "in-distribution", "method": "maml"} | columns)
+    assert worst_tasks(summarize(SPEC, table), table, 3) == [2, 1, 0]
+
+
+def test_a_baseline_gets_the_step_size_that_is_best_on_the_validation_tasks() -> None:
+    spec = SPEC.model_copy(update={"evaluate": SPEC.evaluate.model_copy(update={"baseline_lrs": (1e-4, 0.05, 100.0)})})
+    x = torch.linspace(-1, 1, 10).view(1, 10, 1).expand(3, -1, -1)
+    tasks = TaskBatch(x, 3 * x + 1, x, 3 * x + 1)
+
+    class Lines:
+        train_classes = None
+
+        def train(self, *_: object) -> TaskBatch:
+            raise AssertionError("evaluation draws no meta-train tasks")
+
+        def held_out(self, split: str, _: object) -> TaskBatch:
+            assert split == "validation"
+            return tasks
+
+        def shifted(self, _: object) -> "Lines":
+            raise AssertionError("step sizes are chosen on tasks that are not shifted")
+
+    found = evaluation.methods(spec, Lines(), {"maml": Learner.from_spec(spec).network.init(0)})
+    assert list(found) == ["maml", "maml_safe", "random", "unadapted"]
+    assert found["random"].inner_lr == 0.05
+    assert found["maml"].inner_lr == spec.train.inner.lr
+
+
+def test_inductive_predictions_depend_on_no_other_query() -> None:
+    learner = Learner.from_spec(SMALL_CONV)
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(3).repeat(2, 1)
+    pictures = torch.rand(3, 2, 3, 1, 28, 28, generator=random)
+    one, other = TaskBatch(pictures[0], labels, pictures[1], labels), TaskBatch(pictures[0], labels, pictures[2], labels)
+    mixed = TaskBatch(pictures[0], labels, torch.cat([pictures[1][:, :1], pictures[2][:, 1:]], 1), labels)
+    embedding = learner.network.init(0)
+    for method in (Method("maml", "", learner, embedding, 1), Method("protonet", "", learner, embedding, 0)):
+        *_, predict = method.adapted(one)
+        alone = method.one_by_one(predict, mixed)
+        torch.testing.assert_close(alone[:, :1], method.one_by_one(predict, one)[:, :1])
+        torch.testing.assert_close(alone[:, 1:], method.one_by_one(predict, other)[:, 1:])
+        assert not torch.allclose(predict(one.query_x)[:, 0], predict(mixed.query_x)[:, 0], atol=1e-4)

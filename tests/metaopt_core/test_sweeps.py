@@ -48,7 +48,7 @@ def test_a_trial_is_the_pipeline_with_its_values_and_no_baseline(tmp_path: Path)
     with sweep.claimed() as claim:
         assert claim is not None
         spec = claim.spec()
-        assert (spec.train.inner.lr, spec.train.iterations, spec.pretrain_iterations) == (claim.setting["train.inner.lr"], 7, 1)
+        assert (spec.train.inner.lr, spec.train.iterations, spec.baselines) == (claim.setting["train.inner.lr"], 7, ())
         assert (spec.name, spec.log.experiment) == ("waves-trial-1", "waves")
 
 

@@ -234,17 +234,19 @@ def test_the_run_holds_results_tables_figures_and_all_points_of_the_curves(home:
         upstream = publish_upstream(
             home, spec, run.id
         )  # its history has 30 points; that none was streamed is what a SIGKILL can do
-    tracking.publish(home, spec, upstream)
+    tracking.publish(home, spec, upstream, "<p>The report.</p>")
     metrics = client.get_run(run.id).data.metrics
     assert metrics["test_loss"] == pytest.approx(1 / 3)
     assert metrics["test_loss_ci95"] == 0.1
     assert metrics["test_diverged"] == 2
+    assert (metrics["test_difference/random/loss"], metrics["test_difference/random/loss_ci95"]) == (-0.25, 0.1)
     assert metrics["iterations_per_second/maml"] == 15
     curve = client.get_metric_history(run.id, "test/random/loss")
     assert [(point.step, point.value) for point in curve] == [(0, 1), (1, 0.5), (2, pytest.approx(1 / 3))]
     assert len(client.get_metric_history(run.id, "maml/query_loss")) == 30
     assert _artifacts(client, run.id) == {
-        *("spec.yaml", "summary.json", "tables/summary.json", "tables/tasks.json", "tables/tasks.parquet"),
+        *("spec.yaml", "summary.json", "report.html"),
+        *("tables/summary.json", "tables/differences.json", "tables/tasks.json", "tables/tasks.parquet"),
         *("figures/generate/tasks.png", "figures/evaluate/adaptation.png", "figures/evaluate/examples.png"),
     }
     inputs = client.get_run(run.id).inputs

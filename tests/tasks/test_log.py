@@ -85,6 +85,7 @@ def test_a_server_that_comes_back_gets_one_run(home: Home, tmp_path: Path, monke
         output = pipeline()
         results: Any = Artifact.get("back-again-results")
         link: Any = Artifact.get("back-again-mlflow-run")
+        report: Any = Artifact.get("back-again-report")
 
     client = MlflowClient(output.extra["tracking_uri"])
     assert len(client.search_runs([output.extra["experiment_id"]])) == 1
@@ -96,5 +97,8 @@ def test_a_server_that_comes_back_gets_one_run(home: Home, tmp_path: Path, monke
         "random init": "0.500 ± 0.100 (1 diverged)",
     }
     assert "4 meta-test tasks" in results.description
+    assert report
+    assert f"[report]({output.extra['report_url']})" in report.data
+    assert "| MAML | 0.333 ± 0.100 (2 diverged) | 2.000 | 50.0% |" in report.data
     assert link
     assert output.extra["url"] in link.data

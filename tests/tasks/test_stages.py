@@ -50,6 +50,9 @@ OMNIGLOT: dict[str, Any] = SMALL_CONV.model_dump(mode="json")
 OMNIGLOT["generate"]["characters"]["new_alphabets"] = 20
 OMNIGLOT["evaluate"]["shifted"] = {"more-ways": {"ways": 5, "shots": 2}, "new-alphabets": {"alphabets": "new"}}
 
+BASELINES = {True: ("pretrained", "protonet"), False: ("pretrained",)}  # of a classification or not
+FIGURES = ("adaptation", "examples", "losses", "shifted", "training", "worst")
+
 PREDICT = """
 import sys, mlflow, numpy as np
 from safetensors.numpy import load_file, save_file
@@ -89,9 +92,10 @@ def test_every_output_has_its_files(ran: tuple[PipelineSpec, Home, dict[str, Sta
     expected = {
         "generate": {"distribution.json", "held_out.safetensors"}
         | ({"pictures.safetensors", "splits.parquet", "contact_sheet.png"} if pictures else {"tasks.png"}),
-        "train": {"parameters.safetensors", "pretrained.safetensors", "history.parquet"},
-        "evaluate": {"tasks.parquet", "summary.json", "adaptation.png", "examples.png", "shifted.png"},
-        "log": {"log.json"},
+        "train": {"parameters.safetensors", "history.parquet", *(f"{name}.safetensors" for name in BASELINES[pictures])},
+        "evaluate": {"tasks.parquet", "summary.json", *(f"{name}.png" for name in FIGURES)}
+        | ({"calibration.png"} if pictures else set()),
+        "log": {"log.json", "report.html"},
     }
     for name, output in outputs.items():
         assert {path.name for path in Path(output.folder).iterdir()} == expected[name] | {"manifest.json"}
@@ -102,17 +106,23 @@ def test_the_table_has_a_row_a_variant_method_and_task(ran: tuple[PipelineSpec, 
     spec, _, outputs = ran
     table = pd.read_parquet(outputs["evaluate"] / "tasks.parquet")
     steps = range(spec.evaluate.steps + 1)
-    measures = ["loss", "accuracy"] if spec.train.ways else ["loss"]
-    assert list(table.columns) == ["variant", "method", "task", *(f"{measure}_{step}" for measure in measures for step in steps)]
+    measures, at_horizon = ["loss"], []
+    if spec.train.ways:
+        measures.append("accuracy")
+        at_horizon = ["inductive_loss", "inductive_accuracy", "confidence", "correct"]
+    by_step = [f"{measure}_{step}" for measure in measures for step in steps]
+    assert list(table.columns) == ["variant", "method", "task", "inner_lr", *by_step, *at_horizon]
+    methods = ("maml", "maml_safe", *BASELINES[bool(spec.train.ways)], "random", "unadapted")
     variants = ["in-distribution", *spec.shifts]
-    assert table.groupby(["variant", "method"], sort=False).size().to_dict() == {
-        (variant, method): 30 for variant in variants for method in ("maml", "pretrained", "random")
-    }
+    assert table.groupby(["variant", "method"]).size().to_dict() == {(v, m): 30 for v in variants for m in methods}
     summary = json.loads((outputs["evaluate"] / "summary.json").read_text())
     assert summary["batch_norm"] == ("transductive" if spec.train.ways else None)
     for variant, tested in {"in-distribution": summary, **summary["shifted"]}.items():
+        rows = table[table["variant"] == variant]
+        (unadapted,) = {tuple(rows.loc[rows["method"] == "unadapted", f"loss_{step}"]) for step in steps}
+        assert unadapted == pytest.approx(rows.loc[rows["method"] == "maml", "loss_0"])
         for method, result in tested["methods"].items():
-            column = table.loc[(table["method"] == method) & (table["variant"] == variant), f"loss_{steps[-1]}"]
+            column = rows.loc[rows["method"] == method, f"loss_{steps[-1]}"]
             assert result["steps"][-1]["loss"]["mean"] == pytest.approx(column.mean(), rel=1e-5)
 
 
@@ -122,8 +132,9 @@ def test_mlflow_has_every_variant_under_a_prefix_of_its_own(ran: tuple[PipelineS
     metrics = MlflowClient(record["tracking_uri"]).get_run(record["run_id"]).data.metrics
     summary = json.loads((outputs["evaluate"] / "summary.json").read_text())
     for variant, tested in summary["shifted"].items():
-        mean = tested["methods"]["maml"]["steps"][-1]["loss"]["mean"]
-        assert metrics[f"shifted_{variant}_loss"] == metrics[f"shifted/{variant}/maml/loss"] == pytest.approx(mean)
+        steps = tested["methods"]["maml"]["steps"]
+        assert metrics[f"shifted/{variant}/maml/loss"] == pytest.approx(steps[-1]["loss"]["mean"])
+        assert metrics[f"shifted_{variant}_loss"] == pytest.approx(steps[spec.horizon]["loss"]["mean"])
     assert {name.split("/")[1] for name in metrics if name.startswith("shifted/")} == set(spec.shifts)
 
 
@@ -136,7 +147,8 @@ def test_tables_have_shifted_tasks_below_those_as_trained_for(ran: tuple[Pipelin
     assert rows[1]["MAML"].endswith(f" [{100 * change:+.3g} %]")
     console = Console(record=True, width=120)
     console.print(report.shifted_table(summary))
-    summary["methods"]["random"]["steps"][-1]["loss"] |= {"mean": 1e30, "ci95": 1e30, "median": 1e30}  # as where tasks diverge
+    large = summary["methods"]["random"]["steps"][spec.horizon]["loss"]
+    large |= {"mean": 1e30, "ci95": 1e30, "median": 1e30}  # as where tasks diverge
     console.print(report.shifted_table(summary))
     lines = console.export_text().splitlines()
     assert any(f"{change:+.0%}" in line and "MAML" in line for line in lines)
@@ -146,11 +158,9 @@ def test_tables_have_shifted_tasks_below_those_as_trained_for(ran: tuple[Pipelin
 def test_the_history_ends_where_training_did(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
     spec, _, outputs = ran
     history = pd.read_parquet(outputs["train"] / "history.parquet")
-    assert history.groupby("phase")["iteration"].max().to_dict() == {
-        "maml": spec.train.iterations,
-        "pretrained": spec.train.iterations,
-    }
-    assert {"loss", "validation_loss"} <= set(history["name"])
+    phases = ("maml", *BASELINES[bool(spec.train.ways)])
+    assert history.groupby("phase")["iteration"].max().to_dict() == dict.fromkeys(phases, spec.train.iterations)
+    assert {"loss", "validation_loss", "meta_train_loss"} <= set(history["name"])
     assert np.isfinite(history["value"]).all()
 
 

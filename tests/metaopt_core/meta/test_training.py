@@ -19,14 +19,14 @@ import torch
 from metaopt_core.distributions import functions, omniglot
 from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
 from metaopt_core.errors import UserError
-from metaopt_core.evaluation import evaluate
+from metaopt_core.evaluation import evaluate, methods
 from metaopt_core.learner import Learner, device_named
 from metaopt_core.meta import outer_loop
 from metaopt_core.meta.checkpoint import load_checkpoint, save_checkpoint
 from metaopt_core.meta.gradients import MetaGradient
 from metaopt_core.meta.objectives import Plan
 from metaopt_core.meta.outer_loop import Record, Training, fit
-from metaopt_core.meta.training import PHASES, _phase, train
+from metaopt_core.meta.training import _phase, train
 from metaopt_core.models import Params
 from metaopt_core.spec.models import OmniglotSpec, OuterSpec, PipelineSpec, SinusoidSpec
 from tests.metaopt_core.meta.train_once import SPEC
@@ -157,6 +157,17 @@ def test_the_parameters_of_the_best_validation_are_kept(distribution: functions.
     assert seen == trained.history
 
 
+def test_training_stops_after_as_many_validations_without_a_better_one_as_it_has_patience_for(
+    distribution: functions.Functions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patient = replace(constant(distribution, [1.0] * 20, [3.0, 2.0, 4.0, 1.0, 1.0, 5.0]), patience=2)
+    trained = fit(patient, {"w": torch.zeros(1)}, tmp_path / "c")
+    assert (trained.iterations, trained.best_iteration) == (12, 8)
+    assert "stopped after 12 iterations" in capsys.readouterr().err
+    again = fit(replace(patient, validate=lambda _: pytest.fail("it goes on")), {"w": torch.zeros(1)}, tmp_path / "c")
+    assert again.iterations == 12  # also where it is started again from its checkpoint
+
+
 def test_a_training_that_never_validates_finitely_says_so(distribution: functions.Functions, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"adaptation diverged in every validation up to iteration 4"):
         fit(constant(distribution, [1.0] * 4, [math.inf, math.nan]), {"w": torch.zeros(1)}, tmp_path / "c")
@@ -223,7 +234,7 @@ def test_a_resumed_training_does_the_iterations_that_are_left_and_ends_with_the_
         step(*arguments)
 
     monkeypatch.setattr(outer_loop, "_step", counted)
-    total = spec.train.iterations + spec.pretrain_iterations
+    total = spec.train.iterations + len(spec.baselines) * spec.pretrain_iterations
     middle, second_phase = spec.train.iterations // 2, spec.train.iterations + 2
     for cut in [middle] if kind == "compiled mlp" else [1, middle, second_phase]:  # each start compiles anew
         with pytest.raises(PowerCutError):
@@ -245,7 +256,7 @@ def test_no_tensor_of_training_or_evaluation_is_left_behind_on_the_cpu(kind: str
     spec, distribution = small_conv(tmp_path) if kind == "conv4" else small_mlp(tmp_path, "off")
     inner = spec.train.inner.model_copy(update={"learned_lr": learned})
     spec = spec.model_copy(update={"train": spec.train.model_copy(update={"inner": inner})})
-    for name in PHASES:
+    for name in ("maml", *spec.baselines):
         phase = _phase(name, spec, distribution)
         training = replace(phase.training, device=torch.device("meta"))
         state = outer_loop._begin(training, phase.initial)
@@ -263,7 +274,7 @@ def test_no_tensor_of_training_or_evaluation_is_left_behind_on_the_cpu(kind: str
 def test_a_profile_of_some_iterations_opens_as_a_trace(tmp_path: Path) -> None:
     spec, distribution = small_mlp(tmp_path, "off")
     train(spec, distribution, tmp_path / "checkpoints", traces=tmp_path / "traces")
-    for phase in PHASES:
+    for phase in ("maml", *spec.baselines):
         trace = json.loads(gzip.decompress((tmp_path / "traces" / f"{phase}.json.gz").read_bytes()))
         names = [event.get("name") for event in trace["traceEvents"]]
         assert {"data", "gradient", "optimizer"} <= set(names)
@@ -282,7 +293,8 @@ def test_training_and_evaluation_run_on_a_gpu(kind: str, precision: str, compile
         device: train(spec.model_copy(update={"device": device}), distribution, tmp_path / device)["maml"]
         for device in ("cpu", "cuda")
     }
-    table = evaluate(spec.model_copy(update={"device": "cuda"}), distribution, {"maml": trained["cuda"].params})
+    on_gpu = spec.model_copy(update={"device": "cuda"})
+    table = evaluate(on_gpu, distribution, methods(on_gpu, distribution, {"maml": trained["cuda"].params}))
     assert np.isfinite(table["loss_0"]).all()
     for name, value in trained["cpu"].params.items():
         torch.testing.assert_close(trained["cuda"].params[name], value, rtol=0.05, atol=0.01)

@@ -123,9 +123,9 @@ def test_shipped_pipelines_are_right_and_hold_the_protocols_of_the_paper() -> No
     assert tuned.model_copy(update={"name": "sinusoid", "description": sinusoid.description, "sweep": None}) == sinusoid
     assert quick.train.model == sinusoid.train.model
     assert (five.train.ways, five.train.shots, five.train.queries, five.train.meta_batch_size) == (5, 1, 1, 32)
-    assert (five.train.inner.lr, five.train.inner.steps, five.evaluate.steps) == (0.4, 1, 3)
+    assert (five.train.inner.lr, five.train.inner.steps, five.horizon) == (0.4, 1, 3)
     assert (twenty.train.ways, twenty.train.inner.lr, twenty.train.inner.steps) == (20, 0.1, 5)
-    assert (twenty.train.meta_batch_size, twenty.evaluate.steps, twenty.train.outer.lr) == (16, 5, 0.001)
+    assert (twenty.train.meta_batch_size, twenty.horizon, twenty.train.outer.lr) == (16, 5, 0.001)
     assert (list(five.shifts), list(alphabets.shifts), twenty.shifts) == (["more-ways", "five-shots"], ["new-alphabets"], {})
     assert (five.train.reduction, twenty.train.reduction) == ("mean", "sum_over_ways")
 

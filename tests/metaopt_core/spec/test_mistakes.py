@@ -849,6 +849,22 @@ MISTAKES = [
     ),
     pytest.param(
         SINUSOID,
+        "shots: 5",
+        "shots: 5\n      baselines: [protonet]",
+        ["pipelines.yaml:13:7: waves.train.baselines: protonet needs classes, and sinusoids have none: remove it"],
+        id="protonet-for-sinusoid",
+    ),
+    pytest.param(
+        SINUSOID,
+        "shots: 5",
+        "shots: 5\n      baselines: [pretraned]",
+        [
+            'pipelines.yaml:13:19: waves.train.baselines[0]: expected pretrained or protonet, found "pretraned", did you mean pretrained?'
+        ],
+        id="misspelt-baseline",
+    ),
+    pytest.param(
+        SINUSOID,
         "name: mlp\n        hidden: [40, 40]",
         "name: conv4",
         ["pipelines.yaml:9:9: waves.train.model.name: conv4 takes pictures, and sinusoids have none: expected mlp"],
