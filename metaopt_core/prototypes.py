@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from metaopt_core.learner import INPUT_SHAPES, Learner
@@ -25,7 +24,9 @@ def embedding_learner(spec: PipelineSpec) -> Learner:
     return replace(Learner.for_training(spec), network=network, loss_scale=1.0)
 
 
-def scores(network: Network, params: Mapping[str, Tensor], support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+def scores(
+    network: Network, params: Mapping[str, Tensor], ways: int, support_x: Tensor, support_y: Tensor, query_x: Tensor
+) -> Tensor:
     """Minus the squared distance of each query to each class's mean (section 2.2): the logits [tasks, queries, ways].
 
     params: shared ones, of the embedding. support_x [tasks, support, …]; support_y [tasks, support], labels; query_x [tasks,
@@ -33,7 +34,8 @@ def scores(network: Network, params: Mapping[str, Tensor], support_x: Tensor, su
     """
     embedded = network(for_each_task(params, len(support_x)), torch.cat([support_x, query_x], 1))
     support, query = embedded.split([support_x.shape[1], query_x.shape[1]], 1)
-    members = F.one_hot(support_y).to(support.dtype).transpose(1, 2)  # [tasks, ways, support]
+    labels = torch.arange(ways, device=support_y.device)[:, None]  # F.one_hot would wait for the device
+    members = (support_y[:, None] == labels).to(support.dtype)  # [tasks, ways, support]
     means = members @ support / members.sum(2, keepdim=True)
     distance: Tensor = (query[:, :, None] - means[:, None]).square().sum(-1)
     return distance.neg()

@@ -223,7 +223,7 @@ class ProtoNet:
 
         def of_chunk(chunk: TaskBatch) -> tuple[tuple[Tensor, ...], Tensor]:
             leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-            found = scores(learner.network, leaves, chunk.support_x, chunk.support_y, chunk.query_x)
+            found = scores(learner.network, leaves, chunk.ways, chunk.support_x, chunk.support_y, chunk.query_x)
             losses = learner.loss(found, chunk.query_y, chunk.query_weight)
             return torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True), losses.detach()
 

@@ -96,7 +96,7 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
 
             def of_chunk(chunk: TaskBatch) -> Tensor:
                 with torch.no_grad():
-                    return scores(embedding.network, params, chunk.support_x, chunk.support_y, chunk.query_x)
+                    return scores(embedding.network, params, chunk.ways, chunk.support_x, chunk.support_y, chunk.query_x)
 
             return torch.cat(side_by_side(of_chunk, tasks.split(embedding.tasks_at_once(tasks)), device))
         return learner.predict(params, tasks.support_x, tasks.support_y, tasks.query_x, spec.train.validation.steps)

@@ -16,13 +16,13 @@ def problem() -> tuple[Learner, TaskBatch]:
     support, query = (centres.gather(1, labels[..., None].expand(-1, -1, 4)) for _ in range(2))
     noise = torch.randn(2, 2, 6, 4, generator=random)
     learner = Learner(MLP((4, 8, 5)), classification=True, loss_scale=1.0, inner_lr=0.1)
-    return learner, TaskBatch(support + noise[0], labels, query + noise[1], labels)
+    return learner, TaskBatch(support + noise[0], labels, query + noise[1], labels, classes=torch.arange(3).expand(2, 3))
 
 
 def test_scores_are_minus_squared_distances_to_the_class_means() -> None:
     learner, batch = problem()
     params = learner.network.init(0)
-    found = scores(learner.network, params, batch.support_x, batch.support_y, batch.query_x)
+    found = scores(learner.network, params, batch.ways, batch.support_x, batch.support_y, batch.query_x)
     for task in range(2):
         one = {name: value[None] for name, value in params.items()}
         support, query = (learner.network(one, x[task][None])[0] for x in (batch.support_x, batch.query_x))
