@@ -91,7 +91,7 @@ def _table(results: Mapping[str, Any], measure: str, title: str, shown: list[int
     count = results.get("seeds", 1)
     interval = f"mean ± 95 % interval over {count} seeds" if count > 1 else "mean ± 95 % interval"
     notes = [f"{results['tasks']} meta-test tasks, {kind}", interval]
-    notes += [f"{results['batch_norm']} batch norm"] if results["batch_norm"] else []
+    notes += [results["normalization"]] if results["normalization"] else []
     notes += [f"MAML's step sizes learned, {results['learned_lr']}"] if results["learned_lr"] else []
     notes += ["div.: diverged tasks" if diverged else "no task diverged"]
     table = Table(

@@ -16,7 +16,7 @@ from metaopt_core.distributions.random import Stream
 from metaopt_core.learner import Learner, device_named
 from metaopt_core.models import Params
 from metaopt_core.progress import bar
-from metaopt_core.spec.models import Conv4Spec, PipelineSpec
+from metaopt_core.spec.models import Conv4Spec, ModelSpec, ModuleSpec, PipelineSpec, ResNet12Spec
 
 LABELS = {"maml": "MAML", "pretrained": "pre-trained", "random": "random init"}
 CONFIDENCE = 0.95
@@ -91,10 +91,9 @@ def summarize(spec: PipelineSpec, table: pd.DataFrame) -> dict[str, Any]:
 
     No task is left out: where a loss is not finite, nor are the mean and its interval (null in JSON), and `diverged` says why.
     """
-    model = spec.train.model
     return {
         "metric": "cross_entropy" if "accuracy_0" in table else "mse",
-        "batch_norm": model.batch_norm if isinstance(model, Conv4Spec) else None,
+        "normalization": _normalization(spec.train.model),
         "reduction": spec.train.reduction,
         "tasks": int(table["task"].nunique()),
         "ways": spec.train.ways,
@@ -107,6 +106,13 @@ def summarize(spec: PipelineSpec, table: pd.DataFrame) -> dict[str, Any]:
             for method, rows in table.groupby("method", sort=False)
         },
     }
+
+
+def _normalization(model: ModelSpec) -> str | None:
+    """In words; none where there can be none."""
+    if isinstance(model, ModuleSpec):
+        return f"normalization as in {model.path}"
+    return model.normalized_by if isinstance(model, Conv4Spec | ResNet12Spec) else None
 
 
 def _by_step(rows: pd.DataFrame, steps: int) -> list[dict[str, Any]]:

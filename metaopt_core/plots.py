@@ -84,9 +84,9 @@ def adaptation(summary: Mapping[str, Any]) -> Figure:
         axes.plot(steps, mean, "o-", color=COLORS[method], label=result["label"], markersize=3.5)
         axes.fill_between(steps, low, high, color=COLORS[method], alpha=0.2, linewidth=0)
     shape = f"{summary['ways']}-way {summary['shots']}-shot" if summary["ways"] else f"K = {summary['shots']}"
-    batch_norm = f", {summary['batch_norm']} batch norm" if summary["batch_norm"] else ""
+    normalization = f", {summary['normalization']}" if summary["normalization"] else ""
     axes.set(
-        title=f"Adaptation to {summary['tasks']} new tasks ({shape}{batch_norm}), mean and 95 % interval",
+        title=f"Adaptation to {summary['tasks']} new tasks ({shape}{normalization}), mean and 95 % interval",
         xlabel="adaptation steps",
         ylabel=label,
     )

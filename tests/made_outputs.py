@@ -81,7 +81,7 @@ def _evaluate(folder: Path, spec: PipelineSpec) -> None:
         }
         for method, label in METHODS.items()
     }
-    protocol = {"metric": "mse", "batch_norm": None, "tasks": TASKS, "ways": None, "shots": 5, "queries": 5, "inner_lr": 0.01}
+    protocol = {"metric": "mse", "normalization": None, "tasks": TASKS, "ways": None, "shots": 5, "queries": 5, "inner_lr": 0.01}
     protocol["learned_lr"] = None
     (folder / "summary.json").write_text(json.dumps(protocol | {"methods": methods}))
     for figure in ("adaptation", "examples"):

@@ -15,7 +15,7 @@ from metaopt_core.learner import INPUT_SHAPES, Learner, device_named
 from metaopt_core.meta import step_sizes
 from metaopt_core.meta.objectives import AfterAdaptation, Joint, Method, Objective
 from metaopt_core.meta.outer_loop import Record, Trained, Training, fit
-from metaopt_core.models import MLP, Params, build
+from metaopt_core.models import Params, build
 from metaopt_core.parallel import one_thread
 from metaopt_core.spec.models import ImplicitSpec, PipelineSpec
 
@@ -151,7 +151,7 @@ def compiles(spec: PipelineSpec) -> Literal["cpu", "cuda"] | None:
 def _has_loops(spec: PipelineSpec) -> bool:
     network = Learner.for_training(spec).network
     on_cpu = device_named(spec.device).type == "cpu"
-    return on_cpu and kernels.usable(torch.empty(0)) and (not isinstance(network, MLP) or network.small)
+    return on_cpu and kernels.usable(torch.empty(0)) and network.looped
 
 
 def computed_by(spec: PipelineSpec) -> str:

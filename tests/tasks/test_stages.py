@@ -96,7 +96,7 @@ def test_the_table_has_a_row_a_method_and_task(ran: tuple[PipelineSpec, Home, di
     assert list(table.columns) == ["method", "task", *(f"{measure}_{step}" for measure in measures for step in steps)]
     assert table.groupby("method").size().to_dict() == {"maml": 30, "pretrained": 30, "random": 30}
     summary = json.loads((outputs["evaluate"] / "summary.json").read_text())
-    assert summary["batch_norm"] == ("transductive" if spec.train.ways else None)
+    assert summary["normalization"] == ("transductive batch norm" if spec.train.ways else None)
     for method, result in summary["methods"].items():
         column = table.loc[table["method"] == method, f"loss_{steps[-1]}"]
         assert result["steps"][-1]["loss"]["mean"] == pytest.approx(column.mean(), rel=1e-5)
