@@ -24,11 +24,15 @@ def convolve(x: Tensor, weight: Tensor, stride: int = 2) -> Tensor:
     """
     if stride == 2 and kernels.usable(x, weight):
         return _Convolution.apply(x, weight, x.shape)  # type: ignore[no-any-return]
-    tasks, examples, height, width, channels = x.shape
-    if x.device.type == "cpu" and stride == 1:
+    if stride == 1 and x.device.type == "cpu":
         filters = weight.permute(0, 4, 3, 1, 2).flatten(0, 1)  # [tasks · k, c, 3, 3]
         y: Tensor = _Grouped.apply(_folded(x), filters.contiguous(memory_format=torch.channels_last))
-        return y.unflatten(1, (tasks, -1)).permute(1, 0, 3, 4, 2)
+        return y.unflatten(1, (len(x), -1)).permute(1, 0, 3, 4, 2)
+    return _product_of_patches(x, weight, stride)
+
+
+def _product_of_patches(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    tasks, examples, height, width, channels = x.shape
     padded = F.pad(x, (0, 0, 1, 1, 1, 1))
     patches = torch.stack([padded[:, :, r : r + height : stride, s : s + width : stride] for r in range(3) for s in range(3)], 4)
     product = torch.bmm(patches.view(tasks, -1, 9 * channels), weight.reshape(tasks, 9 * channels, -1))

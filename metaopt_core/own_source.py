@@ -37,8 +37,8 @@ def importable() -> Path:
 def sources(path: str) -> dict[str, str]:
     """SHA-256 of the file of an import path (`module:Class`) and of what it imports from beside it, by their names.
 
-    Of an installed package these are its own files; of others all that lie in the same folder. Raises UserError where there is no
-    such module, or one of them is no Python.
+    What it imports of installed libraries is left out, and so is all that an installed module imports. Raises UserError where there
+    is no such module, or one of them is no Python.
     """
     return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in sorted(_files(path).items())}
 
@@ -60,10 +60,12 @@ def _files(path: str) -> dict[str, Path]:
     pending, root = [module], _root(path)
     while pending:
         name = pending.pop()
-        file = _file(name, root, module)
+        file = _file(name, root)
         if file is None or (key := file.relative_to(root).as_posix()) in found:
             continue
         found[key] = file
+        if _installed(root):
+            break
         package = name if file.name == "__init__.py" else name.rpartition(".")[0]
         parents = name.split(".")[:-1]
         pending += [".".join(parents[: count + 1]) for count in range(len(parents))]
@@ -104,10 +106,8 @@ def _spec(top: str) -> ModuleSpec | None:
         return None
 
 
-def _file(name: str, root: Path, module: str) -> Path | None:
-    """The file of a module, where it lies below the root and belongs to the user."""
-    if _installed(root) and name.partition(".")[0] != module.partition(".")[0]:
-        return None
+def _file(name: str, root: Path) -> Path | None:
+    """The file of a module, where it lies below the root."""
     search, spec = [str(root)], None
     for part in name.split("."):
         spec = PathFinder.find_spec(part, search)
