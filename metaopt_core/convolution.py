@@ -27,7 +27,7 @@ def convolve(x: Tensor, weight: Tensor, stride: int = 2) -> Tensor:
     if stride == 1 and x.device.type == "cpu":
         filters = weight.permute(0, 4, 3, 1, 2).flatten(0, 1)  # [tasks · k, c, 3, 3]
         y: Tensor = _Grouped.apply(_folded(x), filters.contiguous(memory_format=torch.channels_last))
-        return y.unflatten(1, (len(x), -1)).permute(1, 0, 3, 4, 2)
+        return y.view(len(y), len(x), -1, *y.shape[2:]).permute(1, 0, 3, 4, 2)
     return _product_of_patches(x, weight, stride)
 
 
@@ -47,7 +47,7 @@ def pointwise(x: Tensor, weight: Tensor) -> Tensor:
 def max_pool(x: Tensor) -> Tensor:
     """The largest value of each 2×2 positions: [tasks, examples, h, w, c] to [tasks, examples, ⌊h/2⌋, ⌊w/2⌋, c]."""
     pooled = F.max_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), 2)
-    return pooled.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
+    return pooled.permute(0, 2, 3, 1).view(*x.shape[:2], *pooled.shape[2:], -1)
 
 
 def norm_relu(x: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> Tensor:

@@ -40,6 +40,8 @@ class Waves(nn.Module):
 class Strange(nn.Module):
     """What can't be run for several tasks together, by kind."""
 
+    count: Tensor
+
     def __init__(self, outputs: int, kind: str) -> None:
         super().__init__()
         self.kind, self.linear = kind, nn.Linear(1, outputs + (kind == "outputs"))
@@ -56,9 +58,9 @@ class Strange(nn.Module):
         if self.kind == "branch" and x.sum() > 0:
             x = -x
         if self.kind == "count":
-            self.count += 1
+            self.count.add_(1)
         if self.kind == "attention":
-            x = nn.functional.scaled_dot_product_attention(x[None], x[None], x[None])[0]
+            x = nn.functional.scaled_dot_product_attention(*[x[None, None]] * 3)[0, 0]
         return x[:, None] @ torch.ones(3, 1) if self.kind == "shape" else x
 
 

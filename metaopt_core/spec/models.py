@@ -113,6 +113,8 @@ class MLPSpec(Spec):
 class _Pictures(Spec):
     """What convolutional networks have in common."""
 
+    name: Literal["conv4", "resnet12"] = Field(description="Which network.")
+
     @model_validator(mode="before")
     @classmethod
     def _renamed(cls, values: Any) -> Any:

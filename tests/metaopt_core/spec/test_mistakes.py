@@ -774,7 +774,9 @@ MISTAKES = [
         OMNIGLOT,
         "name: conv4",
         "name: conv4\n        batch_norm: inductive",
-        ["pipelines.yaml:8:9: letters.train.model.batch_norm: unknown key"],
+        [
+            "pipelines.yaml:8:9: letters.train.model.batch_norm: unknown key, expected name, normalization, groups, filters or pooling"
+        ],
         id="batch-norm-of-another-kind",
     ),
     pytest.param(
