@@ -16,7 +16,7 @@ from metaopt_core.distributions.random import Stream
 from metaopt_core.learner import Learner, device_named
 from metaopt_core.models import Params
 from metaopt_core.progress import bar
-from metaopt_core.spec.models import Conv4Spec, ModelSpec, ModuleSpec, PipelineSpec, ResNet12Spec
+from metaopt_core.spec.models import Conv4Spec, ModuleSpec, PipelineSpec, ResNet12Spec
 
 LABELS = {"maml": "MAML", "pretrained": "pre-trained", "random": "random init"}
 CONFIDENCE = 0.95
@@ -93,7 +93,7 @@ def summarize(spec: PipelineSpec, table: pd.DataFrame) -> dict[str, Any]:
     """
     return {
         "metric": "cross_entropy" if "accuracy_0" in table else "mse",
-        "normalization": _normalization(spec.train.model),
+        "normalization": _normalization(spec),
         "reduction": spec.train.reduction,
         "tasks": int(table["task"].nunique()),
         "ways": spec.train.ways,
@@ -108,10 +108,11 @@ def summarize(spec: PipelineSpec, table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _normalization(model: ModelSpec) -> str | None:
-    """In words; none where there can be none."""
+def _normalization(spec: PipelineSpec) -> str | None:
+    """In words; of a network of the user's own, whether it is transductive. None where there is nothing to say."""
+    model = spec.train.model
     if isinstance(model, ModuleSpec):
-        return f"normalization as in {model.path}"
+        return "transductive network" if Learner.from_spec(spec).network.transductive else None
     return model.normalized_by if isinstance(model, Conv4Spec | ResNet12Spec) else None
 
 

@@ -44,6 +44,10 @@ class Network(Protocol):
     def looped(self) -> bool:
         """Whether compiled loops (`kernels`) compute it on a CPU."""
 
+    @property
+    def transductive(self) -> bool:
+        """Whether an example's outputs depend on the other examples of its task that go through the network with it."""
+
     def init(self, seed: int, stream: Stream = Stream.PARAMETERS) -> Params:
         """Initial parameters, in float32 on the CPU, as a function of the seed."""
 
@@ -83,6 +87,7 @@ class MLP:
     widths: tuple[int, ...]
 
     examples_at_once = 20_000
+    transductive = False
 
     @property
     def small(self) -> bool:
@@ -152,8 +157,12 @@ class Conv4:
     small = False
 
     @property
+    def transductive(self) -> bool:
+        return self.normalization.kind == "transductive"
+
+    @property
     def looped(self) -> bool:
-        return self.normalization.kind == "transductive" and not self.pooling
+        return self.transductive and not self.pooling
 
     @property
     def examples_at_once(self) -> int:
@@ -207,6 +216,10 @@ class ResNet12:
     slope = 0.1
     small = False
     looped = False
+
+    @property
+    def transductive(self) -> bool:
+        return self.normalization.kind == "transductive"
 
     @property
     def examples_at_once(self) -> int:

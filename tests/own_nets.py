@@ -5,13 +5,13 @@ from torch import Tensor, nn
 
 
 class Pictures(nn.Module):
-    """Two convolutions with group norm and max-pooling, then a linear layer."""
+    """Two convolutions with group or batch norm and max-pooling, then a linear layer."""
 
-    def __init__(self, outputs: int, input_shape: tuple[int, ...], filters: int = 3) -> None:
+    def __init__(self, outputs: int, input_shape: tuple[int, ...], filters: int = 3, batch: bool = False) -> None:
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(input_shape[0], filters, 3, padding=1),
-            nn.GroupNorm(1, filters, affine=False),
+            nn.BatchNorm2d(filters, track_running_stats=False) if batch else nn.GroupNorm(1, filters, affine=False),
             nn.ReLU(),
             nn.MaxPool2d(2),
             nn.Conv2d(filters, filters, 3, stride=2),
@@ -60,7 +60,7 @@ class Strange(nn.Module):
         if self.kind == "count":
             self.count.add_(1)
         if self.kind == "attention":
-            x = nn.functional.scaled_dot_product_attention(*[x[None, None]] * 3)[0, 0]
+            x = nn.functional.scaled_dot_product_attention(x[None, None], x[None, None], x[None, None])[0, 0]
         return x[:, None] @ torch.ones(3, 1) if self.kind == "shape" else x
 
 

@@ -132,11 +132,6 @@ class _Pictures(Spec):
     groups: Positive = Field(8, description="Groups of filters, for the normalization `group`.")
 
     @property
-    def transductive(self) -> bool:
-        """Whether a query's prediction depends on the other queries of its task."""
-        return self.normalization == "transductive"
-
-    @property
     def normalized_by(self) -> str:
         """The normalization in words, as results state it."""
         return {

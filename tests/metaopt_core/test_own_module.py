@@ -57,6 +57,11 @@ def test_what_can_not_be_is_one_error_that_names_place_and_remedy(path: str, arg
         own_module(path, arguments, (1,), 2)
 
 
+@pytest.mark.parametrize("transductive", [False, True])
+def test_whether_it_is_transductive_is_found_out(transductive: bool) -> None:
+    assert own_module("tests.own_nets:Pictures", {"batch": transductive}, (1, 9, 9), 5).transductive == transductive
+
+
 def test_the_head_is_what_follows_the_number_of_outputs() -> None:
     assert own_module("tests.own_nets:Pictures", {}, (1, 28, 28), 5).head == ("head.weight", "head.bias")
 
