@@ -36,15 +36,13 @@ class Normalization:
 
     def __call__(self, params: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
         """x [tasks, examples, h, w, channels], with a layer's scale and shift [tasks, channels]: like x."""
-        shift = params[f"{name}.shift"][:, None, None, None]
-        if self.kind == "none":
-            return x + shift
+        scale, shift = params.get(f"{name}.scale"), params[f"{name}.shift"]
+        if scale is None:
+            return x + shift[:, None, None, None]
         if self.kind == "transductive":
-            normal = _standardized(x.flatten(1, 3), (1,))
-        else:
-            groups = self.groups if self.kind == "group" else 1
-            normal = _standardized(x.flatten(2, 3).unflatten(-1, (groups, -1)), (2, 4))
-        return torch.addcmul(shift, normal.view(x.shape), params[f"{name}.scale"][:, None, None, None])
+            return _normalized(x.flatten(1, 3), None, scale[:, None], shift[:, None]).view(x.shape)
+        groups = self.groups if self.kind == "group" else 1
+        return _normalized(x.flatten(2, 3), groups, scale[:, None, None], shift[:, None, None]).view(x.shape)
 
     def with_relu(self, params: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
         """The same, then ReLU; for `transductive` by compiled loops where there are any."""
@@ -56,6 +54,16 @@ class Normalization:
 TRANSDUCTIVE = Normalization()
 
 
-def _standardized(x: Tensor, over: tuple[int, ...]) -> Tensor:
-    variance, mean = torch.var_mean(x, over, correction=0, keepdim=True)
-    return (x - mean) * (variance + EPSILON).rsqrt()
+def _normalized(x: Tensor, groups: int | None, scale: Tensor, shift: Tensor) -> Tensor:
+    """x [..., positions, channels] by the statistics of each channel, or of each group of channels; scale and shift broadcast.
+
+    In passes over x that are as few, and as even, as they can be: a channel's statistics first, then those of its group.
+    """
+    variance, mean = torch.var_mean(x, -2, correction=0, keepdim=True)
+    if groups is not None:
+        each = mean.unflatten(-1, (groups, -1))
+        middle = each.mean(-1, keepdim=True)
+        spread = (variance.unflatten(-1, (groups, -1)) + (each - middle).square()).mean(-1, keepdim=True)
+        variance, mean = (one.expand_as(each).flatten(-2) for one in (spread, middle))
+    factor = scale * (variance + EPSILON).rsqrt()
+    return torch.addcmul(shift - mean * factor, x, factor)
