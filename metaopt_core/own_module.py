@@ -131,7 +131,7 @@ class OwnModule:
 
         def leave(layer: nn.Module, result: Any) -> None:
             inside.pop()
-            if isinstance(result, Tensor) and not any(layer.children()):
+            if isinstance(result, Tensor) and result.dim() and not any(layer.children()):
                 counted.append(result.numel() // len(result))
 
         for name, layer in module.named_modules():
