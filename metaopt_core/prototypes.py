@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from metaopt_core.learner import INPUT_SHAPES, Learner
@@ -25,15 +24,18 @@ def embedding_learner(spec: PipelineSpec) -> Learner:
     return replace(Learner.for_training(spec), network=network, loss_scale=1.0)
 
 
-def scores(network: Network, params: Mapping[str, Tensor], support_x: Tensor, support_y: Tensor, query_x: Tensor) -> Tensor:
+def scores(
+    network: Network, params: Mapping[str, Tensor], support_x: Tensor, support_y: Tensor, query_x: Tensor, ways: int | None = None
+) -> Tensor:
     """Minus the squared distance of each query to each class's mean (section 2.2): the logits [tasks, queries, ways].
 
     params: shared ones, of the embedding. support_x [tasks, support, …]; support_y [tasks, support], labels; query_x [tasks,
-    queries, …]. Support and query examples are one batch to a network that normalizes by its batch.
+    queries, …]. ways: how many classes there are; none takes the largest label for the last. Support and query examples are one batch to a network that normalizes by its batch.
     """
     embedded = network(for_each_task(params, len(support_x)), torch.cat([support_x, query_x], 1))
     support, query = embedded.split([support_x.shape[1], query_x.shape[1]], 1)
-    members = F.one_hot(support_y).to(support.dtype).transpose(1, 2)  # [tasks, ways, support]
+    labels = torch.arange(int(support_y.max()) + 1 if ways is None else ways, device=support_y.device)
+    members = (support_y[:, None] == labels[:, None]).to(support.dtype)  # [tasks, ways, support]
     means = members @ support / members.sum(2, keepdim=True)
     distance: Tensor = (query[:, :, None] - means[:, None]).square().sum(-1)
     return distance.neg()

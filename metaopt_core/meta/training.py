@@ -69,8 +69,9 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
         iterations, to_adapt = spec.train.iterations, _unchanged
         initial |= step_sizes.initial(spec.train.inner, initial)
     elif name == "protonet":
+        assert spec.train.ways is not None  # a baseline of classification
         embedding = embedding_learner(spec)
-        objective, iterations, to_adapt = ProtoNet(embedding), spec.pretrain_iterations, _unchanged
+        objective, iterations, to_adapt = ProtoNet(embedding, spec.train.ways), spec.pretrain_iterations, _unchanged
         initial = embedding.network.init(spec.seed)
     else:
         learner = replace(learner, rule=GRADIENT_DESCENT)  # whatever rule is learned for, this one is not

@@ -34,9 +34,9 @@ def test_scores_are_minus_squared_distances_to_the_class_means() -> None:
 def test_its_gradient_lowers_the_loss_and_does_not_depend_on_the_chunks() -> None:
     learner, batch = problem()
     params = learner.network.init(0)
-    whole = ProtoNet(learner)(params, batch)
-    halves = [ProtoNet(learner)(params, batch[task : task + 1]) for task in range(2)]
+    whole = ProtoNet(learner, 3)(params, batch)
+    halves = [ProtoNet(learner, 3)(params, batch[task : task + 1]) for task in range(2)]
     for name in params:
         torch.testing.assert_close(whole.gradient[name], (halves[0].gradient[name] + halves[1].gradient[name]) / 2)
     moved = {name: value - 0.01 * whole.gradient[name] for name, value in params.items()}
-    assert ProtoNet(learner)(moved, batch).losses.mean() < whole.losses.mean()
+    assert ProtoNet(learner, 3)(moved, batch).losses.mean() < whole.losses.mean()
