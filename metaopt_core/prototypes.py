@@ -30,7 +30,8 @@ def scores(
     """Minus the squared distance of each query to each class's mean (section 2.2): the logits [tasks, queries, ways].
 
     params: shared ones, of the embedding. support_x [tasks, support, …]; support_y [tasks, support], labels; query_x [tasks,
-    queries, …]. ways: how many classes there are; none takes the largest label for the last. Support and query examples are one batch to a network that normalizes by its batch.
+    queries, …]. ways: how many classes there are; none takes the largest label for the last. Support and query examples are one
+    batch to a network that normalizes by its batch.
     """
     embedded = network(for_each_task(params, len(support_x)), torch.cat([support_x, query_x], 1))
     support, query = embedded.split([support_x.shape[1], query_x.shape[1]], 1)
