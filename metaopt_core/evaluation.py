@@ -93,7 +93,7 @@ class Method:
     def adapted(self, batch: TaskBatch) -> Iterator[Predict]:
         """What it predicts after 0, 1, … `steps` steps on the support sets."""
         if self.name == "protonet":
-            yield partial(scores, self.learner.network, self.params, batch.support_x, batch.support_y)
+            yield partial(scores, self.learner.network, self.params, batch.ways, batch.support_x, batch.support_y)
             return
         for theta in self.learner.adapt(self.params, batch, self.steps):
             yield partial(self.learner.network, theta)

@@ -14,7 +14,7 @@ typedef long long size;
 
 /* --- Matrix products -------------------------------------------------------------------------------------------------------
 
-   Two inner loops, each for 6 rows of the result (or 1) and as many of its columns as registers hold, wide vectors first and what is
+   Two inner loops, each for 5 rows of the result (or 1) and as many of its columns as registers hold, wide vectors first and what is
    left over in narrower ones. Rows that are left over are computed together with some that were before, once more. */
 
 #if defined(__AVX512F__)
@@ -25,7 +25,7 @@ typedef long long size;
 #define WIDEST 16
 #endif
 
-#define ROWS 6
+#define ROWS 5
 #define TAPS 9 /* of a 3x3 filter */
 
 typedef real vec16 __attribute__((vector_size(16), aligned(sizeof(real)), may_alias));
@@ -535,6 +535,38 @@ void mlp_product(size T, size N, size L, const size *widths, double uniform, con
             dz -= N * D;
             multiply(both, with, 2, rdz, N, K, D);
             mask(rdz, a, N * D);
+        }
+    }
+}
+
+/* Numbers in `work` for T tasks of N examples. */
+static size work_size(size T, size N, size L, const size *widths) {
+    return 2 * (T + 1) * N * total(widths, L, UNITS) + 2 * total(widths, L, WEIGHTS);
+}
+
+/* Each task's exact gradient v [T, P] of the loss on M query examples after K steps of size lr on N support examples, by the theta that
+   they start from: one task after the other, so that all of a task stays in the caches. losses [T]: those of the queries.
+   work: (K + 3) P, K times work_size(1, N), and work_size(1, M). */
+void mlp_exact(size T, size K, size L, const size *widths, double lr, size N, double uniform, const real *x, const real *y,
+               const real *weights, size M, double query_uniform, const real *query_x, const real *query_y, const real *query_weights,
+               const real *theta, size stride, real *losses, real *v, real *work) {
+    const size P = total(widths, L, PARAMETERS), D = widths[0], O = widths[L], each = work_size(1, N, L, widths);
+    real *const gradient = work + (K + 1) * P, *const scaled = gradient + P, *const steps = scaled + P, *const last = steps + K * each;
+    for (size task = 0; task < T; task++, theta += stride, v += P) {
+        const real *tx = x + task * N * D, *ty = y + task * N * O, *tw = weights ? weights + task * N : 0;
+        const real *at = theta;
+        for (size k = 0; k < K; k++) {
+            real *next = work + (k + 1) * P;
+            mlp_gradient(1, N, L, widths, uniform, tx, ty, tw, at, 0, losses + task, gradient, steps + k * each);
+            for (size i = 0; i < P; i++) next[i] = at[i] - (real)lr * gradient[i];
+            at = next;
+        }
+        mlp_gradient(1, M, L, widths, query_uniform, query_x + task * M * D, query_y + task * M * O,
+                     query_weights ? query_weights + task * M : 0, at, 0, losses + task, v, last);
+        for (size k = K; k-- > 0;) {
+            for (size i = 0; i < P; i++) scaled[i] = (real)lr * v[i];
+            mlp_product(1, N, L, widths, uniform, tx, tw, k ? work + k * P : theta, 0, scaled, gradient, steps + k * each);
+            for (size i = 0; i < P; i++) v[i] -= gradient[i];
         }
     }
 }

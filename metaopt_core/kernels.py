@@ -40,7 +40,7 @@ def usable(*tensors: Tensor) -> bool:
     )
 
 
-Argument = Tensor | int | float | None | ctypes._SimpleCData  # type: ignore[type-arg]
+Argument = Tensor | int | float | None
 
 
 def call(name: str, *arguments: Argument) -> None:
@@ -48,18 +48,13 @@ def call(name: str, *arguments: Argument) -> None:
 
     Tensors are contiguous, but for a task dimension of stride 0, which the kernel must be told of.
     """
-    first = next(argument for argument in arguments if isinstance(argument, Tensor))
+    first = next(argument for argument in arguments if isinstance(argument, Tensor) and argument.dtype in _TYPES)
     function = getattr(_library(first.dtype), name)
     if torch.autograd.profiler._is_profiler_enabled:
         with torch.profiler.record_function(name):
             function(*map(_as_c, arguments))
     else:
         function(*map(_as_c, arguments))
-
-
-def as_c(*arguments: Argument) -> list[Any]:
-    """Arguments for several calls. Tensors have to be kept alive as long."""
-    return [_as_c(argument) for argument in arguments]
 
 
 def _as_c(argument: Argument) -> Any:
@@ -69,7 +64,7 @@ def _as_c(argument: Argument) -> Any:
         return ctypes.c_longlong(argument)
     if isinstance(argument, float):
         return ctypes.c_double(argument)
-    return ctypes.c_void_p(None) if argument is None else argument
+    return None
 
 
 @cache

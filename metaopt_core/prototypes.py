@@ -25,18 +25,17 @@ def embedding_learner(spec: PipelineSpec) -> Learner:
 
 
 def scores(
-    network: Network, params: Mapping[str, Tensor], support_x: Tensor, support_y: Tensor, query_x: Tensor, ways: int | None = None
+    network: Network, params: Mapping[str, Tensor], ways: int, support_x: Tensor, support_y: Tensor, query_x: Tensor
 ) -> Tensor:
     """Minus the squared distance of each query to each class's mean (section 2.2): the logits [tasks, queries, ways].
 
     params: shared ones, of the embedding. support_x [tasks, support, …]; support_y [tasks, support], labels; query_x [tasks,
-    queries, …]. ways: how many classes there are; none takes the largest label for the last. Support and query examples are one
-    batch to a network that normalizes by its batch.
+    queries, …]. Support and query examples are one batch to a network that normalizes by its batch.
     """
     embedded = network(for_each_task(params, len(support_x)), torch.cat([support_x, query_x], 1))
     support, query = embedded.split([support_x.shape[1], query_x.shape[1]], 1)
-    labels = torch.arange(int(support_y.max()) + 1 if ways is None else ways, device=support_y.device)
-    members = (support_y[:, None] == labels[:, None]).to(support.dtype)  # [tasks, ways, support]
+    labels = torch.arange(ways, device=support_y.device)[:, None]  # F.one_hot would wait for the device
+    members = (support_y[:, None] == labels).to(support.dtype)  # [tasks, ways, support]
     means = members @ support / members.sum(2, keepdim=True)
     distance: Tensor = (query[:, :, None] - means[:, None]).square().sum(-1)
     return distance.neg()

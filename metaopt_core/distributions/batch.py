@@ -35,6 +35,12 @@ class TaskBatch:
         """The tasks of a slice, as views, or those of the given numbers."""
         return TaskBatch(*[None if tensor is None else tensor[tasks] for tensor in self._tensors()])  # type: ignore[arg-type]
 
+    @property
+    def ways(self) -> int:
+        """Classes of a task; for batches that know their classes."""
+        assert self.classes is not None
+        return self.classes.shape[1]
+
     def split(self, tasks: int) -> list["TaskBatch"]:
         """Parts of that many tasks (the last may have fewer), as views."""
         return [self[start : start + tasks] for start in range(0, len(self), tasks)]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from metaopt_core.meta.inner_loop import InnerLoop, Memory, by_task_dot, by_task_norm
-from metaopt_core.meta.problems import Gradient, Problem
+from metaopt_core.meta.problems import Gradient, Problem, SquaredErrorMLP
 from metaopt_core.models import Params
 
 
@@ -55,6 +55,8 @@ def exact(loop: InnerLoop, query: Problem, theta: Params, weights: Sequence[floa
 
     weights: w_1, …, w_K. The losses are those after the last step.
     """
+    if (whole := _as_one_loop(loop, query, theta, weights, sizes_too)) is not None:
+        return whole
     end, back = loop.there_and_back(theta, unrolled)
     losses, v = query.gradient(end.theta)
     v = _scaled(v, weights[-1])
@@ -71,6 +73,17 @@ def exact(loop: InnerLoop, query: Problem, theta: Params, weights: Sequence[floa
             v = tuple(torch._foreach_add(v, query.gradient(at.place.theta)[1], alpha=weights[step - 1]))
         del at, by_gradient, direction  # their memory is free before the next ones' is taken
     return ByTask(dict(zip(theta, v, strict=True)), by_step[::-1], losses)
+
+
+def _as_one_loop(loop: InnerLoop, query: Problem, theta: Params, weights: Sequence[float], sizes_too: bool) -> ByTask | None:
+    """The same by a problem's own loop over tasks, where it has one and the inner loop is the plain one."""
+    problem, size = loop.problem(0), loop.sizes[0]
+    if not (isinstance(problem, SquaredErrorMLP) and isinstance(query, SquaredErrorMLP) and isinstance(size, float)):
+        return None
+    if sizes_too or any(weights[:-1]) or len(loop.problems) > 1 or not loop.rule.plain or any(one != size for one in loop.sizes):
+        return None
+    losses, v = problem.exact(query, theta, size, loop.steps)
+    return ByTask(dict(zip(theta, v, strict=True)), (), losses)
 
 
 def first_order(loop: InnerLoop, query: Problem, theta: Params, weights: Sequence[float], sizes_too: bool) -> ByTask:

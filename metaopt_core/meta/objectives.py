@@ -215,15 +215,15 @@ class ProtoNet:
 
     plan: Plan | None = None
 
-    def __init__(self, learner: Learner, ways: int):
-        self._learner, self._ways = learner, ways
+    def __init__(self, learner: Learner):
+        self._learner = learner
 
     def __call__(self, params: Params, batch: TaskBatch, iteration: int = 0) -> MetaGradient:  # noqa: ARG002
         learner = self._learner
 
         def of_chunk(chunk: TaskBatch) -> tuple[tuple[Tensor, ...], Tensor]:
             leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-            found = scores(learner.network, leaves, chunk.support_x, chunk.support_y, chunk.query_x, self._ways)
+            found = scores(learner.network, leaves, chunk.ways, chunk.support_x, chunk.support_y, chunk.query_x)
             losses = learner.loss(found, chunk.query_y, chunk.query_weight)
             return torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True), losses.detach()
 

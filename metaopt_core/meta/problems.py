@@ -151,10 +151,10 @@ class SquaredErrorMLP:
         weights = None if weight is None else factor * weight / weight.sum(1, keepdim=True)
         matrices = sum(inputs * units for inputs, units in zip(network.widths, network.widths[1:], strict=False))
         self._work = x.new_empty(2 * (tasks + 1) * examples * sum(network.widths) + 2 * matrices)
-        self._held = x, y, weights  # the arguments below only point to them
-        sizes = tasks, examples, len(network.widths) - 1, network.widths_as_tensor, factor / examples
-        self._of_gradient = kernels.as_c(*sizes, x, y, weights)
-        self._of_product = kernels.as_c(*sizes, x, weights)
+        self._x, self._y, self._weights = x, y, weights
+        self._sizes = tasks, examples, factor / examples
+        self._layers = len(network.widths) - 1, network.widths_as_tensor
+        self._work_of_a_task = 4 * examples * sum(network.widths) + 2 * matrices
 
     @staticmethod
     def fits(network: object, x: Tensor, y: Tensor) -> bool:
@@ -173,7 +173,9 @@ class SquaredErrorMLP:
 
     def _gradient(self, theta: Tensor, work: Tensor) -> tuple[Tensor, Gradient]:
         losses, found = theta.new_empty(self._tasks), theta.new_empty(theta.shape)
-        kernels.call("mlp_gradient", *self._of_gradient, theta, theta.stride(0), losses, found, work)
+        (tasks, examples, uniform), where = self._sizes, (theta, theta.stride(0), losses, found, work)
+        data = self._x, self._y, self._weights
+        kernels.call("mlp_gradient", tasks, examples, *self._layers, uniform, *data, *where)
         return losses, (found,)
 
     def linearized(self, params: Params) -> tuple[Gradient, HessianProduct]:
@@ -181,10 +183,21 @@ class SquaredErrorMLP:
 
         def product(direction: Sequence[Tensor]) -> Gradient:
             along, found = direction[0].contiguous(), theta.new_empty(theta.shape)
-            kernels.call("mlp_product", *self._of_product, theta, theta.stride(0), along, found, work)
+            (tasks, examples, uniform), where = self._sizes, (theta, theta.stride(0), along, found, work)
+            kernels.call("mlp_product", tasks, examples, *self._layers, uniform, self._x, self._weights, *where)
             return (found,)
 
         return self._gradient(theta, work)[1], product
+
+    def exact(self, query: "SquaredErrorMLP", params: Params, lr: float, steps: int) -> tuple[Tensor, Gradient]:
+        """The queries' losses after gradient descent, and their exact gradient by where it starts: the recursion as one loop."""
+        theta = params[_PACKED]
+        losses, v = theta.new_empty(self._tasks), theta.new_empty(theta.shape)
+        work = theta.new_empty((steps + 3) * theta.shape[1] + steps * self._work_of_a_task + query._work_of_a_task)
+        data = [(one._sizes[1], one._sizes[2], one._x, one._y, one._weights) for one in (self, query)]
+        where = theta, theta.stride(0), losses, v, work
+        kernels.call("mlp_exact", self._tasks, steps, *self._layers, lr, *data[0], *data[1], *where)
+        return losses, (v,)
 
 
 def _leaves(params: Params) -> Params:

@@ -69,9 +69,8 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
         iterations, to_adapt = spec.train.iterations, _unchanged
         initial |= step_sizes.initial(spec.train.inner, initial)
     elif name == "protonet":
-        assert spec.train.ways is not None  # a baseline of classification
         embedding = embedding_learner(spec)
-        objective, iterations, to_adapt = ProtoNet(embedding, spec.train.ways), spec.pretrain_iterations, _unchanged
+        objective, iterations, to_adapt = ProtoNet(embedding), spec.pretrain_iterations, _unchanged
         initial = embedding.network.init(spec.seed)
     else:
         learner = replace(learner, rule=GRADIENT_DESCENT)  # whatever rule is learned for, this one is not
@@ -97,7 +96,7 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
 
             def of_chunk(chunk: TaskBatch) -> Tensor:
                 with torch.no_grad():
-                    return scores(embedding.network, params, chunk.support_x, chunk.support_y, chunk.query_x)
+                    return scores(embedding.network, params, chunk.ways, chunk.support_x, chunk.support_y, chunk.query_x)
 
             return torch.cat(side_by_side(of_chunk, tasks.split(embedding.tasks_at_once(tasks)), device))
         return learner.predict(params, tasks.support_x, tasks.support_y, tasks.query_x, spec.train.validation.steps)

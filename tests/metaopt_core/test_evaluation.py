@@ -203,8 +203,8 @@ def test_inductive_predictions_depend_on_no_other_query() -> None:
     random = torch.Generator().manual_seed(0)
     labels = torch.arange(3).repeat(2, 1)
     pictures = torch.rand(3, 2, 3, 1, 28, 28, generator=random)
-    one, other = TaskBatch(pictures[0], labels, pictures[1], labels), TaskBatch(pictures[0], labels, pictures[2], labels)
-    mixed = TaskBatch(pictures[0], labels, torch.cat([pictures[1][:, :1], pictures[2][:, 1:]], 1), labels)
+    queries = pictures[1], pictures[2], torch.cat([pictures[1][:, :1], pictures[2][:, 1:]], 1)
+    one, other, mixed = (TaskBatch(pictures[0], labels, x, labels, classes=labels) for x in queries)
     embedding = learner.network.init(0)
     for method in (Method("maml", "", learner, embedding, 1), Method("protonet", "", learner, embedding, 0)):
         *_, predict = method.adapted(one)

@@ -16,13 +16,13 @@ def problem() -> tuple[Learner, TaskBatch]:
     support, query = (centres.gather(1, labels[..., None].expand(-1, -1, 4)) for _ in range(2))
     noise = torch.randn(2, 2, 6, 4, generator=random)
     learner = Learner(MLP((4, 8, 5)), classification=True, loss_scale=1.0, inner_lr=0.1)
-    return learner, TaskBatch(support + noise[0], labels, query + noise[1], labels)
+    return learner, TaskBatch(support + noise[0], labels, query + noise[1], labels, classes=torch.arange(3).expand(2, 3))
 
 
 def test_scores_are_minus_squared_distances_to_the_class_means() -> None:
     learner, batch = problem()
     params = learner.network.init(0)
-    found = scores(learner.network, params, batch.support_x, batch.support_y, batch.query_x)
+    found = scores(learner.network, params, batch.ways, batch.support_x, batch.support_y, batch.query_x)
     for task in range(2):
         one = {name: value[None] for name, value in params.items()}
         support, query = (learner.network(one, x[task][None])[0] for x in (batch.support_x, batch.query_x))
@@ -34,9 +34,9 @@ def test_scores_are_minus_squared_distances_to_the_class_means() -> None:
 def test_its_gradient_lowers_the_loss_and_does_not_depend_on_the_chunks() -> None:
     learner, batch = problem()
     params = learner.network.init(0)
-    whole = ProtoNet(learner, 3)(params, batch)
-    halves = [ProtoNet(learner, 3)(params, batch[task : task + 1]) for task in range(2)]
+    whole = ProtoNet(learner)(params, batch)
+    halves = [ProtoNet(learner)(params, batch[task : task + 1]) for task in range(2)]
     for name in params:
         torch.testing.assert_close(whole.gradient[name], (halves[0].gradient[name] + halves[1].gradient[name]) / 2)
     moved = {name: value - 0.01 * whole.gradient[name] for name, value in params.items()}
-    assert ProtoNet(learner, 3)(moved, batch).losses.mean() < whole.losses.mean()
+    assert ProtoNet(learner)(moved, batch).losses.mean() < whole.losses.mean()
