@@ -444,8 +444,10 @@ def _file(context: typer.Context, file: Path | None) -> Path:
 
 
 def _load(path: Path, overrides: dict[str, list[str]] | None = None) -> dict[str, PipelineSpec]:
+    from metaopt_core import own_source
     from metaopt_core.spec.loader import load
 
+    os.environ[own_source.VARIABLE] = str(own_source.beside(path))  # where networks of the user's own are imported from
     return load(path, overrides or {})
 
 

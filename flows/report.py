@@ -116,7 +116,8 @@ def _compared(results: Mapping[str, Any], key: str, title: str) -> Table:
     count = results.get("seeds", 1)
     interval = f"mean ± 95 % interval over {count} seeds" if count > 1 else "mean ± 95 % interval"
     notes = [f"{results['tasks']} meta-test tasks, {kind}", interval]
-    notes += [f"{results['batch_norm']} batch norm (each query alone: inductive)"] if of["inductive"] else []
+    alone = " (each query alone: inductive)" if of["inductive"] else ""
+    notes += [f"{results['normalization']}{alone}"] if results["normalization"] else []
     notes += [f"{results['algorithm']}'s step sizes learned, {results['learned_lr']}"] if results["learned_lr"] else []
     notes += ["div.: diverged tasks" if diverged else "no task diverged"]
     table = _table(f"{title} after {horizon} steps", "; ".join(notes))

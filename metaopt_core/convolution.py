@@ -2,7 +2,8 @@
 
 Pictures lie as [tasks, examples, height, width, channels]. On a CPU, convolution and its two gradients, which are each other's
 derivatives, are compiled loops (`kernels`), and so is normalization with ReLU, with a first and a second derivative of its own.
-Elsewhere they are PyTorch's operations: a batched matrix product of patches with weights, and elementary ones.
+Elsewhere they are PyTorch's operations: a batched matrix product of patches with weights, and elementary ones. With stride 1, a CPU
+takes PyTorch's grouped convolution.
 """
 
 from typing import Any
@@ -16,18 +17,37 @@ from torch.autograd.function import once_differentiable
 from metaopt_core import kernels
 
 
-def convolve(x: Tensor, weight: Tensor) -> Tensor:
-    """Convolution with 3×3 filters, stride 2 and padding 1.
+def convolve(x: Tensor, weight: Tensor, stride: int = 2) -> Tensor:
+    """Convolution with 3×3 filters, stride 1 or 2 and padding 1.
 
-    x [tasks, examples, h, w, c] with weight [tasks, 3, 3, c, k]: [tasks, examples, ⌈h/2⌉, ⌈w/2⌉, k].
+    x [tasks, examples, h, w, c] with weight [tasks, 3, 3, c, k]: [tasks, examples, ⌈h/stride⌉, ⌈w/stride⌉, k].
     """
-    if kernels.usable(x, weight):
+    if stride == 2 and kernels.usable(x, weight):
         return _Convolution.apply(x, weight, x.shape)  # type: ignore[no-any-return]
+    if stride == 1 and x.device.type == "cpu":
+        filters = weight.permute(0, 4, 3, 1, 2).flatten(0, 1)  # [tasks · k, c, 3, 3]
+        y: Tensor = _Grouped.apply(_folded(x), filters.contiguous(memory_format=torch.channels_last))
+        return y.view(len(y), len(x), -1, *y.shape[2:]).permute(1, 0, 3, 4, 2)
+    return _product_of_patches(x, weight, stride)
+
+
+def _product_of_patches(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     tasks, examples, height, width, channels = x.shape
     padded = F.pad(x, (0, 0, 1, 1, 1, 1))
-    patches = torch.stack([padded[:, :, r : r + height : 2, s : s + width : 2] for r in range(3) for s in range(3)], 4)
+    patches = torch.stack([padded[:, :, r : r + height : stride, s : s + width : stride] for r in range(3) for s in range(3)], 4)
     product = torch.bmm(patches.view(tasks, -1, 9 * channels), weight.reshape(tasks, 9 * channels, -1))
-    return product.view(tasks, examples, (height + 1) // 2, (width + 1) // 2, -1)
+    return product.view(tasks, examples, -(-height // stride), -(-width // stride), -1)
+
+
+def pointwise(x: Tensor, weight: Tensor) -> Tensor:
+    """Convolution with 1×1 filters: x [tasks, examples, h, w, c] with weight [tasks, c, k]: [tasks, examples, h, w, k]."""
+    return torch.bmm(x.flatten(1, 3), weight).view(*x.shape[:-1], -1)
+
+
+def max_pool(x: Tensor) -> Tensor:
+    """The largest value of each 2×2 positions: [tasks, examples, h, w, c] to [tasks, examples, ⌊h/2⌋, ⌊w/2⌋, c]."""
+    pooled = F.max_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), 2)
+    return pooled.permute(0, 2, 3, 1).view(*x.shape[:2], *pooled.shape[2:], -1)
 
 
 def norm_relu(x: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> Tensor:
@@ -106,6 +126,67 @@ class _WeightGradient(Function):
         by_x = _InputGradient.apply(grad, upper, ctx.shape) if ctx.needs_input_grad[0] else None
         by_grad = _Convolution.apply(x, upper, ctx.shape) if ctx.needs_input_grad[1] else None
         return by_x, by_grad, None
+
+
+def _folded(x: Tensor) -> Tensor:
+    """[tasks, examples, h, w, c] as a picture an example, with all tasks' channels: [examples, tasks · c, h, w]"""
+    return x.permute(1, 0, 4, 2, 3).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+
+
+class _Grouped(Function):
+    """(x, weight) → y: PyTorch's convolution with stride 1 and a group a task, x [examples, tasks · c, h, w], weight
+    [tasks · k, c, 3, 3]. PyTorch's own second derivative of it goes through the groups one by one; these don't."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.conv2d(x, weight, padding=1, groups=x.shape[1] // weight.shape[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        by_x = _GroupedInputGradient.apply(grad, weight, x) if ctx.needs_input_grad[0] else None
+        by_weight = _GroupedWeightGradient.apply(x, grad, weight) if ctx.needs_input_grad[1] else None
+        return by_x, by_weight
+
+
+class _GroupedInputGradient(Function):
+    """(gradient by y, weight) → gradient by x; `like` has x's shape."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, weight: Tensor, like: Tensor) -> Tensor:
+        ctx.save_for_backward(grad, weight, like)
+        return _native(grad, like, weight, [True, False, False])[0]
+
+    @staticmethod
+    def backward(ctx: Any, upper: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        grad, weight, _ = ctx.saved_tensors
+        by_grad = _Grouped.apply(upper, weight) if ctx.needs_input_grad[0] else None
+        by_weight = _GroupedWeightGradient.apply(upper, grad, weight) if ctx.needs_input_grad[1] else None
+        return by_grad, by_weight, None
+
+
+class _GroupedWeightGradient(Function):
+    """(x, gradient by y) → gradient by weight; `like` has the weight's shape."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, grad: Tensor, like: Tensor) -> Tensor:
+        ctx.save_for_backward(x, grad, like)
+        return _native(grad, x, like, [False, True, False])[1]
+
+    @staticmethod
+    def backward(ctx: Any, upper: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, grad, _ = ctx.saved_tensors
+        by_x = _GroupedInputGradient.apply(grad, upper, x) if ctx.needs_input_grad[0] else None
+        by_grad = _Grouped.apply(x, upper) if ctx.needs_input_grad[1] else None
+        return by_x, by_grad, None
+
+
+def _native(grad: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> tuple[Tensor, Tensor, Tensor]:
+    strides, padding, groups = [1, 1], [1, 1], x.shape[1] // weight.shape[1]
+    return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
+        grad, x, weight, None, strides, padding, [1, 1], False, [0, 0], groups, wanted
+    )
 
 
 def _stored(weight: Tensor) -> tuple[Tensor, bool]:

@@ -28,7 +28,7 @@ from metaopt_core.models import Params
 from metaopt_core.parallel import side_by_side
 from metaopt_core.progress import bar
 from metaopt_core.prototypes import embedding_learner, scores
-from metaopt_core.spec.models import IN_DISTRIBUTION, Conv4Spec, PipelineSpec
+from metaopt_core.spec.models import IN_DISTRIBUTION, Conv4Spec, ModuleSpec, PipelineSpec, ResNet12Spec
 
 _LABELS = {
     "protonet": "ProtoNet",
@@ -254,7 +254,7 @@ def _measured(spec: PipelineSpec, method: Method, tasks: TaskBatch, inductive: b
 
 def transductive(spec: PipelineSpec) -> bool:
     """Whether predictions for a query depend on the queries beside it."""
-    return isinstance(spec.train.model, Conv4Spec) and spec.train.model.batch_norm == "transductive"
+    return (_normalization(spec) or "").startswith("transductive")
 
 
 def with_outputs_of(learner: Learner, params: Params) -> Params:
@@ -328,10 +328,9 @@ def _change(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, fl
 
 def _summary(spec: PipelineSpec, table: pd.DataFrame) -> dict[str, Any]:
     found = {str(method): rows.reset_index(drop=True) for method, rows in table.groupby("method", sort=False)}
-    model = spec.train.model
     return {
         "metric": "cross_entropy" if "accuracy_0" in table else "mse",
-        "batch_norm": model.batch_norm if isinstance(model, Conv4Spec) else None,
+        "normalization": _normalization(spec),
         "reduction": spec.train.reduction,
         "tasks": int(table["task"].nunique()),
         "ways": spec.train.ways,
@@ -365,6 +364,14 @@ def _of_method(spec: PipelineSpec, name: str, rows: pd.DataFrame) -> dict[str, A
         if "confidence" in rows
         else None,
     }
+
+
+def _normalization(spec: PipelineSpec) -> str | None:
+    """In words; of a network of the user's own, whether it is transductive. None where there is nothing to say."""
+    model = spec.train.model
+    if isinstance(model, ModuleSpec):
+        return "transductive network" if Learner.from_spec(spec).network.transductive else None
+    return model.normalized_by if isinstance(model, Conv4Spec | ResNet12Spec) else None
 
 
 def _by_step(rows: pd.DataFrame, steps: int) -> list[dict[str, Any]]:

@@ -12,11 +12,15 @@ from functools import cached_property
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from metaopt_core.convolution import convolve, norm_relu
+from metaopt_core.convolution import convolve, max_pool, pointwise
 from metaopt_core.distributions.random import Stream, uniform
-from metaopt_core.spec.models import Conv4Spec, MLPSpec
+from metaopt_core.errors import UserError
+from metaopt_core.normalization import TRANSDUCTIVE, Normalization
+from metaopt_core.own_module import ACTIVATIONS_AT_ONCE, own_module
+from metaopt_core.spec.models import Conv4Spec, MLPSpec, ModelSpec, ModuleSpec
 
 Params = dict[str, Tensor]
 
@@ -36,6 +40,14 @@ class Network(Protocol):
     def small(self) -> bool:
         """Whether its matrix products are too small for a second thread to help (waiting for each other costs threads more)."""
 
+    @property
+    def looped(self) -> bool:
+        """Whether compiled loops (`kernels`) compute it on a CPU."""
+
+    @property
+    def transductive(self) -> bool:
+        """Whether an example's outputs depend on the other examples of its task that go through the network with it."""
+
     def init(self, seed: int, stream: Stream = Stream.PARAMETERS) -> Params:
         """Initial parameters, in float32 on the CPU, as a function of the seed."""
 
@@ -43,11 +55,26 @@ class Network(Protocol):
         """Outputs [tasks, examples, outputs] of parameters [tasks, …] on inputs [tasks, examples, …]."""
 
 
-def build(spec: MLPSpec | Conv4Spec, input_shape: tuple[int, ...], outputs: int) -> Network:
-    """The network that a spec names, for inputs of a shape (without task and example dimensions) and a number of outputs."""
+def build(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int) -> Network:
+    """The network that a spec names, for inputs of a shape (without task and example dimensions) and a number of outputs.
+
+    Raises UserError where they don't go together.
+    """
     if isinstance(spec, MLPSpec):
         return MLP((math.prod(input_shape), *spec.hidden, outputs))
-    return Conv4(input_shape[0], spec.filters, outputs)
+    if isinstance(spec, ModuleSpec):
+        return own_module(spec.path, spec.arguments, input_shape, outputs)
+    channels, height, width = input_shape
+    pooling, blocks = (spec.pooling, 4) if isinstance(spec, Conv4Spec) else (True, len(spec.widths))
+    if pooling and min(height, width) >> blocks == 0:
+        raise UserError(
+            f"train.model: {blocks} times 2×2 pooling leave nothing of pictures of {height}×{width}: expected at least "
+            f"{2**blocks}×{2**blocks}"
+        )
+    normalization = Normalization(spec.normalization, spec.groups)
+    if isinstance(spec, Conv4Spec):
+        return Conv4(channels, spec.filters, outputs, normalization, spec.pooling, (height, width))
+    return ResNet12(channels, spec.widths, outputs, normalization, (height, width))
 
 
 @dataclass(frozen=True)
@@ -60,10 +87,15 @@ class MLP:
     widths: tuple[int, ...]
 
     examples_at_once = 20_000
+    transductive = False
 
     @property
     def small(self) -> bool:
         return max(inputs * units for inputs, units in zip(self.widths, self.widths[1:], strict=False)) <= 64 * 64
+
+    @property
+    def looped(self) -> bool:
+        return self.small
 
     @property
     def head(self) -> tuple[str, ...]:
@@ -105,20 +137,36 @@ class MLP:
 
 @dataclass(frozen=True)
 class Conv4:
-    """Four blocks of 3×3 convolution (stride 2, padding 1), batch norm on the current batch and ReLU, the mean over the remaining
-    positions, then a linear layer (Finn, Abbeel, Levine 2017, section 5.2, the network without pooling).
+    """Four blocks of 3×3 convolution (padding 1), normalization and ReLU, then a linear layer (Finn, Abbeel, Levine 2017).
 
-    Convolutions have no bias: the normalization that follows would take it out again.
+    Without pooling, convolutions have stride 2 and the linear layer takes the mean over the remaining positions (section 5.2). With
+    pooling, they have stride 1, 2×2 max-pooling ends each block, and the linear layer takes all remaining positions, as the paper's
+    code does for natural pictures. size: height and width of the pictures, which only that asks for.
+
+    Convolutions have no bias: the shift of what follows does its work.
     """
 
     channels: int
     filters: int
     outputs: int
+    normalization: Normalization = TRANSDUCTIVE
+    pooling: bool = False
+    size: tuple[int, int] = (28, 28)
 
     blocks = 4
-    epsilon = 1e-5
-    examples_at_once = 80
     small = False
+
+    @property
+    def transductive(self) -> bool:
+        return self.normalization.kind == "transductive"
+
+    @property
+    def looped(self) -> bool:
+        return self.transductive and not self.pooling
+
+    @property
+    def examples_at_once(self) -> int:
+        return _at_once(self.size, (self.filters,) * self.blocks) if self.pooling else 80
 
     @property
     def head(self) -> tuple[str, ...]:
@@ -130,20 +178,94 @@ class Conv4:
             inputs = self.filters if block else self.channels
             glorot = math.sqrt(6 / (9 * (inputs + self.filters)))
             shapes[f"conv{block}.weight"] = (3, 3, inputs, self.filters), glorot
-        shapes["linear.weight"] = (self.filters, self.outputs), math.sqrt(6 / (self.filters + self.outputs))
+        height, width = (side >> self.blocks for side in self.size) if self.pooling else (1, 1)
+        features = height * width * self.filters
+        shapes["linear.weight"] = (features, self.outputs), math.sqrt(6 / (features + self.outputs))
         params = _uniform(shapes, seed, stream)
         for block in range(self.blocks):
-            params[f"norm{block}.scale"] = torch.ones(self.filters)
-            params[f"norm{block}.shift"] = torch.zeros(self.filters)
+            params |= self.normalization.init(f"norm{block}", self.filters)
         params["linear.bias"] = torch.zeros(1, self.outputs)
         return params
 
     def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         x = x.movedim(2, -1)  # [tasks, examples, height, width, channels]
         for block in range(self.blocks):
-            x = convolve(x, params[f"conv{block}.weight"])
-            x = norm_relu(x, params[f"norm{block}.scale"], params[f"norm{block}.shift"], self.epsilon)
+            x = convolve(x, params[f"conv{block}.weight"], stride=1 if self.pooling else 2)
+            x = self.normalization.with_relu(params, f"norm{block}", x)
+            x = max_pool(x) if self.pooling else x
+        features = x.flatten(2) if self.pooling else x.mean((2, 3))
+        return torch.baddbmm(params["linear.bias"], features, params["linear.weight"])
+
+
+@dataclass(frozen=True)
+class ResNet12:
+    """Four residual blocks, the mean over the remaining positions, then a linear layer (Lee, Maji, Ravichandran, Soatto 2019,
+    section 4.1, without its regularization).
+
+    A block is three 3×3 convolutions (stride 1), each normalized, with leaky ReLU between them; a 1×1 convolution of what came in,
+    normalized, is added; then leaky ReLU and 2×2 max-pooling. widths: filters of each block. size: height and width of pictures.
+    """
+
+    channels: int
+    widths: tuple[int, ...]
+    outputs: int
+    normalization: Normalization = TRANSDUCTIVE
+    size: tuple[int, int] = (28, 28)
+
+    convolutions = 3
+    slope = 0.1
+    small = False
+    looped = False
+
+    @property
+    def transductive(self) -> bool:
+        return self.normalization.kind == "transductive"
+
+    @property
+    def examples_at_once(self) -> int:
+        return _at_once(self.size, self.widths, self.convolutions + 1)
+
+    @property
+    def head(self) -> tuple[str, ...]:
+        return "linear.weight", "linear.bias"
+
+    def init(self, seed: int, stream: Stream = Stream.PARAMETERS) -> Params:
+        shapes: dict[str, tuple[tuple[int, ...], float]] = {}
+        before = self.channels
+        for block, width in enumerate(self.widths):
+            for layer in range(self.convolutions):
+                inputs = width if layer else before
+                shapes[f"block{block}.conv{layer}.weight"] = (3, 3, inputs, width), self._bound(9 * inputs)
+            shapes[f"block{block}.shortcut.weight"] = (before, width), self._bound(before)
+            before = width
+        shapes["linear.weight"] = (before, self.outputs), math.sqrt(6 / (before + self.outputs))
+        params = _uniform(shapes, seed, stream)
+        for block, width in enumerate(self.widths):
+            for layer in (*range(self.convolutions), "_shortcut"):
+                params |= self.normalization.init(f"block{block}.norm{layer}", width)
+        params["linear.bias"] = torch.zeros(1, self.outputs)
+        return params
+
+    def _bound(self, inputs: int) -> float:
+        """He et al. 2015, equation 15, as the bound of a uniform distribution."""
+        return math.sqrt(6 / ((1 + self.slope**2) * inputs))
+
+    def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        x = x.movedim(2, -1)  # [tasks, examples, height, width, channels]
+        for block in range(len(self.widths)):
+            name = f"block{block}"
+            short = self.normalization(params, f"{name}.norm_shortcut", pointwise(x, params[f"{name}.shortcut.weight"]))
+            for layer in range(self.convolutions):
+                x = x if layer == 0 else F.leaky_relu(x, self.slope)
+                x = self.normalization(params, f"{name}.norm{layer}", convolve(x, params[f"{name}.conv{layer}.weight"], stride=1))
+            x = max_pool(F.leaky_relu(x + short, self.slope))
         return torch.baddbmm(params["linear.bias"], x.mean((2, 3)), params["linear.weight"])
+
+
+def _at_once(size: tuple[int, int], widths: tuple[int, ...], layers: int = 1) -> int:
+    """How many examples fill a CPU's caches, where each of some blocks halves the pictures."""
+    activations = sum(layers * filters * (size[0] >> block) * (size[1] >> block) for block, filters in enumerate(widths))
+    return max(1, ACTIVATIONS_AT_ONCE // activations)
 
 
 def _uniform(shapes: Mapping[str, tuple[tuple[int, ...], float]], seed: int, stream: Stream) -> Params:

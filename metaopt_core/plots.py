@@ -98,11 +98,11 @@ def adaptation(summary: Mapping[str, Any]) -> Figure:
         axes.plot(steps, mean, style, color=COLORS[method], label=result["label"], markersize=3.5)
         axes.fill_between(steps, low, high, color=COLORS[method], alpha=0.2, linewidth=0)
     shape = f"{summary['ways']}-way {summary['shots']}-shot" if summary["ways"] else f"K = {summary['shots']}"
-    batch_norm = f", {summary['batch_norm']} batch norm" if summary["batch_norm"] else ""
+    normalization = f", {summary['normalization']}" if summary["normalization"] else ""
     axes.axvline(summary["horizon"], color="black", linewidth=0.8, linestyle=":")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(
-        title=f"Adaptation to {summary['tasks']} new tasks, mean and 95 % interval\n{shape}{batch_norm}",
+        title=f"Adaptation to {summary['tasks']} new tasks, mean and 95 % interval\n{shape}{normalization}",
         xlabel="adaptation steps (dotted: where methods are compared)",
         ylabel=label,
     )

@@ -9,7 +9,7 @@ spec as JSON, so that loading it unpickles nothing and needs no checkout.
 The three tensors are NumPy arrays of one task, [examples, …], or of a batch of tasks, [tasks, examples, …]; predictions come in
 the same form: [queries, outputs] or [tasks, queries, outputs], float32. The outputs are the predicted value of a regression (one),
 or the probabilities of the classes of a classification (`.argmax(-1)` is the label). A task whose adaptation diverged predicts NaN.
-Where the network's batch norm is transductive, as the spec says, the queries of a task are predicted together, not one by one.
+Where the network's normalization is transductive, as the spec says, the queries of a task are predicted together, not one by one.
 
 In the signature each tensor is an `object` of shape (-1,), which is MLflow's way to say "any array": its other tensor types fix the
 number of dimensions, and so would refuse either one task or a batch, as well as float64. Shapes and types are checked here.
@@ -32,9 +32,10 @@ from mlflow.pyfunc.model import PythonModel
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from safetensors.torch import load_file
 
+from metaopt_core import own_source
 from metaopt_core.learner import INPUT_SHAPES, Learner
 from metaopt_core.models import Params
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.models import ModuleSpec, PipelineSpec
 
 REQUIREMENTS = ("torch", "numpy", "safetensors", "pydantic", "cronsim", "mlflow")  # stated: inferring them takes long
 
@@ -143,7 +144,8 @@ def save(spec: PipelineSpec, parameters: Path, folder: Path, run_id: str | None 
 
     parameters: the safetensors file of the meta-parameters. run_id, model_id: where MLflow will keep it, noted in its description.
     """
-    package = Path(__file__).resolve().parent
+    package, model = Path(__file__).resolve().parent, spec.train.model
+    own = own_source.to_copy(model.path) if isinstance(model, ModuleSpec) else []
     described = folder.with_name(f"{folder.name}-spec")
     described.mkdir()
     unscheduled = spec.model_copy(update={"schedule": None})  # a model has none, and its process may not know the time zone
@@ -154,7 +156,7 @@ def save(spec: PipelineSpec, parameters: Path, folder: Path, run_id: str | None 
             str(folder),
             python_model=str(package / "serving.py"),
             artifacts={"parameters": str(parameters), "spec": str(described / "spec.json")},
-            code_paths=[str(package)],
+            code_paths=[str(package), *map(str, own)],
             signature=signature(spec),
             pip_requirements=[f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in REQUIREMENTS],
             mlflow_model=Model(run_id=run_id, model_id=model_id),

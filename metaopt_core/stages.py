@@ -18,7 +18,8 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import metaopt_core.distributions.omniglot_archives as omniglot_archives
-from metaopt_core.spec.models import OmniglotSpec, PipelineSpec
+from metaopt_core import own_source
+from metaopt_core.spec.models import ModuleSpec, OmniglotSpec, PipelineSpec
 
 ROOT = Path(__file__).resolve().parent.parent  # the folder that holds the package
 _NOT_SOURCES = ("metaopt_core.spec",)  # what a spec says is in the slice by value; how it is checked changes no result
@@ -98,7 +99,7 @@ def identities(spec: PipelineSpec) -> dict[str, Identity]:
             stage=stage.name,
             slice=_slice(stage.name, spec),
             upstream={name: found[name].fingerprint for name in stage.upstream},
-            sources=_sources(stage),
+            sources=_sources(stage) | _own_sources(stage, spec),
             libraries={name: importlib.metadata.version(name).split(".")[0] for name in stage.libraries},
         )
     return found
@@ -159,6 +160,12 @@ def _sources(stage: Stage) -> dict[str, str]:
         files[name], imported = _read(path)
         pending.extend(imported)
     return dict(sorted(files.items()))
+
+
+def _own_sources(stage: Stage, spec: PipelineSpec) -> dict[str, str]:
+    """Those of a network of the user's own."""
+    model = spec.train.model
+    return own_source.sources(model.path) if isinstance(model, ModuleSpec) and stage.name in {"train", "evaluate"} else {}
 
 
 def _path(module: str) -> Path | None:

@@ -114,10 +114,10 @@ def _cell(entry: Mapping[str, Any], measure: str) -> str:
 def _caption(spec: PipelineSpec, summary: Mapping[str, Any]) -> str:
     measure = "Accuracy" if summary["metric"] == "cross_entropy" else "Mean squared error"
     ways = f"{summary['ways']} ways, " if summary["ways"] else ""
-    batch_norm = f", batch-norm statistics {summary['batch_norm']}" if summary["batch_norm"] else ""
+    normalization = f", {summary['normalization']}" if summary["normalization"] else ""
     return (
         f"**{spec.name}**: {measure} on the queries of {summary['tasks']} meta-test tasks after adaptation, mean ± 95 % interval. "
-        f"{ways}{summary['shots']} shots, {summary['queries']} queries, {_step_size(summary)}{batch_norm}."
+        f"{ways}{summary['shots']} shots, {summary['queries']} queries, {_step_size(summary)}{normalization}."
     )
 
 

@@ -86,7 +86,7 @@ def _evaluate(folder: Path, spec: PipelineSpec) -> None:
         }
         for method, label in METHODS.items()
     }
-    protocol: dict[str, Any] = {"metric": "mse", "batch_norm": None, "tasks": TASKS, "ways": None, "shots": 5, "queries": 5}
+    protocol: dict[str, Any] = {"metric": "mse", "normalization": None, "tasks": TASKS, "ways": None, "shots": 5, "queries": 5}
     protocol |= {"inner_lr": 0.01, "learned_lr": None, "baseline_lrs": [0.01], "horizon": spec.horizon}
     protocol |= {"algorithm": "MAML", "model": "maml", "shifted": {}}
     protocol["differences"] = [

@@ -17,7 +17,7 @@ from metaopt_core.meta import step_sizes
 from metaopt_core.meta.inner_loop import GRADIENT_DESCENT
 from metaopt_core.meta.objectives import AfterAdaptation, Joint, Method, Objective, ProtoNet
 from metaopt_core.meta.outer_loop import Record, Trained, Training, fit
-from metaopt_core.models import MLP, Params, build
+from metaopt_core.models import MLP, Conv4, Params, ResNet12, build
 from metaopt_core.parallel import one_thread, side_by_side
 from metaopt_core.prototypes import embedding_learner, scores
 from metaopt_core.spec.models import ImplicitSpec, PipelineSpec
@@ -164,13 +164,20 @@ def compiles(spec: PipelineSpec) -> Literal["cpu", "cuda"] | None:
     device: Literal["cpu", "cuda"] = "cuda" if device_named(spec.device).type == "cuda" else "cpu"
     if spec.train.compile != "auto":
         return device if spec.train.compile == "on" else None
-    return device if not _has_loops(spec) and spec.train.iterations >= COMPILE_FROM_ITERATIONS else None
+    return device if _compiles_well(spec) and spec.train.iterations >= COMPILE_FROM_ITERATIONS else None
+
+
+def _compiles_well(spec: PipelineSpec) -> bool:
+    """Whether compilation is known to be repaid. For convolutions on a CPU and a user's own network it can take minutes."""
+    network = Learner.for_training(spec).network
+    on_cpu = device_named(spec.device).type == "cpu"
+    return not _has_loops(spec) and isinstance(network, MLP if on_cpu else MLP | Conv4 | ResNet12)
 
 
 def _has_loops(spec: PipelineSpec) -> bool:
     network = Learner.for_training(spec).network
     on_cpu = device_named(spec.device).type == "cpu"
-    return on_cpu and kernels.usable(torch.empty(0)) and (not isinstance(network, MLP) or network.small)
+    return on_cpu and kernels.usable(torch.empty(0)) and network.looped
 
 
 def computed_by(spec: PipelineSpec) -> str:
@@ -180,6 +187,8 @@ def computed_by(spec: PipelineSpec) -> str:
         return f"torch.compile ({asked or f'repaid by {spec.train.iterations} iterations'})"
     if _has_loops(spec):
         return "the network's own compiled loops"
+    if not _compiles_well(spec):
+        return f"PyTorch's operations one by one ({asked or 'torch.compile is not known to repay itself for this network'})"
     return f"PyTorch's operations one by one ({asked or f'too few iterations to repay torch.compile: {spec.train.iterations}'})"
 
 

@@ -170,19 +170,84 @@ class MLPSpec(Spec):
     )
 
 
-class Conv4Spec(Spec):
-    """Four blocks of 3×3 convolution with stride 2, batch norm and ReLU, then a linear layer (Finn et al. 2017, section 5.2)."""
+class _Pictures(Spec):
+    """What convolutional networks have in common."""
+
+    name: Literal["conv4", "resnet12"] = Field(description="Which network.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, values: Any) -> Any:
+        """`batch_norm: transductive` is how `normalization: transductive` used to be written."""
+        if isinstance(values, dict) and values.get("batch_norm") == "transductive":
+            kept = {key: value for key, value in values.items() if key != "batch_norm"}
+            return {"normalization": "transductive", **kept}
+        return values
+
+    normalization: Literal["transductive", "group", "layer", "none"] = Field(
+        "transductive",
+        description="Whose statistics normalize: `transductive` is batch norm by those of the current batch, the query batch "
+        "included, as in the paper; `group` and `layer` are by those of each example alone; `none` adds a bias instead.",
+    )
+    groups: Positive = Field(8, description="Groups of filters, for the normalization `group`.")
+
+    @property
+    def normalized_by(self) -> str:
+        """The normalization in words, as results state it."""
+        return {
+            "transductive": "transductive batch norm",
+            "group": f"group norm of {self.groups} groups",
+            "layer": "layer norm",
+            "none": "no normalization",
+        }[self.normalization]
+
+
+class Conv4Spec(_Pictures):
+    """Four blocks of 3×3 convolution, normalization and ReLU, then a linear layer (Finn et al. 2017, sections 5.2 and 5.3)."""
 
     name: Literal["conv4"] = Field(description="Which network.")
     filters: Positive = Field(64, description="Filters of each convolution.")
-    batch_norm: Literal["transductive"] = Field(
-        "transductive",
-        description="Whose statistics normalize: `transductive` is those of the current batch, the query batch included, as in the "
-        "paper.",
+    pooling: bool = Field(
+        False,
+        description="False: convolutions with stride 2, as the paper has it for Omniglot. True: with stride 1, then 2×2 "
+        "max-pooling, as it has it for natural pictures, with 32 filters.",
     )
 
+    @property
+    def every_width(self) -> tuple[int, ...]:
+        return (self.filters,)
 
-ModelSpec = Annotated[MLPSpec | Conv4Spec, Field(discriminator="name")]
+
+class ResNet12Spec(_Pictures):
+    """ResNet-12: residual blocks of three 3×3 convolutions, each block followed by 2×2 max-pooling (Lee et al. 2019)."""
+
+    name: Literal["resnet12"] = Field(description="Which network.")
+    widths: Annotated[tuple[Positive, ...], Field(min_length=1), BeforeValidator(_as_tuple)] = Field(
+        (64, 128, 256, 512), description="Filters of each block's convolutions."
+    )
+
+    @property
+    def every_width(self) -> tuple[int, ...]:
+        return self.widths
+
+
+def _import_path(path: str) -> str:
+    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", path):
+        raise PydanticCustomError("import_path", "expected module:Class, as in mypackage.nets:Net")
+    return path
+
+
+class ModuleSpec(Spec):
+    """A torch.nn.Module of the user's own. Its class takes `outputs` by name, their number, and `input_shape` if it wants to."""
+
+    name: Literal["module"] = Field(description="Which network.")
+    path: Annotated[str, AfterValidator(_import_path)] = Field(
+        description="Where its class is imported from, as in mypackage.nets:Net; beside the pipelines file, or on Python's path."
+    )
+    arguments: dict[str, Any] = Field({}, description="Further arguments of the class, by name.")
+
+
+ModelSpec = Annotated[MLPSpec | Conv4Spec | ResNet12Spec | ModuleSpec, Field(discriminator="name")]
 
 
 class InnerSpec(Spec):
@@ -751,6 +816,14 @@ def _safe_impossibilities(train: TrainSpec) -> Iterator[Problem]:
 
 
 def _train_impossibilities(train: TrainSpec) -> Iterator[Problem]:
+    model = train.model
+    if isinstance(model, Conv4Spec | ResNet12Spec) and model.normalization == "group":
+        indivisible = [filters for filters in model.every_width if filters % model.groups]
+        if indivisible:
+            yield (
+                ("train", "model", "groups"),
+                f"{model.groups} groups of {indivisible[0]} filters: expected a divisor",
+            )
     kind, inner = train.meta_gradient, train.inner
     if kind in {"reptile", "implicit"}:
         if inner.learned_lr != "none":
@@ -826,8 +899,8 @@ def _regression_impossibilities(spec: PipelineSpec, generate: SinusoidSpec | Mix
         yield ("train", "reduction"), f"sum_over_ways needs classes, and {kind} have none: expected mean"
     if "protonet" in (spec.train.baselines or ()):
         yield ("train", "baselines"), f"protonet needs classes, and {kind} have none: remove it"
-    if spec.train.model.name != "mlp":
-        yield ("train", "model", "name"), f"{spec.train.model.name} takes pictures, and {kind} have none: expected mlp"
+    if isinstance(spec.train.model, _Pictures):
+        yield ("train", "model", "name"), f"{spec.train.model.name} takes pictures, and {kind} have none: expected mlp or module"
     own_shots = {("train", "validation", "shots"): spec.train.validation.shots, ("evaluate", "shots"): spec.evaluate.shots}
     stored = {path if own else ("train", "shots"): own or spec.train.shots for path, own in own_shots.items()}
     for path, shots in stored.items():

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -9,18 +10,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from metaopt_core import kernels
-from metaopt_core.convolution import convolve, norm_relu
+from metaopt_core.convolution import _product_of_patches, convolve, max_pool, norm_relu
 from metaopt_core.distributions.random import Stream
+from metaopt_core.errors import UserError
 from metaopt_core.models import build
-from metaopt_core.spec.models import Conv4Spec, MLPSpec
+from metaopt_core.spec.models import Conv4Spec, MLPSpec, ModelSpec, ModuleSpec, ResNet12Spec
 
-NETWORKS = [(MLPSpec(name="mlp"), (1,), 1), (Conv4Spec(name="conv4", filters=8), (1, 28, 28), 5)]
+PICTURES = (1, 28, 28)
+NETWORKS: list[tuple[ModelSpec, tuple[int, ...], int]] = [
+    (MLPSpec(name="mlp"), (1,), 1),
+    (Conv4Spec(name="conv4", filters=8), PICTURES, 5),
+    (Conv4Spec(name="conv4", filters=8, normalization="group", groups=4), PICTURES, 5),
+    (Conv4Spec(name="conv4", filters=8, normalization="layer"), PICTURES, 5),
+    (Conv4Spec(name="conv4", filters=8, normalization="none"), PICTURES, 5),
+    (Conv4Spec(name="conv4", filters=4, pooling=True), (3, 33, 34), 5),
+    (ResNet12Spec(name="resnet12", widths=(3, 4, 5, 6)), (3, 17, 16), 5),
+    (ModuleSpec(name="module", path="tests.own_nets:Pictures", arguments={"filters": 4}), PICTURES, 5),
+]
 
 
 @pytest.mark.parametrize(("spec", "input_shape", "outputs"), NETWORKS)
-def test_each_task_is_computed_by_its_own_parameters_alone(
-    spec: MLPSpec | Conv4Spec, input_shape: tuple[int, ...], outputs: int
-) -> None:
+def test_each_task_is_computed_by_its_own_parameters_alone(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int) -> None:
     network = build(spec, input_shape, outputs)
     of_tasks = [network.init(seed) for seed in range(3)]
     params = {name: torch.stack([task[name] for task in of_tasks]) for name in of_tasks[0]}
@@ -33,9 +43,7 @@ def test_each_task_is_computed_by_its_own_parameters_alone(
 
 
 @pytest.mark.parametrize(("spec", "input_shape", "outputs"), NETWORKS)
-def test_initial_parameters_are_a_function_of_seed_and_stream(
-    spec: MLPSpec | Conv4Spec, input_shape: tuple[int, ...], outputs: int
-) -> None:
+def test_initial_parameters_are_a_function_of_seed_and_stream(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int) -> None:
     network = build(spec, input_shape, outputs)
     first, again, other, baseline = network.init(0), network.init(0), network.init(1), network.init(0, Stream.BASELINE_PARAMETERS)
     weight = network.head[0]
@@ -91,6 +99,46 @@ def test_a_convolutional_block_and_its_two_derivatives_equal_pytorchs_own(
             for gradients in first
         ]
         torch.testing.assert_close(second[0], second[1], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("by_patches", [False, True])
+def test_a_block_with_pooling_and_its_two_derivatives_equal_pytorchs_own(by_patches: bool) -> None:
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 3, 5, 6, 2, dtype=torch.float64, generator=random).requires_grad_()
+    weight = torch.randn(2, 3, 3, 2, 4, dtype=torch.float64, generator=random).requires_grad_()
+
+    def plain(x: Tensor, weight: Tensor) -> Tensor:
+        tasks = zip(x.permute(0, 1, 4, 2, 3), weight.permute(0, 4, 3, 1, 2), strict=True)
+        return torch.stack([F.max_pool2d(F.conv2d(one, w, padding=1).tanh(), 2).permute(0, 2, 3, 1) for one, w in tasks])
+
+    def ours(x: Tensor, weight: Tensor) -> Tensor:
+        return max_pool((_product_of_patches(x, weight, 1) if by_patches else convolve(x, weight, stride=1)).tanh())
+
+    assert ours(x, weight).shape == (2, 3, 2, 3, 4)
+    derivatives = []
+    for block in (ours, plain):
+        y = block(x, weight)
+        first = torch.autograd.grad(y.square().sum(), [x, weight], create_graph=True)
+        derivatives.append([y, *first, *torch.autograd.grad(sum(g.pow(3).sum() for g in first), [x, weight])])  # type: ignore[arg-type]
+    torch.testing.assert_close(*derivatives)
+
+
+@pytest.mark.parametrize("kind", ["group", "layer"])
+def test_a_prediction_depends_on_the_other_examples_of_its_batch_by_transductive_normalization_alone(
+    kind: Literal["group", "layer"],
+) -> None:
+    x = torch.rand(2, 4, *PICTURES)
+    for normalization in ("transductive", kind, "none"):
+        network = build(Conv4Spec(name="conv4", filters=8, normalization=normalization), PICTURES, 5)
+        params = {name: torch.stack([value] * 2) for name, value in network.init(0).items()}
+        alone = torch.cat([network(params, x[:, [example]]) for example in range(4)], 1)
+        assert torch.allclose(network(params, x), alone, atol=1e-6) == (normalization != "transductive")
+
+
+@pytest.mark.parametrize("spec", [Conv4Spec(name="conv4", pooling=True), ResNet12Spec(name="resnet12")])
+def test_pictures_that_are_too_small_for_pooling_are_refused(spec: ModelSpec) -> None:
+    with pytest.raises(UserError, match=r"nothing of pictures of 28×15: expected at least 16×16"):
+        build(spec, (1, 28, 15), 5)
 
 
 def test_what_is_not_a_number_stays_so_through_normalization_and_relu() -> None:

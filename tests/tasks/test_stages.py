@@ -116,7 +116,7 @@ def test_the_table_has_a_row_a_variant_method_and_task(ran: tuple[PipelineSpec, 
     variants = ["in-distribution", *spec.shifts]
     assert table.groupby(["variant", "method"]).size().to_dict() == {(v, m): 30 for v in variants for m in methods}
     summary = json.loads((outputs["evaluate"] / "summary.json").read_text())
-    assert summary["batch_norm"] == ("transductive" if spec.train.ways else None)
+    assert summary["normalization"] == ("transductive batch norm" if spec.train.ways else None)
     for variant, tested in {"in-distribution": summary, **summary["shifted"]}.items():
         rows = table[table["variant"] == variant]
         (unadapted,) = {tuple(rows.loc[rows["method"] == "unadapted", f"loss_{step}"]) for step in steps}

@@ -8,18 +8,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import functional_call
 
 from metaopt_core import kernels
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.errors import UserError
 from metaopt_core.learner import Learner, adapting
 from metaopt_core.meta import step_sizes
-from metaopt_core.meta.gradients import ByTask, MetaGradient, exact, implicit
+from metaopt_core.meta.gradients import ByTask, MetaGradient, exact, for_each_task, implicit
 from metaopt_core.meta.inner_loop import GRADIENT_DESCENT, InnerLoop, Rule
 from metaopt_core.meta.objectives import EXACT, AfterAdaptation, Method, Plan
 from metaopt_core.meta.problems import Differentiated, SquaredErrorMLP
-from metaopt_core.models import MLP, Conv4, Params
-from metaopt_core.spec.models import InnerSpec
+from metaopt_core.models import MLP, Conv4, Params, ResNet12, build
+from metaopt_core.normalization import Normalization
+from metaopt_core.own_module import OwnModule
+from metaopt_core.spec.models import Conv4Spec, InnerSpec, ModelSpec, ModuleSpec, ResNet12Spec
 
 TASKS = 3
 STEPS = [1, 2, 3, 4, 5]
@@ -68,11 +71,44 @@ def plain_network(learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> 
             x = x @ params[f"layer{layer}.weight"] + params[f"layer{layer}.bias"]
             x = x.relu() if layer < 2 else x
         return x
+    if isinstance(network, OwnModule):
+        return functional_call(network._module, dict(params), (x,))  # type: ignore[no-any-return]
+    if isinstance(network, ResNet12):
+        return plain_resnet(network, params, x)
+    assert isinstance(network, Conv4)
     for block in range(4):
-        x = F.conv2d(x, params[f"conv{block}.weight"].permute(3, 2, 0, 1), stride=2, padding=1)
+        x = plain_convolution(params[f"conv{block}.weight"], x, 1 if network.pooling else 2)
+        x = plain_norm(network.normalization, params, f"norm{block}", x).relu()
+        x = F.max_pool2d(x, 2) if network.pooling else x
+    features = x.permute(0, 2, 3, 1).flatten(1) if network.pooling else x.mean((2, 3))
+    return features @ params["linear.weight"] + params["linear.bias"]
+
+
+def plain_convolution(weight: Tensor, x: Tensor, stride: int) -> Tensor:
+    return F.conv2d(x, weight.permute(3, 2, 0, 1), stride=stride, padding=1)
+
+
+def plain_norm(normalization: Normalization, params: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
+    shift = params[f"{name}.shift"]
+    if normalization.kind == "none":
+        return x + shift[:, None, None]
+    scale = params[f"{name}.scale"]
+    if normalization.kind == "transductive":
         mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, unbiased=False)
-        x = (x - mean) / (variance + 1e-5).sqrt()
-        x = (x * params[f"norm{block}.scale"].view(1, -1, 1, 1) + params[f"norm{block}.shift"].view(1, -1, 1, 1)).relu()
+        return (x - mean) / (variance + 1e-5).sqrt() * scale[:, None, None] + shift[:, None, None]
+    return F.group_norm(x, normalization.groups if normalization.kind == "group" else 1, scale, shift)
+
+
+def plain_resnet(network: ResNet12, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    for block in range(len(network.widths)):
+        short = torch.einsum("ncij,ck->nkij", x, params[f"block{block}.shortcut.weight"])
+        short = plain_norm(network.normalization, params, f"block{block}.norm_shortcut", short)
+        for layer in range(3):
+            x = plain_convolution(params[f"block{block}.conv{layer}.weight"], x, 1)
+            x = plain_norm(network.normalization, params, f"block{block}.norm{layer}", x)
+            x = torch.where(x > 0, x, 0.1 * x) if layer < 2 else x
+        x = x + short
+        x = F.max_pool2d(torch.where(x > 0, x, 0.1 * x), 2)
     return x.mean((2, 3)) @ params["linear.weight"] + params["linear.bias"]
 
 
@@ -146,6 +182,42 @@ def ours(
 def relative_error(found: list[Tensor], expected: list[Tensor]) -> float:
     flat, reference = torch.cat([t.flatten() for t in found]), torch.cat([t.flatten() for t in expected])
     return float((flat - reference).norm() / reference.norm())
+
+
+FURTHER: dict[str, tuple[ModelSpec, tuple[int, ...]]] = {
+    "group norm": (Conv4Spec(name="conv4", filters=4, normalization="group", groups=2), (1, 12, 12)),
+    "layer norm": (Conv4Spec(name="conv4", filters=4, normalization="layer"), (1, 12, 12)),
+    "no normalization": (Conv4Spec(name="conv4", filters=8, normalization="none"), (1, 12, 12)),
+    "pooling": (Conv4Spec(name="conv4", filters=4, pooling=True), (2, 33, 16)),
+    "resnet": (ResNet12Spec(name="resnet12", widths=(3, 4)), (2, 9, 8)),
+    "resnet with group norm": (ResNet12Spec(name="resnet12", widths=(2, 4), normalization="group", groups=2), (1, 8, 8)),
+    "own module": (ModuleSpec(name="module", path="tests.own_nets:Pictures"), (1, 12, 12)),
+}
+
+
+@pytest.mark.parametrize("name", FURTHER)
+def test_every_network_equals_the_unrolled_loop_over_tasks(name: str) -> None:
+    spec, shape = FURTHER[name]
+    learner = Learner(build(spec, shape, 3), classification=True, loss_scale=1.0, inner_lr=0.1)
+    random = torch.Generator().manual_seed(6)
+    x, qx = (torch.rand(TASKS, n, *shape, generator=random, dtype=torch.float64) for n in (3, 6))
+    y = torch.arange(3).expand(TASKS, 3)
+    params, batch = doubled(learner.network.init(0)), TaskBatch(x, y, qx, torch.cat([y, y], 1))
+    loss, gradient = plain_loop(learner, params, batch, 2)
+    for method in (EXACT, Method(unrolled=True)):
+        found = ours(learner, params, batch, 2, method)
+        assert found.losses.mean().item() == pytest.approx(loss.item(), rel=PLAIN_LOOP_TOLERANCE)
+        assert relative_error(list(found.gradient.values()), gradient) < PLAIN_LOOP_TOLERANCE
+    inner, expected = learner.support(batch).gradient(for_each_task(params, TASKS))[1], plain_inner(learner, params, batch)
+    assert relative_error(list(inner), expected) < PLAIN_LOOP_TOLERANCE
+
+
+def plain_inner(learner: Learner, params: Params, batch: TaskBatch) -> list[Tensor]:
+    """The first inner gradient, one task after the other, stacked."""
+    leaves = {name: value.clone().requires_grad_() for name, value in params.items()}
+    losses = [plain_loss(learner, leaves, x, y) for x, y in zip(batch.support_x, batch.support_y, strict=True)]
+    by_task = [torch.autograd.grad(loss, list(leaves.values())) for loss in losses]
+    return [torch.stack(gradients) for gradients in zip(*by_task, strict=True)]
 
 
 @pytest.mark.parametrize("steps", STEPS)

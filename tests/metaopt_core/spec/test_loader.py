@@ -218,6 +218,14 @@ def test_block_of_another_kind_replaces_the_extended_one(folder: Path) -> None:
     assert specs["child"].train.model == Conv4Spec(name="conv4")
 
 
+def test_normalization_may_still_be_called_batch_norm(folder: Path) -> None:
+    model = "{name: conv4, batch_norm: transductive}"
+    letters = f"  letters: {{extends: base, generate: {{distribution: omniglot}}, train: {{model: {model}, ways: 5, shots: 1}}}}\n"
+    specs = read(BASE + letters + "  alone: {extends: letters, train: {model: {normalization: layer}}}\n")
+    assert specs["letters"].train.model == Conv4Spec(name="conv4", normalization="transductive")
+    assert specs["alone"].train.model == Conv4Spec(name="conv4", normalization="layer")
+
+
 def test_null_removes_what_was_extended(folder: Path) -> None:
     specs = read(BASE + "  child: {extends: base, schedule: null, train: {outer: {clip_norm: null}}}\n")
     assert specs["child"].schedule is None
@@ -233,7 +241,7 @@ def test_null_removes_what_was_extended(folder: Path) -> None:
         (
             "name: mlp",
             "name: mpl",
-            'pipelines.yaml:7:15: base.train.model.name: expected mlp or conv4, found "mpl", did you mean mlp?',
+            'pipelines.yaml:7:15: base.train.model.name: expected mlp, conv4, resnet12 or module, found "mpl", did you mean mlp?',
         ),
         (
             "shots: 5",
@@ -346,7 +354,7 @@ def test_options_may_choose_another_kind_in_any_order(folder: Path) -> None:
         (["train.iterations.most=3"], ["--set train.iterations.most=3: train.iterations: expected a whole number of at least 1, found a mapping with most"]),
         (["a.b.c=3"], ["--set a.b.c=3: a: unknown key, expected extends, description, seed, seeds, device, generate, train, evaluate, log, sweep or schedule"]),
         (["train.outer={lr: 1, lr: 2}"], ["--set train.outer={lr: 1, lr: 2}: train.outer.lr: duplicate key, expected it once: it is already set"]),
-        (["train.model.name=mpl"], ['--set train.model.name=mpl: train.model.name: expected mlp or conv4, found "mpl", did you mean mlp?']),
+        (["train.model.name=mpl"], ['--set train.model.name=mpl: train.model.name: expected mlp, conv4, resnet12 or module, found "mpl", did you mean mlp?']),
         (["train.ways=5"], ["--set train.ways=5: train.ways: 5 ways, but sinusoids are regression tasks and have no classes: remove it"]),
         (
             ["generate.support_points=4"],

@@ -110,14 +110,14 @@ MISTAKES = [
         SINUSOID,
         "name: mlp",
         "name: mpl",
-        ['pipelines.yaml:9:15: waves.train.model.name: expected mlp or conv4, found "mpl", did you mean mlp?'],
+        ['pipelines.yaml:9:15: waves.train.model.name: expected mlp, conv4, resnet12 or module, found "mpl", did you mean mlp?'],
         id="unknown-network",
     ),
     pytest.param(
         SINUSOID,
         "name: mlp",
         "name: 3",
-        ["pipelines.yaml:9:15: waves.train.model.name: expected mlp or conv4, found 3"],
+        ["pipelines.yaml:9:15: waves.train.model.name: expected mlp, conv4, resnet12 or module, found 3"],
         id="network-of-no-kind",
     ),
     pytest.param(
@@ -133,7 +133,7 @@ MISTAKES = [
         SINUSOID,
         "name: mlp",
         "name: [mlp]",
-        ['pipelines.yaml:9:15: waves.train.model.name: expected mlp or conv4, found ["mlp"]'],
+        ['pipelines.yaml:9:15: waves.train.model.name: expected mlp, conv4, resnet12 or module, found ["mlp"]'],
         id="list-as-tag",
     ),
     pytest.param(
@@ -168,14 +168,14 @@ MISTAKES = [
         SINUSOID,
         "        name: mlp\n",
         "",
-        ["pipelines.yaml:8:7: waves.train.model.name: missing, expected mlp or conv4"],
+        ["pipelines.yaml:8:7: waves.train.model.name: missing, expected mlp, conv4, resnet12 or module"],
         id="missing-tag",
     ),
     pytest.param(
         SINUSOID,
         "      model:\n        name: mlp\n        hidden: [40, 40]\n",
         "",
-        ["pipelines.yaml:7:5: waves.train.model: missing, expected a mapping with the key name (mlp or conv4)"],
+        ["pipelines.yaml:7:5: waves.train.model: missing, expected a mapping with the key name (mlp, conv4, resnet12 or module)"],
         id="missing-model",
     ),
     pytest.param(
@@ -289,7 +289,9 @@ MISTAKES = [
         SINUSOID,
         "      model:\n        name: mlp\n        hidden: [40, 40]\n",
         "      model: mlp\n",
-        ['pipelines.yaml:8:14: waves.train.model: expected a mapping with the key name (mlp or conv4), found "mlp"'],
+        [
+            'pipelines.yaml:8:14: waves.train.model: expected a mapping with the key name (mlp, conv4, resnet12 or module), found "mlp"'
+        ],
         id="scalar-for-model",
     ),
     pytest.param(
@@ -877,8 +879,33 @@ MISTAKES = [
         SINUSOID,
         "name: mlp\n        hidden: [40, 40]",
         "name: conv4",
-        ["pipelines.yaml:9:9: waves.train.model.name: conv4 takes pictures, and sinusoids have none: expected mlp"],
+        ["pipelines.yaml:9:9: waves.train.model.name: conv4 takes pictures, and sinusoids have none: expected mlp or module"],
         id="conv-for-sinusoid",
+    ),
+    pytest.param(
+        SINUSOID,
+        "name: mlp\n        hidden: [40, 40]",
+        "name: module\n        path: nets.Net",
+        [
+            'pipelines.yaml:10:15: waves.train.model.path: expected module:Class, as in mypackage.nets:Net, found "nets.Net"',
+        ],
+        id="import-path-without-class",
+    ),
+    pytest.param(
+        OMNIGLOT,
+        "name: conv4",
+        "name: conv4\n        normalization: group\n        groups: 7",
+        ["pipelines.yaml:9:9: letters.train.model.groups: 7 groups of 64 filters: expected a divisor"],
+        id="groups-that-do-not-divide",
+    ),
+    pytest.param(
+        OMNIGLOT,
+        "name: conv4",
+        "name: conv4\n        batch_norm: inductive",
+        [
+            "pipelines.yaml:8:9: letters.train.model.batch_norm: unknown key, expected name, normalization, groups, filters or pooling"
+        ],
+        id="batch-norm-of-another-kind",
     ),
     pytest.param(
         SINUSOID,

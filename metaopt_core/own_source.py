@@ -1,0 +1,135 @@
+"""Where the source of a user's own module lies: found without importing it, so that planning is quick and runs nothing of it.
+
+A module is looked for on Python's path and in the folder of the pipelines file, which METAOPT_MODULES names (the command line sets
+it for the processes that it starts), else in the current folder.
+"""
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+
+from metaopt_core.errors import UserError
+
+VARIABLE = "METAOPT_MODULES"
+
+
+def beside(pipelines_file: Path) -> Path:
+    """The folder of a pipelines file; for one that a sweep wrote, that of the file that was searched."""
+    folder = pipelines_file.resolve().parent
+    return next((path.parent for path in (folder, *folder.parents) if path.name == ".metaopt"), folder)
+
+
+def importable() -> Path:
+    """Put the folder of the pipelines file on Python's path, behind all else, and return it."""
+    folder = Path(os.environ.get(VARIABLE) or Path.cwd()).resolve()
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    importlib.invalidate_caches()  # a file may have been written since
+    return folder
+
+
+def sources(path: str) -> dict[str, str]:
+    """SHA-256 of the file of an import path (`module:Class`) and of what it imports from beside it, by their names.
+
+    What it imports of installed libraries is left out, and so is all that an installed module imports. Raises UserError where there
+    is no such module, or one of them is no Python.
+    """
+    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in sorted(_files(path).items())}
+
+
+def to_copy(path: str) -> list[Path]:
+    """The modules and packages, each its file or folder, that must be beside a model which is to run elsewhere.
+
+    None of an installed package, which is to be installed there too.
+    """
+    root = _root(path)
+    if _installed(root):
+        return []
+    return sorted({root / Path(name).parts[0] for name in _files(path)})
+
+
+def _files(path: str) -> dict[str, Path]:
+    module, folder = path.partition(":")[0], importable()
+    found: dict[str, Path] = {}
+    pending, root = [module], _root(path)
+    while pending:
+        name = pending.pop()
+        file = _file(name, root)
+        if file is None or (key := file.relative_to(root).as_posix()) in found:
+            continue
+        found[key] = file
+        if _installed(root):
+            break
+        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        parents = name.split(".")[:-1]
+        pending += [".".join(parents[: count + 1]) for count in range(len(parents))]
+        try:
+            pending += _imported(file, package)
+        except (SyntaxError, ValueError) as error:
+            line = getattr(error, "lineno", None)
+            raise UserError(f"train.model.path: {file}{f':{line}' if line else ''}: no Python that can be read: {error}") from None
+    if not found:
+        raise _missing(module, folder)
+    return found
+
+
+def _root(path: str) -> Path:
+    """The folder that holds the module, or its outermost package."""
+    folder, module = importable(), path.partition(":")[0]
+    top = module.partition(".")[0]
+    spec = _spec(top)
+    if spec is None:
+        raise _missing(module, folder)
+    if spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations))).resolve().parent
+    if not spec.origin or not spec.origin.endswith(".py"):
+        raise _missing(module, folder)
+    return Path(spec.origin).resolve().parent
+
+
+def _missing(module: str, folder: Path) -> UserError:
+    return UserError(
+        f"train.model.path: no module {module} in {folder} or on Python's path: expected module:Class, as in mypackage.nets:Net"
+    )
+
+
+def _spec(top: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(top)
+    except ValueError:  # it is running, and has none
+        return None
+
+
+def _file(name: str, root: Path) -> Path | None:
+    """The file of a module, where it lies below the root."""
+    search, spec = [str(root)], None
+    for part in name.split("."):
+        spec = PathFinder.find_spec(part, search)
+        if spec is None:
+            return None
+        search = list(spec.submodule_search_locations or [])
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    return Path(spec.origin).resolve()
+
+
+def _installed(root: Path) -> bool:
+    return root.name in {"site-packages", "dist-packages"}
+
+
+def _imported(file: Path, package: str) -> Iterator[str]:
+    """The modules that a file imports, by their full names (names inside a module are among them, and have no file)."""
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            start = ".".join([*base, node.module] if node.module else base)
+            yield start
+            yield from (f"{start}.{alias.name}" for alias in node.names)
