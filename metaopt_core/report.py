@@ -148,7 +148,9 @@ def _settings(values: Mapping[str, Any]) -> str:
 
 
 def _plain(value: Any) -> str:
-    return " to ".join(f"{part:g}" for part in value) if isinstance(value, list) and len(value) == 2 else str(value)
+    if isinstance(value, list):  # bounds are real numbers, and whole ones the sizes of layers
+        return (" to " if all(isinstance(part, float) for part in value) else ", ").join(f"{part:g}" for part in value)
+    return str(value)
 
 
 def _gap(history: pd.DataFrame, best_iteration: int | None) -> dict[str, float] | None:

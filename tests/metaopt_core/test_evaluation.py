@@ -14,7 +14,7 @@ from metaopt_core.evaluation import Method, calibration, summarize, with_outputs
 from metaopt_core.learner import Learner
 from metaopt_core.meta import step_sizes
 from metaopt_core.meta.gradients import for_each_task
-from metaopt_core.meta.inner_loop import InnerLoop
+from metaopt_core.meta.inner_loop import GRADIENT_DESCENT, InnerLoop
 from metaopt_core.meta.problems import Differentiated
 from metaopt_core.models import MLP
 from metaopt_core.spec.models import InnerSpec, PipelineSpec
@@ -163,28 +163,39 @@ def test_the_worst_tasks_come_first_and_those_that_are_no_number_before_them() -
     assert worst_tasks(summarize(SPEC, table), table, 3) == [2, 1, 0]
 
 
+class Lines:
+    """The same line in every validation task, and nothing else."""
+
+    train_classes = None
+
+    def train(self, *_: object) -> TaskBatch:
+        raise AssertionError("evaluation draws no meta-train tasks")
+
+    def held_out(self, split: str, _: object) -> TaskBatch:
+        assert split == "validation"
+        x = torch.linspace(-1, 1, 10).view(1, 10, 1).expand(3, -1, -1)
+        return TaskBatch(x, 3 * x + 1, x, 3 * x + 1)
+
+    def shifted(self, _: object) -> "Lines":
+        raise AssertionError("step sizes are chosen on tasks that are not shifted")
+
+
 def test_a_baseline_gets_the_step_size_that_is_best_on_the_validation_tasks() -> None:
     spec = SPEC.model_copy(update={"evaluate": SPEC.evaluate.model_copy(update={"baseline_lrs": (1e-4, 0.05, 100.0)})})
-    x = torch.linspace(-1, 1, 10).view(1, 10, 1).expand(3, -1, -1)
-    tasks = TaskBatch(x, 3 * x + 1, x, 3 * x + 1)
-
-    class Lines:
-        train_classes = None
-
-        def train(self, *_: object) -> TaskBatch:
-            raise AssertionError("evaluation draws no meta-train tasks")
-
-        def held_out(self, split: str, _: object) -> TaskBatch:
-            assert split == "validation"
-            return tasks
-
-        def shifted(self, _: object) -> "Lines":
-            raise AssertionError("step sizes are chosen on tasks that are not shifted")
-
     found = evaluation.methods(spec, Lines(), {"maml": Learner.from_spec(spec).network.init(0)})
     assert list(found) == ["maml", "maml_safe", "random", "unadapted"]
     assert found["random"].inner_lr == 0.05
     assert found["maml"].inner_lr == spec.train.inner.lr
+
+
+def test_baselines_adapt_all_parameters_by_gradient_descent_whatever_the_algorithm_does() -> None:
+    inner = {"rule": "adam", "adapts": "head", "minibatch": 2}
+    train = SPEC.train.model_dump() | {"inner": inner, "algorithm": "anil"}
+    spec = PipelineSpec.model_validate(SPEC.model_dump() | {"train": train, "evaluate": {"steps": 1, "baseline_lrs": [0.05]}})
+    found = evaluation.methods(spec, Lines(), {"maml": Learner.from_spec(spec).network.init(0)})
+    assert list(found) == ["maml", "random", "unadapted"]  # Adam is not made safe
+    assert (found["maml"].learner.rule.name, found["random"].learner.rule) == ("adam", GRADIENT_DESCENT)
+    assert [method.label for method in found.values()] == ["ANIL", "random init", "no adaptation"]
 
 
 def test_inductive_predictions_depend_on_no_other_query() -> None:

@@ -8,8 +8,11 @@ import torch
 
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.learner import Learner
+from metaopt_core.meta import step_sizes
+from metaopt_core.meta.inner_loop import Rule
 from metaopt_core.models import MLP
 from metaopt_core.safe_adaptation import _held_out, adapt
+from metaopt_core.spec.models import InnerSpec
 
 
 def problem(inner_lr: float, support: int = 5) -> tuple[Learner, TaskBatch]:
@@ -42,6 +45,19 @@ def test_with_a_step_size_that_is_small_enough_it_is_plain_descent() -> None:
     ):
         for name in params:
             torch.testing.assert_close(safe[name], plain[name])
+
+
+def test_it_moves_what_the_rule_adapts_by_learned_step_sizes_and_clips_the_gradient() -> None:
+    learner, batch = problem(inner_lr=1.0)
+    rule = Rule(adapts=frozenset({"layer1.weight"}), clip_norm=0.1)
+    learner = replace(learner, rule=rule)
+    params = learner.network.init(0)
+    params |= step_sizes.initial(InnerSpec(lr=1e-2, steps=2, learned_lr="per_layer_and_step"), params)
+    safe, plain = (replace(learner, adaptation=kind).adapt(params, batch, 3) for kind in ("safe", "plain"))
+    *_, (one, other) = zip(safe, plain, strict=True)
+    for name in other:
+        torch.testing.assert_close(one[name], other[name])
+        assert torch.equal(one[name][0], params[name]) == (name != "layer1.weight")
 
 
 @pytest.mark.parametrize("support", [5, 30])

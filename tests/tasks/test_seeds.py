@@ -24,11 +24,18 @@ def test_the_seeds_of_a_pipeline_are_one_run_with_an_interval_over_them(tmp_path
     for factor, output in enumerate(evaluated, 1):
         results = json.loads((output / "summary.json").read_text())
         results["methods"]["maml"]["steps"][2]["loss"]["mean"] = factor / 10
+        results["shifted"] = {"far": results | {"changes": {"x": [5.0, 10.0]}}}
+        results["shifted"]["far"].pop("shifted", None)
         (output / "summary.json").write_text(json.dumps(results))
 
     for _ in range(2):  # the second time changes nothing
         summarize.fn(spec, home, evaluated, logged)
-    loss = json.loads(seeds.record(home, spec).read_text())["methods"]["maml"]["steps"][2]["loss"]
+    found = json.loads(seeds.record(home, spec).read_text())
+    loss = found["methods"]["maml"]["steps"][2]["loss"]
+    assert loss["worst"] == 2.0
+    assert found["differences"][0]["loss"] == {"mean": pytest.approx(-0.25), "ci95": pytest.approx(0)}
+    far = found["shifted"]["far"]["methods"]["maml"]
+    assert (far["steps"][2]["loss"], far["change"]["mean"]) == (loss, 0)
     assert loss["mean"] == pytest.approx(0.15)
     assert loss["ci95"] == pytest.approx(12.7062 * 0.05)  # Student's t for two values, times the standard error
 

@@ -857,6 +857,16 @@ MISTAKES = [
         id="protonet-for-sinusoid",
     ),
     pytest.param(
+        SINUSOID.replace("steps: 3", "steps: 3\n      adaptation: safe"),
+        "shots: 5",
+        "shots: 5\n      inner: {rule: adam}",
+        [
+            "pipelines.yaml:19:7: waves.evaluate.adaptation: safe is gradient descent on the whole support set, but train.inner.rule is "
+            "adam: expected plain"
+        ],
+        id="safe-adam",
+    ),
+    pytest.param(
         SINUSOID,
         "shots: 5",
         "shots: 5\n      baselines: [pretraned]",
