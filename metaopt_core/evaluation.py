@@ -254,7 +254,7 @@ def _measured(spec: PipelineSpec, method: Method, tasks: TaskBatch, inductive: b
 
 def transductive(spec: PipelineSpec) -> bool:
     """Whether predictions for a query depend on the queries beside it."""
-    return (_normalization(spec) or "").startswith("transductive")
+    return Learner.from_spec(spec).network.transductive
 
 
 def with_outputs_of(learner: Learner, params: Params) -> Params:
