@@ -133,14 +133,19 @@ def implicit(loop: InnerLoop, query: Problem, theta: Params, solver_steps: int) 
 
 
 def conjugate_gradients(applied: "Applied", b: Gradient, steps: int) -> tuple[Gradient, Tensor]:
-    """x with A x ≈ b for a symmetric positive A of each task (Hestenes, Stiefel 1952), and the relative residual [tasks]."""
+    """x with A x ≈ b for a symmetric A of each task (Hestenes, Stiefel 1952), and the relative residual [tasks].
+
+    Where A is not positive along a direction, the task's x stays what it was before.
+    """
     x = tuple(torch.zeros_like(one) for one in b)
     r, p = b, b
     rr = start = by_task_dot(r, r)
-    tiny = torch.finfo(rr.dtype).tiny
+    tiny, going = torch.finfo(rr.dtype).tiny, torch.ones_like(rr)
     for _ in range(steps):
         ap = applied(p)
-        alpha = rr / by_task_dot(p, ap).clamp(min=tiny)
+        curvature = by_task_dot(p, ap)
+        going = going * (curvature > 0)
+        alpha = going * rr / curvature.clamp(min=tiny)
         x = _plus(x, alpha, p)
         r = _plus(r, -alpha, ap)
         before, rr = rr, by_task_dot(r, r)

@@ -34,6 +34,22 @@ pipelines:
       cron: 0 3 * * *
       timezone: Europe/Berlin
 """
+SHIPPED_NAMES = [
+    "sinusoid",
+    "sinusoid-quick",
+    "sinusoid-fomaml",
+    "sinusoid-reptile",
+    "sinusoid-metasgd",
+    "sinusoid-tuned",
+    "omniglot-5w1s",
+    "omniglot-5w1s-maml",
+    "omniglot-5w1s-fomaml",
+    "omniglot-5w1s-anil",
+    "omniglot-5w1s-mamlpp",
+    "omniglot-5w1s-full",
+    "omniglot-alphabets",
+    "omniglot-20w1s",
+]
 
 
 @pytest.fixture
@@ -105,15 +121,9 @@ def test_file_may_begin_with_a_byte_order_mark(folder: Path) -> None:
 
 def test_shipped_pipelines_are_right_and_hold_the_protocols_of_the_paper() -> None:
     specs = load(SHIPPED)
-    assert list(specs) == [
-        "sinusoid",
-        "sinusoid-quick",
-        "sinusoid-tuned",
-        "omniglot-5w1s",
-        "omniglot-alphabets",
-        "omniglot-20w1s",
-    ]
-    sinusoid, quick, tuned, five, alphabets, twenty = specs.values()
+    assert list(specs) == SHIPPED_NAMES
+    sinusoid, quick, tuned = (specs[name] for name in ("sinusoid", "sinusoid-quick", "sinusoid-tuned"))
+    five, alphabets, twenty = (specs[name] for name in ("omniglot-5w1s", "omniglot-alphabets", "omniglot-20w1s"))
     assert sinusoid.train.iterations == 70_000
     assert (sinusoid.train.shots, sinusoid.train.queries, sinusoid.train.meta_batch_size) == (10, 10, 25)
     assert (sinusoid.train.inner.lr, sinusoid.train.inner.steps, sinusoid.train.outer.lr) == (0.01, 1, 0.001)
@@ -123,16 +133,18 @@ def test_shipped_pipelines_are_right_and_hold_the_protocols_of_the_paper() -> No
     assert tuned.model_copy(update={"name": "sinusoid", "description": sinusoid.description, "sweep": None}) == sinusoid
     assert quick.train.model == sinusoid.train.model
     assert (five.train.ways, five.train.shots, five.train.queries, five.train.meta_batch_size) == (5, 1, 1, 32)
-    assert (five.train.inner.lr, five.train.inner.steps, five.horizon) == (0.4, 1, 3)
+    assert (five.train.inner.lr, five.train.inner.steps, five.horizon) == (0.4, 1, 1)
     assert (twenty.train.ways, twenty.train.inner.lr, twenty.train.inner.steps) == (20, 0.1, 5)
     assert (twenty.train.meta_batch_size, twenty.horizon, twenty.train.outer.lr) == (16, 5, 0.001)
     assert (list(five.shifts), list(alphabets.shifts), twenty.shifts) == (["more-ways", "five-shots"], ["new-alphabets"], {})
     assert (five.train.reduction, twenty.train.reduction) == ("mean", "sum_over_ways")
+    learned = {name: (spec.train.meta_gradient, spec.train.inner.learned_lr) for name, spec in specs.items()}
+    assert learned["omniglot-5w1s"] == learned["sinusoid-metasgd"] == ("exact", "per_parameter")
+    assert learned["omniglot-20w1s"] == learned["omniglot-5w1s-maml"] == ("exact", "none")
+    assert learned["omniglot-5w1s-fomaml"] == learned["sinusoid-fomaml"] == ("first_order", "none")
 
 
-@pytest.mark.parametrize(
-    "name", ["sinusoid", "sinusoid-quick", "sinusoid-tuned", "omniglot-5w1s", "omniglot-alphabets", "omniglot-20w1s"]
-)
+@pytest.mark.parametrize("name", SHIPPED_NAMES)
 def test_plain_json_form_of_a_pipeline_reads_as_the_same(name: str) -> None:
     spec = load(SHIPPED)[name]
     plain = spec.model_dump(mode="json")
