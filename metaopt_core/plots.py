@@ -32,6 +32,8 @@ _CHARACTERS_SHOWN = 8  # of a split
 _DRAWINGS_SHOWN = 10  # of a character
 _GAP = 3  # pixels between pictures
 
+_WIDE = 100  # times the median: from there on a scale is logarithmic
+
 
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG whose bytes depend on the figure alone."""
@@ -127,6 +129,9 @@ def training(history: pd.DataFrame, summary: Mapping[str, Any], best_iteration: 
     test = summary["methods"]["maml"]["steps"][summary["horizon"]]["loss"]["mean"]
     if test is not None:
         axes.plot([best_iteration], [test], "*", markersize=13, color="tab:red", label="meta-test tasks, of the parameters kept")
+    shown = maml.loc[maml["name"].isin(["meta_train_loss", "validation_loss"]), "value"]
+    if shown.max() > _WIDE * shown.median():  # a few tasks that diverged in one validation would flatten all the rest
+        axes.set_yscale("log")
     axes.axvline(best_iteration, color="black", linewidth=0.8, linestyle=":")
     axes.set(xlabel="iteration (dotted: the parameters that were kept)", ylabel="loss after adaptation")
     axes.grid(alpha=0.3)

@@ -74,5 +74,8 @@ class TaskDistribution(Protocol):
     def held_out(self, split: HeldOutSplit, episode: Episode) -> TaskBatch:
         """All tasks of a held-out split as `generate` drew them: the first `shots` support examples of the first `ways` classes."""
 
+    def on(self, device: torch.device) -> "TaskDistribution":
+        """The same with its data on a device, where drawing a task then is indexing."""
+
     def shifted(self, shift: ShiftSpec) -> "TaskDistribution":
         """The same with the test tasks that a variant says, apart from its ways, shots and queries. They are as much held out."""

@@ -93,6 +93,9 @@ class Functions:
         support_y = support_y + self.spec.noise * noise[:, : episode.shots]
         return TaskBatch(_points(support_x), _points(support_y), _points(query_x), _points(query_y))
 
+    def on(self, device: torch.device) -> "Functions":  # noqa: ARG002 - there is no data to lie anywhere
+        return self
+
     def shifted(self, shift: ShiftSpec) -> "Functions":
         """The same held-out tasks in other ranges, with other noise or of other families."""
         spec = shift.of(self.spec)

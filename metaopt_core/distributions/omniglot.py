@@ -161,6 +161,9 @@ class Omniglot:
         )
         return self._batch(split, classes[:, :ways], drawings, episode)
 
+    def on(self, device: torch.device) -> "Omniglot":
+        return replace(self, pixels={split: pixels.to(device) for split, pixels in self.pixels.items()})
+
     def shifted(self, shift: ShiftSpec) -> "Omniglot":
         """The same, with characters of new alphabets in the place of the test characters where the shift asks for it."""
         if shift.alphabets is None:
@@ -175,12 +178,14 @@ class Omniglot:
     def _batch(self, split: Split, classes: Tensor, drawings: Tensor, episode: Episode) -> TaskBatch:
         """Tasks from classes [T, ways] and drawings [T, ways, shots + queries]: examples are ordered by label, 0, 0, …, 1, 1, …"""
         tasks, ways = classes.shape
+        pixels = self.pixels[split].flatten(0, 1)
+        classes, drawings = (indexes.to(pixels.device, non_blocking=True) for indexes in (classes, drawings))
 
         def examples(chosen: Tensor) -> tuple[Tensor, Tensor]:
             each = chosen.shape[-1]
             rows = (classes[..., None] * DRAWINGS_PER_CHARACTER + chosen).flatten()
-            x = self.pixels[split].flatten(0, 1).index_select(0, rows) / 255
-            y = torch.arange(ways).repeat_interleave(each).repeat(tasks, 1)
+            x = pixels.index_select(0, rows) / 255
+            y = torch.arange(ways, device=pixels.device).repeat_interleave(each).repeat(tasks, 1)
             return x.view(tasks, ways * each, 1, *x.shape[1:]), y
 
         support, query = drawings[..., : episode.shots], drawings[..., episode.shots :]

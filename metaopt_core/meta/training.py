@@ -87,6 +87,7 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
                 return params | {key: value.to(params[key].device) for key, value in head.items()}
 
     device = device_named(spec.device)
+    distribution = distribution.on(device)
     episode = Episode(spec.train.ways, spec.validation_shots, spec.validation_queries)
     validation = distribution.held_out("validation", episode).to(device)
     trained_on = distribution.train(episode, 0, len(validation)).to(device)  # a fixed sample, for the gap between the two

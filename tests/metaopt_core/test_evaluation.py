@@ -17,7 +17,7 @@ from metaopt_core.meta.gradients import for_each_task
 from metaopt_core.meta.inner_loop import GRADIENT_DESCENT, InnerLoop
 from metaopt_core.meta.problems import Differentiated
 from metaopt_core.models import MLP
-from metaopt_core.spec.models import InnerSpec, PipelineSpec
+from metaopt_core.spec.models import InnerSpec, PipelineSpec, ShiftSpec
 from metaopt_core.summary import worst_tasks
 from tests.small import SMALL_CONV
 
@@ -176,7 +176,10 @@ class Lines:
         x = torch.linspace(-1, 1, 10).view(1, 10, 1).expand(3, -1, -1)
         return TaskBatch(x, 3 * x + 1, x, 3 * x + 1)
 
-    def shifted(self, _: object) -> "Lines":
+    def on(self, device: torch.device) -> "Lines":
+        return self
+
+    def shifted(self, shift: ShiftSpec) -> "Lines":
         raise AssertionError("step sizes are chosen on tasks that are not shifted")
 
 

@@ -258,7 +258,8 @@ def test_no_tensor_of_training_or_evaluation_is_left_behind_on_the_cpu(kind: str
     spec = spec.model_copy(update={"train": spec.train.model_copy(update={"inner": inner})})
     for name in ("maml", *spec.baselines):
         phase = _phase(name, spec, distribution)
-        training = replace(phase.training, device=torch.device("meta"))
+        meta = torch.device("meta")
+        training = replace(phase.training, device=meta, distribution=distribution.on(meta))
         state = outer_loop._begin(training, phase.initial)
         state.plan = Plan(2, unrolled=False)
         outer_loop._step(training, state, next(outer_loop._batches(training, 0)))
