@@ -115,25 +115,34 @@ def adaptation(summary: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def training(history: pd.DataFrame, summary: Mapping[str, Any], best_iteration: int) -> Figure:
-    """The loss after adaptation over training, on meta-validation and on meta-train tasks; at the end on meta-test tasks."""
+def training(history: pd.DataFrame, summary: Mapping[str, Any], best_iteration: int, seconds: float) -> Figure:
+    """Loss or accuracy after adaptation over training, on meta-validation and on meta-train tasks; at the end on meta-test tasks.
+
+    seconds: what an iteration took; none are drawn where that is 0.
+    """
+    measure = "accuracy" if summary["ways"] else "loss"
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     axes = figure.subplots()
     maml = history[history["phase"] == "maml"]
     for name, label, color in (
-        ("meta_train_loss", "meta-train tasks", "tab:gray"),
-        ("validation_loss", "meta-validation tasks", "tab:blue"),
+        (f"meta_train_{measure}", "meta-train tasks", "tab:gray"),
+        (f"validation_{measure}", "meta-validation tasks", "tab:blue"),
     ):
         curve = maml[maml["name"] == name]
         axes.plot(curve["iteration"], curve["value"], "o-", markersize=3, label=label, color=color)
-    test = summary["methods"]["maml"]["steps"][summary["horizon"]]["loss"]["mean"]
+    test = summary["methods"]["maml"]["steps"][summary["horizon"]][measure]["mean"]
     if test is not None:
         axes.plot([best_iteration], [test], "*", markersize=13, color="tab:red", label="meta-test tasks, of the parameters kept")
-    shown = maml.loc[maml["name"].isin(["meta_train_loss", "validation_loss"]), "value"]
+    shown = maml.loc[maml["name"].isin([f"meta_train_{measure}", f"validation_{measure}"]), "value"]
     if shown.max() > _WIDE * shown.median():  # a few tasks that diverged in one validation would flatten all the rest
         axes.set_yscale("log")
     axes.axvline(best_iteration, color="black", linewidth=0.8, linestyle=":")
-    axes.set(xlabel="iteration (dotted: the parameters that were kept)", ylabel="loss after adaptation")
+    axes.set(xlabel="iteration (dotted: the parameters that were kept)", ylabel=f"{measure} after adaptation")
+    if seconds:
+        minutes = seconds / 60
+        there, back = (lambda iteration: np.multiply(iteration, minutes)), (lambda minute: np.divide(minute, minutes))
+        top = axes.secondary_xaxis("top", functions=(there, back))
+        top.set_xlabel("minutes of training")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure

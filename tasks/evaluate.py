@@ -37,7 +37,9 @@ def evaluate(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[
         (folder / "summary.json").write_text(json.dumps(summary, indent=1))
 
         plots.save(plots.adaptation(summary), folder / "adaptation.png")
-        plots.save(plots.training(history, summary, upstream["train"].extra["best_iteration"]), folder / "training.png")
+        told = upstream["train"].extra
+        seconds = told["seconds_by_phase"]["maml"] / told["iterations_by_phase"]["maml"]
+        plots.save(plots.training(history, summary, told["best_iteration"], seconds), folder / "training.png")
         plots.save(plots.losses(table, summary), folder / "losses.png")
         if summary["shifted"]:
             plots.save(plots.shifted(summary), folder / "shifted.png")
