@@ -38,7 +38,7 @@ class Objective(Protocol):
 
 
 _PARTS = 4  # of a meta-batch, side by side: a number of their own, so that no result depends on the number of cores
-_UNROLLED_BYTES = 2**30  # of what unrolled steps may keep
+_UNROLLED_BYTES = 2**29  # of what unrolled steps may keep
 _MEASUREMENTS = 3
 _SMALLEST_SHARE = 0.03  # of a loss before the last one, times the number of steps, while such losses count at all
 
