@@ -7,21 +7,22 @@ from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.meta.outer_loop import _begin, _step
 from metaopt_core.meta.training import _phase
 from metaopt_core.models import Params
+from metaopt_core.parallel import one_thread
 
 
 class Ours:
-    threads: tuple[int, ...]
+    threads: tuple[int, ...] = ()  # it sees to them itself
 
     def __init__(self, setting: Setting, dtype: torch.dtype = torch.float32):
         phase = _phase("maml", setting.spec, setting.distribution)
         self._setting, self._training = setting, phase.training
         self._state = _begin(phase.training, {name: value.to(dtype) for name, value in phase.initial.items()})
-        self.threads = (1,)
 
     def run(self, start: int, steps: int) -> None:
-        for batch in self._setting.batches(start, steps):
-            _step(self._training, self._state, batch)
-            self._state.iteration += 1
+        with one_thread():  # as in `meta.training`; chunks of tasks run side by side
+            for batch in self._setting.batches(start, steps):
+                _step(self._training, self._state, batch)
+                self._state.iteration += 1
 
     def meta_gradient(self, batch: TaskBatch) -> tuple[float, Params]:
         self._training.objective.plan = None

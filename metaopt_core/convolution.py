@@ -6,7 +6,8 @@ Elsewhere they are PyTorch's operations: a batched matrix product of patches wit
 takes PyTorch's grouped convolution.
 """
 
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -64,6 +65,34 @@ def norm_relu(x: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> Tensor
     return torch.addcmul(shift[:, None], normal, scale[:, None]).relu().view(x.shape)
 
 
+def convolution(x: Tensor, weight: Tensor) -> Tensor:
+    """`convolve` with stride 2 by the compiled loops, without a derivative."""
+    tasks, examples, height, width, _ = x.shape
+    filters, (stored, shared) = weight.shape[-1], _stored(weight)
+    y = x.new_empty(tasks, examples, (height + 1) // 2, (width + 1) // 2, filters)
+    kernels.call("convolve", x.contiguous(), stored, _zeros(max(filters, x.shape[-1]), x.dtype), y, tasks, shared, *x.shape[1:], filters)
+    return y
+
+
+def input_gradient(grad: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
+    """The gradient by x, of a shape, from the one by y."""
+    filters, (stored, shared) = weight.shape[-1], _stored(weight)
+    by_x, scratch = grad.new_empty(shape), grad.new_empty(9 * shape[-1] * filters)
+    inputs = grad.contiguous(), stored, _zeros(max(filters, shape[-1]), grad.dtype)
+    kernels.call("convolve_input_gradient", *inputs, by_x, scratch, shape[0], shared, *shape[1:], filters)
+    return by_x
+
+
+def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
+    """The gradient by the weight from the one by y: [tasks, 3, 3, c, k]."""
+    filters, rows, channels = grad.shape[-1], grad[0, ..., 0].numel(), x.shape[-1]
+    by_weight = x.new_empty(len(x), 3, 3, channels, filters)
+    pointers, scratch = torch.empty(9 * rows, dtype=torch.int64), x.new_empty(9 * rows * min(channels, 6))
+    inputs = x.contiguous(), grad.contiguous(), _zeros(max(filters, x.shape[-1]), x.dtype)
+    kernels.call("convolve_weight_gradient", *inputs, by_weight, pointers, scratch, *x.shape, filters)
+    return by_weight
+
+
 class _Convolution(Function):
     """(x, weight) → y; `shape` is x's throughout. Bilinear, so it and its two gradients are each other's derivatives."""
 
@@ -71,11 +100,7 @@ class _Convolution(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.shape = shape
-        tasks, examples, height, width, _ = shape
-        filters, (stored, shared) = weight.shape[-1], _stored(weight)
-        y = x.new_empty(tasks, examples, (height + 1) // 2, (width + 1) // 2, filters)
-        kernels.call("convolve", x.contiguous(), stored, _zeros(x, filters), y, tasks, shared, *shape[1:], filters)
-        return y
+        return convolution(x, weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -92,11 +117,7 @@ class _InputGradient(Function):
     def forward(ctx: Any, grad: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
         ctx.save_for_backward(grad, weight)
         ctx.shape = shape
-        filters, (stored, shared) = weight.shape[-1], _stored(weight)
-        by_x, scratch = grad.new_empty(shape), grad.new_empty(9 * shape[-1] * filters)
-        grad_zeros = grad.contiguous(), stored, _zeros(grad, filters)
-        kernels.call("convolve_input_gradient", *grad_zeros, by_x, scratch, shape[0], shared, *shape[1:], filters)
-        return by_x
+        return input_gradient(grad, weight, shape)
 
     @staticmethod
     def backward(ctx: Any, upper: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -113,12 +134,7 @@ class _WeightGradient(Function):
     def forward(ctx: Any, x: Tensor, grad: Tensor, shape: torch.Size) -> Tensor:
         ctx.save_for_backward(x, grad)
         ctx.shape = shape
-        filters, rows = grad.shape[-1], grad[0, ..., 0].numel()
-        by_weight = x.new_empty(shape[0], 3, 3, shape[-1], filters)
-        pointers, scratch = torch.empty(9 * rows, dtype=torch.int64), x.new_empty(9 * rows * min(shape[-1], 6))
-        inputs = x.contiguous(), grad.contiguous(), _zeros(x, filters)
-        kernels.call("convolve_weight_gradient", *inputs, by_weight, pointers, scratch, *shape, filters)
-        return by_weight
+        return weight_gradient(x, grad)
 
     @staticmethod
     def backward(ctx: Any, upper: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -195,8 +211,45 @@ def _stored(weight: Tensor) -> tuple[Tensor, bool]:
     return (weight[:1] if shared else weight).contiguous(), shared
 
 
-def _zeros(like: Tensor, filters: int) -> Tensor:
-    return like.new_zeros(max(filters, like.shape[-1]))
+@cache
+def _zeros(count: int, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(count, dtype=dtype)
+
+
+class Normal(NamedTuple):
+    """What the derivatives of normalization with ReLU need of the way there."""
+
+    x: Tensor  # [tasks, …, channels]
+    scale: Tensor  # [tasks, channels], like all that follow
+    shift: Tensor
+    mean: Tensor
+    rstd: Tensor
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        tasks, channels = self.scale.shape
+        return tasks, self.x.numel() // (tasks * channels), channels
+
+
+def normalized(x: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> tuple[Tensor, Normal]:
+    """`norm_relu` by the compiled loops, without a derivative. All tensors are contiguous."""
+    y, made = torch.empty_like(x), Normal(x, scale, shift, torch.empty_like(scale), torch.empty_like(scale))
+    kernels.call("norm_relu", x, scale, shift, y, made.mean, made.rstd, *made.sizes, epsilon)
+    return y, made
+
+
+def normalized_gradient(grad: Tensor, at: Normal) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients by x, scale and shift from the one by y."""
+    by_x, by_scale, by_shift = torch.empty_like(at.x), torch.empty_like(at.scale), torch.empty_like(at.scale)
+    kernels.call("norm_relu_backward", grad, *at, by_x, by_scale, by_shift, *at.sizes)
+    return by_x, by_scale, by_shift
+
+
+def normalized_second(a: Tensor, b: Tensor, c: Tensor, grad: Tensor, at: Normal) -> tuple[Tensor, Tensor, Tensor]:
+    """The derivatives of ⟨a, by_x⟩ + ⟨b, by_scale⟩ + ⟨c, by_shift⟩ of `normalized_gradient` by grad, x and scale."""
+    by_grad, by_x, by_scale = torch.empty_like(at.x), torch.empty_like(at.x), torch.empty_like(at.scale)
+    kernels.call("norm_relu_double_backward", a, b, c, grad, *at, by_grad, by_x, by_scale, *at.sizes)
+    return by_grad, by_x, by_scale
 
 
 class _NormReLU(Function):
@@ -204,9 +257,8 @@ class _NormReLU(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> Tensor:
-        y, mean, rstd = torch.empty_like(x), torch.empty_like(scale), torch.empty_like(scale)
-        kernels.call("norm_relu", x, scale, shift, y, mean, rstd, *x.shape, epsilon)
-        ctx.save_for_backward(x, scale, y, mean, rstd)
+        y, made = normalized(x, scale, shift, epsilon)
+        ctx.save_for_backward(*made)
         return y
 
     @staticmethod
@@ -218,19 +270,13 @@ class _NormReLUGradient(Function):
     """The gradients of `_NormReLU` by x, scale and shift, as a function of the one by y and of x and scale."""
 
     @staticmethod
-    def forward(
-        ctx: Any, grad: Tensor, x: Tensor, scale: Tensor, y: Tensor, mean: Tensor, rstd: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        by_x, by_scale, by_shift = torch.empty_like(x), torch.empty_like(scale), torch.empty_like(scale)
-        kernels.call("norm_relu_backward", grad, x, y, scale, mean, rstd, by_x, by_scale, by_shift, *x.shape)
-        ctx.save_for_backward(grad, x, scale, y, mean, rstd)
-        return by_x, by_scale, by_shift
+    def forward(ctx: Any, grad: Tensor, *made: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.save_for_backward(grad, *made)
+        return normalized_gradient(grad, Normal(*made))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
-        grad, x, scale, y, mean, rstd = ctx.saved_tensors
-        by_grad, by_x, by_scale = torch.empty_like(x), torch.empty_like(x), torch.empty_like(scale)
-        upstream = a.contiguous(), b.contiguous(), c.contiguous()
-        kernels.call("norm_relu_double_backward", *upstream, grad, x, y, scale, mean, rstd, by_grad, by_x, by_scale, *x.shape)
-        return by_grad, by_x, by_scale, None, None, None
+        grad, *made = ctx.saved_tensors
+        found = normalized_second(a.contiguous(), b.contiguous(), c.contiguous(), grad, Normal(*made))
+        return *found, None, None, None

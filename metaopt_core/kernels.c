@@ -265,7 +265,7 @@ void convolve_weight_gradient(const real *x, const real *dy, const real *zeros, 
 
    Per task and channel, with n rows z, mean m, r = 1 / sqrt(variance + epsilon), h = r (z - m):
        y = relu(scale h + shift)
-   Upstream dy, masked where y is 0, is g:
+   Upstream dy, masked where scale h + shift is not positive, is g:
        dz = scale r (g - mean(g) - h mean(g h)),  dscale = sum(g h),  dshift = sum(g)
    Upstream (a, b, c) of those three, with P(w) = w - mean(w) - h mean(w h) and q = sum(a P(g)):
        by dy:     mask (scale r P(a) + b h + c)
@@ -273,112 +273,149 @@ void convolve_weight_gradient(const real *x, const real *dy, const real *zeros, 
        by z:      b r P(g) - scale r^2 (mean(g h) P(a) + mean(a h) P(g) + h q / n)
    Derived by hand; the tests hold them against automatic differentiation. */
 
-#define EACH_ROW for (size row = 0; row < M; row++, at += C)
+#define SPAN 64 /* channels at a time */
+#define PART 32 /* rows that are summed in `real`; what they come to is summed in double, so that errors don't grow with the rows */
+
+/* A part of the rows at a time, block of channels by block: memory is read as it lies. A full block has a width that the compiler
+   knows; the last one may be narrower. */
+#define EACH_PART(...)                                                                   \
+    for (size part = 0; part < M; part += PART)                                          \
+        for (int block = 0; block < wide; block += BLOCK) {                              \
+            const size rows = M - part < PART ? M - part : PART, from = part * C + block; \
+            if (wide - block >= BLOCK) { const int n = BLOCK; __VA_ARGS__ }              \
+            else { const int n = wide - block; __VA_ARGS__ }                             \
+        }
+#define EACH_ROW for (size row = 0, at = from; row < rows; row++, at += C)
 #define CHANNELS for (int k = 0; k < n; k++)
+#define ALL_CHANNELS for (int k = 0; k < wide; k++)
 
-INLINE void forward_block(const real *restrict z, const real *restrict scale, const real *restrict shift, real *restrict y, real *restrict mean, real *restrict rstd, size M, size C,
-                          int n, real epsilon) {
-    real m[BLOCK] = {0}, d[BLOCK] = {0}, v[BLOCK] = {0}, k1[BLOCK], k0[BLOCK];
-    size at = 0;
-    EACH_ROW CHANNELS m[k] += z[at + k];
-    CHANNELS m[k] /= M;
-    at = 0;
-    EACH_ROW CHANNELS {
-        real e = z[at + k] - m[k];
-        d[k] += e; /* what rounding left of the mean */
-        v[k] += e * e;
-    }
-    CHANNELS {
-        d[k] /= M;
-        real r = 1 / sqrt(v[k] / M - d[k] * d[k] + epsilon);
-        mean[k] = m[k] + d[k];
-        rstd[k] = r;
-        k1[k] = scale[k] * r;
-        k0[k] = shift[k] - k1[k] * mean[k];
-    }
-    at = 0;
-    EACH_ROW CHANNELS {
-        real pre = k1[k] * z[at + k] + k0[k];
-        y[at + k] = pre <= 0 ? 0 : pre;
+#define HERE(of) real of##_[BLOCK]; CHANNELS of##_[k] = of[block + k]; /* the block's part, to stay in registers */
+#define PRE (factor_[k] * z[at + k] + constant_[k]) /* y is relu of it */
+
+INLINE void affine(const real *scale, const real *shift, const real *mean, const real *rstd, real *factor, real *constant, int wide) {
+    ALL_CHANNELS {
+        factor[k] = scale[k] * rstd[k];
+        constant[k] = shift[k] - factor[k] * mean[k];
     }
 }
 
-INLINE void backward_block(const real *restrict dy, const real *restrict z, const real *restrict y, const real *restrict scale, const real *restrict mean, const real *restrict rstd, real *restrict dz,
-                           real *restrict dscale, real *restrict dshift, size M, size C, int n) {
-    real sg[BLOCK] = {0}, sgh[BLOCK] = {0};
-    size at = 0;
-    EACH_ROW CHANNELS {
-        real g = y[at + k] == 0 ? 0 : dy[at + k];
-        sg[k] += g;
-        sgh[k] += g * (z[at + k] - mean[k]);
-    }
-    CHANNELS {
-        dshift[k] = sg[k];
-        dscale[k] = sgh[k] *= rstd[k];
-        sg[k] /= M;
-        sgh[k] *= rstd[k] / M;
-    }
-    at = 0;
-    EACH_ROW CHANNELS {
-        real g = y[at + k] == 0 ? 0 : dy[at + k];
-        dz[at + k] = scale[k] * rstd[k] * (g - sg[k] - (z[at + k] - mean[k]) * sgh[k]);
-    }
+static void forward(const real *restrict z, const real *restrict scale, const real *restrict shift, real *restrict y,
+                    real *restrict mean, real *restrict rstd, size M, size C, int wide, double epsilon) {
+    double total[SPAN] = {0}, squares[SPAN] = {0};
+    real factor[SPAN], constant[SPAN];
+    EACH_PART(
+        real sum[BLOCK] = {0};
+        EACH_ROW CHANNELS sum[k] += z[at + k];
+        CHANNELS total[block + k] += sum[k];)
+    ALL_CHANNELS mean[k] = total[k] / M;
+    EACH_PART(
+        real sum[BLOCK] = {0};
+        HERE(mean)
+        EACH_ROW CHANNELS sum[k] += (z[at + k] - mean_[k]) * (z[at + k] - mean_[k]);
+        CHANNELS squares[block + k] += sum[k];)
+    ALL_CHANNELS rstd[k] = 1 / sqrt(squares[k] / M + epsilon);
+    affine(scale, shift, mean, rstd, factor, constant, wide);
+    EACH_PART(
+        HERE(factor) HERE(constant)
+        EACH_ROW CHANNELS y[at + k] = PRE <= 0 ? 0 : PRE;)
 }
 
-INLINE void double_backward_block(const real *restrict a, const real *restrict b, const real *restrict c, const real *restrict dy, const real *restrict z, const real *restrict y,
-                                  const real *restrict scale, const real *restrict mean, const real *restrict rstd, real *restrict by_dy, real *restrict by_z, real *restrict by_scale,
-                                  size M, size C, int n) {
-    real sa[BLOCK] = {0}, sah[BLOCK] = {0}, sg[BLOCK] = {0}, sgh[BLOCK] = {0}, sag[BLOCK] = {0}, q[BLOCK];
-    size at = 0;
-    EACH_ROW CHANNELS {
-        real g = y[at + k] == 0 ? 0 : dy[at + k], h = (z[at + k] - mean[k]) * rstd[k], u = a[at + k];
-        sa[k] += u;
-        sah[k] += u * h;
-        sg[k] += g;
-        sgh[k] += g * h;
-        sag[k] += u * g;
+static void backward(const real *restrict dy, const real *restrict z, const real *restrict scale, const real *restrict shift,
+                     const real *restrict mean, const real *restrict rstd, real *restrict dz, real *restrict dscale,
+                     real *restrict dshift, size M, size C, int wide) {
+    double g_total[SPAN] = {0}, gh_total[SPAN] = {0};
+    real factor[SPAN], constant[SPAN], mg[SPAN], mgh[SPAN];
+    affine(scale, shift, mean, rstd, factor, constant, wide);
+    EACH_PART(
+        real sg[BLOCK] = {0}, sgh[BLOCK] = {0};
+        HERE(factor) HERE(constant) HERE(mean)
+        EACH_ROW CHANNELS {
+            real d = dy[at + k], g = PRE <= 0 ? 0 : d;
+            sg[k] += g;
+            sgh[k] += g * (z[at + k] - mean_[k]);
+        }
+        CHANNELS g_total[block + k] += sg[k];
+        CHANNELS gh_total[block + k] += sgh[k];)
+    ALL_CHANNELS {
+        dshift[k] = g_total[k];
+        dscale[k] = gh_total[k] * rstd[k];
+        mg[k] = g_total[k] / M;
+        mgh[k] = gh_total[k] * rstd[k] * rstd[k] / M; /* times z - mean it is h mean(g h) */
     }
-    CHANNELS {
-        sa[k] /= M, sah[k] /= M, sg[k] /= M, sgh[k] /= M;
-        q[k] = sag[k] / M - sa[k] * sg[k] - sah[k] * sgh[k];
+    EACH_PART(
+        HERE(factor) HERE(constant) HERE(mean) HERE(mg) HERE(mgh)
+        EACH_ROW CHANNELS {
+            real d = dy[at + k], g = PRE <= 0 ? 0 : d;
+            dz[at + k] = factor_[k] * (g - mg_[k] - (z[at + k] - mean_[k]) * mgh_[k]);
+        })
+}
+
+static void double_backward(const real *restrict a, const real *restrict b, const real *restrict c, const real *restrict dy,
+                            const real *restrict z, const real *restrict scale, const real *restrict shift,
+                            const real *restrict mean, const real *restrict rstd, real *restrict by_dy, real *restrict by_z,
+                            real *restrict by_scale, size M, size C, int wide) {
+    double totals[5][SPAN] = {0};
+    real factor[SPAN], constant[SPAN], ma[SPAN], mah[SPAN], mg[SPAN], mgh[SPAN], q[SPAN];
+    affine(scale, shift, mean, rstd, factor, constant, wide);
+    EACH_PART(
+        real sa[BLOCK] = {0}, sah[BLOCK] = {0}, sg[BLOCK] = {0}, sgh[BLOCK] = {0}, sag[BLOCK] = {0};
+        HERE(factor) HERE(constant) HERE(mean) HERE(rstd)
+        EACH_ROW CHANNELS {
+            real d = dy[at + k], g = PRE <= 0 ? 0 : d, h = (z[at + k] - mean_[k]) * rstd_[k], u = a[at + k];
+            sa[k] += u;
+            sah[k] += u * h;
+            sg[k] += g;
+            sgh[k] += g * h;
+            sag[k] += u * g;
+        }
+        CHANNELS totals[0][block + k] += sa[k];
+        CHANNELS totals[1][block + k] += sah[k];
+        CHANNELS totals[2][block + k] += sg[k];
+        CHANNELS totals[3][block + k] += sgh[k];
+        CHANNELS totals[4][block + k] += sag[k];)
+    ALL_CHANNELS {
+        for (int i = 0; i < 5; i++) totals[i][k] /= M;
+        ma[k] = totals[0][k], mah[k] = totals[1][k], mg[k] = totals[2][k], mgh[k] = totals[3][k];
+        q[k] = totals[4][k] - totals[0][k] * totals[2][k] - totals[1][k] * totals[3][k];
         by_scale[k] = rstd[k] * q[k] * M;
     }
-    at = 0;
-    EACH_ROW CHANNELS {
-        real g = y[at + k] == 0 ? 0 : dy[at + k], h = (z[at + k] - mean[k]) * rstd[k];
-        real pa = a[at + k] - sa[k] - h * sah[k], pg = g - sg[k] - h * sgh[k], sr = scale[k] * rstd[k];
-        by_dy[at + k] = y[at + k] == 0 ? 0 : sr * pa + b[k] * h + c[k];
-        by_z[at + k] = rstd[k] * (b[k] * pg - sr * (sgh[k] * pa + sah[k] * pg + h * q[k]));
-    }
+    EACH_PART(
+        HERE(factor) HERE(constant) HERE(mean) HERE(rstd) HERE(b) HERE(c) HERE(ma) HERE(mah) HERE(mg) HERE(mgh) HERE(q)
+        EACH_ROW CHANNELS {
+            real d = dy[at + k], pre = PRE, g = pre <= 0 ? 0 : d, h = (z[at + k] - mean_[k]) * rstd_[k];
+            real pa = a[at + k] - ma_[k] - h * mah_[k], pg = g - mg_[k] - h * mgh_[k];
+            real by = factor_[k] * pa + b_[k] * h + c_[k];
+            by_dy[at + k] = pre <= 0 ? 0 : by;
+            by_z[at + k] = rstd_[k] * (b_[k] * pg - factor_[k] * (mgh_[k] * pa + mah_[k] * pg + h * q_[k]));
+        })
 }
 
-/* A full block has a width that the compiler knows; the last one may be narrower. */
-#define OVER_BLOCKS(call)                                  \
-    for (size t = 0; t < T; t++)                           \
-        for (size f = 0; f < C; f += BLOCK) {              \
-            const size i = t * M * C + f, j = t * C + f;   \
-            if (C - f >= BLOCK) { const int n = BLOCK; call; } \
-            else { const int n = (int)(C - f); call; }     \
+#define EACH_TASK(call)                                                 \
+    for (size t = 0; t < T; t++)                                        \
+        for (size f = 0; f < C; f += SPAN) {                            \
+            const size i = t * M * C + f, j = t * C + f;                \
+            const int wide = C - f < SPAN ? (int)(C - f) : SPAN;        \
+            call;                                                       \
         }
 
 /* z [T, M, C]; scale, shift [T, C] -> y [T, M, C]; mean, rstd [T, C] */
 void norm_relu(const real *z, const real *scale, const real *shift, real *y, real *mean, real *rstd, size T, size M, size C,
                double epsilon) {
-    OVER_BLOCKS(forward_block(z + i, scale + j, shift + j, y + i, mean + j, rstd + j, M, C, n, (real)epsilon))
+    EACH_TASK(forward(z + i, scale + j, shift + j, y + i, mean + j, rstd + j, M, C, wide, epsilon))
 }
 
-/* dy, z, y [T, M, C]; scale, mean, rstd [T, C] -> dz [T, M, C]; dscale, dshift [T, C] */
-void norm_relu_backward(const real *dy, const real *z, const real *y, const real *scale, const real *mean, const real *rstd, real *dz,
-                        real *dscale, real *dshift, size T, size M, size C) {
-    OVER_BLOCKS(backward_block(dy + i, z + i, y + i, scale + j, mean + j, rstd + j, dz + i, dscale + j, dshift + j, M, C, n))
+/* dy, z [T, M, C]; scale, shift, mean, rstd [T, C] -> dz [T, M, C]; dscale, dshift [T, C] */
+void norm_relu_backward(const real *dy, const real *z, const real *scale, const real *shift, const real *mean, const real *rstd,
+                        real *dz, real *dscale, real *dshift, size T, size M, size C) {
+    EACH_TASK(backward(dy + i, z + i, scale + j, shift + j, mean + j, rstd + j, dz + i, dscale + j, dshift + j, M, C, wide))
 }
 
-/* a, dy, z, y [T, M, C]; b, c, scale, mean, rstd [T, C] -> by_dy, by_z [T, M, C]; by_scale [T, C] */
-void norm_relu_double_backward(const real *a, const real *b, const real *c, const real *dy, const real *z, const real *y,
-                               const real *scale, const real *mean, const real *rstd, real *by_dy, real *by_z, real *by_scale, size T,
-                               size M, size C) {
-    OVER_BLOCKS(double_backward_block(a + i, b + j, c + j, dy + i, z + i, y + i, scale + j, mean + j, rstd + j, by_dy + i, by_z + i,
-                                      by_scale + j, M, C, n))
+/* a, dy, z [T, M, C]; b, c, scale, shift, mean, rstd [T, C] -> by_dy, by_z [T, M, C]; by_scale [T, C] */
+void norm_relu_double_backward(const real *a, const real *b, const real *c, const real *dy, const real *z, const real *scale,
+                               const real *shift, const real *mean, const real *rstd, real *by_dy, real *by_z, real *by_scale,
+                               size T, size M, size C) {
+    EACH_TASK(double_backward(a + i, b + j, c + j, dy + i, z + i, scale + j, shift + j, mean + j, rstd + j, by_dy + i, by_z + i,
+                              by_scale + j, M, C, wide))
 }
 
 /* --- A fully connected network with ReLU and the squared error ------------------------------------------------------------

@@ -48,23 +48,29 @@ def call(name: str, *arguments: Argument) -> None:
 
     Tensors are contiguous, but for a task dimension of stride 0, which the kernel must be told of.
     """
-    first = next(argument for argument in arguments if isinstance(argument, Tensor) and argument.dtype in _TYPES)
-    function = getattr(_library(first.dtype), name)
+    function = getattr(_library(_dtype_of(arguments)), name)
+    values = [
+        ctypes.c_void_p(argument.data_ptr())
+        if isinstance(argument, Tensor)
+        else _C_TYPES[type(argument)](argument)
+        for argument in arguments
+    ]
     if torch.autograd.profiler._is_profiler_enabled:
         with torch.profiler.record_function(name):
-            function(*map(_as_c, arguments))
+            function(*values)
     else:
-        function(*map(_as_c, arguments))
+        function(*values)
 
 
-def _as_c(argument: Argument) -> Any:
-    if isinstance(argument, Tensor):
-        return ctypes.c_void_p(argument.data_ptr())
-    if isinstance(argument, int):
-        return ctypes.c_longlong(argument)
-    if isinstance(argument, float):
-        return ctypes.c_double(argument)
-    return None
+_C_TYPES: dict[type, Any] = {type(None): ctypes.c_void_p, int: ctypes.c_longlong, bool: ctypes.c_longlong, float: ctypes.c_double}
+
+
+def _dtype_of(arguments: tuple[Argument, ...]) -> torch.dtype:
+    """That of the first tensor of real numbers."""
+    for argument in arguments:
+        if isinstance(argument, Tensor) and argument.dtype in _TYPES:
+            return argument.dtype
+    raise ValueError("none of the arguments holds real numbers that the kernels are compiled for")
 
 
 @cache

@@ -18,6 +18,7 @@ from metaopt_core import safe_adaptation
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.errors import UserError
 from metaopt_core.meta import step_sizes
+from metaopt_core.meta.convolutional import CrossEntropyConv4
 from metaopt_core.meta.gradients import for_each_task
 from metaopt_core.meta.inner_loop import GRADIENT_DESCENT, InnerLoop, Rule
 from metaopt_core.meta.problems import Compiled, CompiledFunctions, Differentiated, Problem, SquaredErrorMLP
@@ -113,6 +114,8 @@ class Learner:
         if self.has_loops_for(x, y):
             assert isinstance(self.network, MLP)
             return SquaredErrorMLP(self.network, x, y, weight, self.loss_scale)
+        if self.classification and CrossEntropyConv4.fits(self.network, x):
+            return CrossEntropyConv4(self.network, x, y, weight, self.loss_scale)
         return Differentiated(lambda params: self._loss_of(params, x, y, weight))
 
     def has_loops_for(self, x: Tensor, y: Tensor) -> bool:

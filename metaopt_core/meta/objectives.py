@@ -153,20 +153,10 @@ class AfterAdaptation:
 
     def _unrolled_bytes(self, params: Params, batch: TaskBatch, plan: Plan) -> int:
         """What all steps of the chunks that are computed side by side would keep."""
-        kept: dict[int, int] = {}
-
-        def note(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
         chunk = batch[: plan.tasks_at_once]
         shared, _ = step_sizes.split(params)
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            support = self._learner.support(chunk)
-            linearization = support.linearized(for_each_task(support.pack(shared), len(chunk)))
-        del linearization
-        return sum(kept.values()) * self._steps * THREADS
+        support = self._learner.support(chunk)
+        return support.bytes_kept(for_each_task(support.pack(shared), len(chunk))) * self._steps * THREADS
 
 
 def _finish(device: torch.device) -> None:

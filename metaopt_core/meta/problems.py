@@ -43,8 +43,11 @@ class Problem(Protocol):
     def linearized(self, params: Params) -> tuple[Gradient, HessianProduct]:
         """∇L, and the product with the Hessian at the same place; what it needs of the way to ∇L lives as long as it does."""
 
+    def bytes_kept(self, params: Params) -> int:
+        """How much that is, found by trying."""
 
-class _Unpacked:
+
+class Unpacked:
     """Parameters are taken as they are."""
 
     def pack(self, params: Mapping[str, Tensor]) -> Params:
@@ -54,7 +57,7 @@ class _Unpacked:
         return dict(params)
 
 
-class Differentiated(_Unpacked):
+class Differentiated(Unpacked):
     """Any loss, by automatic differentiation: the gradient of ⟨∇L(θ), u⟩ by θ is the Hessian's product with u."""
 
     def __init__(self, loss: Loss):
@@ -80,8 +83,21 @@ class Differentiated(_Unpacked):
 
         return tuple(g.detach() for g in gradient), product
 
+    def bytes_kept(self, params: Params) -> int:
+        kept: dict[int, int] = {}
 
-class Compiled(_Unpacked):
+        def note(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            linearization = self.linearized(params)
+        del linearization
+        return sum(kept.values())
+
+
+class Compiled(Unpacked):
     """As `Differentiated`, by functions that torch.compile made: one for the gradient and one for products with the Hessian."""
 
     def __init__(self, functions: "CompiledFunctions", data: tuple[Tensor | None, ...]):
@@ -92,6 +108,9 @@ class Compiled(_Unpacked):
 
     def linearized(self, params: Params) -> tuple[Gradient, HessianProduct]:
         return self.gradient(params)[1], lambda direction: self._functions.product(params, direction, self._data)
+
+    def bytes_kept(self, params: Params) -> int:  # noqa: ARG002 - a product goes to the gradient and back once more
+        return 0
 
 
 class CompiledFunctions:
@@ -188,6 +207,9 @@ class SquaredErrorMLP:
             return (found,)
 
         return self._gradient(theta, work)[1], product
+
+    def bytes_kept(self, params: Params) -> int:  # noqa: ARG002
+        return self._work.nbytes
 
     def exact(self, query: "SquaredErrorMLP", params: Params, lr: float, steps: int) -> tuple[Tensor, Gradient]:
         """The queries' losses after gradient descent, and their exact gradient by where it starts: the recursion as one loop."""
