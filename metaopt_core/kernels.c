@@ -27,6 +27,7 @@ typedef long long size;
 
 #define ROWS 5
 #define TAPS 9 /* of a 3x3 filter */
+#define DEPTH 128 /* positions whose products with each other are summed before the next ones are read, while they lie in a cache */
 
 typedef real vec16 __attribute__((vector_size(16), aligned(sizeof(real)), may_alias));
 typedef real vec32 __attribute__((vector_size(32), aligned(sizeof(real)), may_alias));
@@ -41,12 +42,14 @@ typedef struct {
     real *to[ROWS];
 } Rows;
 
-/* to[i][.] = sum over parts p and m < count of from[p][m][i] * with[p][m][.], with[p] [count, width] */
+/* to[i][.] = (to[i][.] where `add` is set) + sum over parts p and m < count of from[p][m][i] * with[p][m][.], with[p] [count, width] */
 typedef struct {
     const real *const *from[2], *with[2];
     int parts;
     size count, width, first;
     real *to;
+    int add;
+    size new;
 } Outer;
 
 #define TILE(name, vec, NV)                                                                            \
@@ -84,7 +87,12 @@ typedef struct {
             }                                                                                          \
         }                                                                                              \
         for (int i = 0; i < R; i++)                                                                    \
-            for (int v = 0; v < NV; v++) *(vec *)(a->to + i * a->width + f + v * step) = sum[i][v];    \
+            if (i >= a->new)                                                                           \
+                for (int v = 0; v < NV; v++) {                                                         \
+                    vec *const to = (vec *)(a->to + i * a->width + f + v * step);                      \
+                    if (a->add) *to += sum[i][v];                                                      \
+                    else *to = sum[i][v];                                                              \
+                }                                                                                      \
     }
 
 TILE(1, vec1, 1)
@@ -162,6 +170,7 @@ static void outer_product(Outer a, size rows) {
     const size R = rows < ROWS ? 1 : ROWS;
     for (size i = 0; i < rows; i += R) {
         a.first = i + R > rows ? rows - R : i;
+        a.new = i - a.first; /* the rows before it are there already */
         a.to = to + a.first * a.width;
         if (R == ROWS) outer_columns(&a, ROWS);
         else outer_columns(&a, 1);
@@ -249,8 +258,11 @@ void convolve_weight_gradient(const real *x, const real *dy, const real *zeros, 
             }
         }
         if (C >= ROWS) {
-            for (int t = 0; t < TAPS; t++)
-                outer_product((Outer){{pointers + t * M}, {dy}, 1, M, K, 0, dweight + t * C * K}, C);
+            for (size m = 0; m < M; m += DEPTH)
+                for (int t = 0; t < TAPS; t++) {
+                    const size count = M - m < DEPTH ? M - m : DEPTH;
+                    outer_product((Outer){{pointers + t * M + m}, {dy + m * K}, 1, count, K, 0, dweight + t * C * K, m > 0}, C);
+                }
         } else { /* few channels fill no rows, all taps' together do */
             for (int t = 0; t < TAPS; t++)
                 for (size m = 0; m < M; m++)

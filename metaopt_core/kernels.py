@@ -50,9 +50,7 @@ def call(name: str, *arguments: Argument) -> None:
     """
     function = getattr(_library(_dtype_of(arguments)), name)
     values = [
-        ctypes.c_void_p(argument.data_ptr())
-        if isinstance(argument, Tensor)
-        else _C_TYPES[type(argument)](argument)
+        ctypes.c_void_p(argument.data_ptr()) if isinstance(argument, Tensor) else _C_TYPES[type(argument)](argument)
         for argument in arguments
     ]
     if torch.autograd.profiler._is_profiler_enabled:

@@ -4,9 +4,9 @@ With blocks l = 1, …, L that convolve and normalize, and the mean over positio
 
     z_l = conv(y_{l−1}, W_l),  y_l = relu(s_l norm(z_l) + b_l),  f = mean(y_L),  logits = f A + c
 
-The gradient is what backpropagation gives, G = (dW_l, ds_l, db_l, dA, dc). The product with a direction u is the gradient of ⟨G, u⟩,
-by going through backpropagation from its end to its start and then through the network from its end to its start (Pearlmutter 1994
-has the same in the other order). Automatic differentiation does no other arithmetic, but takes as long again for small chunks.
+The gradient is what backpropagation gives, G = (dW_l, ds_l, db_l, dA, dc). The product with a direction u is the gradient of
+⟨G, u⟩, by going back through backpropagation and then back through the network (Pearlmutter 1994 has the same in the other order).
+Automatic differentiation does the same arithmetic, and small chunks of tasks take a third longer by it.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from metaopt_core import kernels
@@ -50,7 +49,8 @@ class _Way:
 
 
 class CrossEntropyConv4(Unpacked):
-    """x [tasks, examples, channels, h, w], labels [tasks, examples], weight [tasks, examples] or none, factor: as in `Learner.loss`."""
+    """x [tasks, examples, channels, h, w], labels [tasks, examples], weight [tasks, examples] or none, factor: as in
+    `Learner.loss`."""
 
     def __init__(self, network: Conv4, x: Tensor, labels: Tensor, weight: Tensor | None, factor: float):
         self._blocks, self._x, self._labels = network.blocks, x.movedim(2, -1).contiguous(), labels
