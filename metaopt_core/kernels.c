@@ -52,9 +52,11 @@ typedef struct {
     size new;
 } Outer;
 
-#define TILE(name, vec, NV)                                                                            \
-    INLINE void rows_##name(const Rows *a, size f, const int R) {                                      \
-        const size step = sizeof(vec) / sizeof(real);                                                  \
+/* Vector v of a tile begins at column f + AT(v): one after the other, but for the last one, which may lie over the one before. */
+#define AT(v) ((v) == NV - 1 ? last : (v) * step)
+#define TILE(name, vec, NV_)                                                                           \
+    INLINE void rows_##name(const Rows *a, size f, size last, const int R) {                           \
+        enum { NV = NV_, step = sizeof(vec) / sizeof(real) };                                          \
         vec sum[ROWS][NV];                                                                             \
         for (int i = 0; i < R; i++)                                                                    \
             for (int v = 0; v < NV; v++) sum[i][v] = (vec){0};                                         \
@@ -64,15 +66,15 @@ typedef struct {
             for (int i = 0; i < R; i++) row[i] = a->from[t][i];                                        \
             for (size d = 0; d < a->depth; d++, b += a->width)                                         \
                 for (int v = 0; v < NV; v++) {                                                         \
-                    const vec w = *(const vec *)(b + v * step);                                        \
+                    const vec w = *(const vec *)(b + AT(v));                                           \
                     for (int i = 0; i < R; i++) sum[i][v] += row[i][d] * w;                            \
                 }                                                                                      \
         }                                                                                              \
         for (int i = 0; i < R; i++)                                                                    \
-            for (int v = 0; v < NV; v++) *(vec *)(a->to[i] + f + v * step) = sum[i][v];                \
+            for (int v = 0; v < NV; v++) *(vec *)(a->to[i] + f + AT(v)) = sum[i][v];                   \
     }                                                                                                  \
-    INLINE void outer_##name(const Outer *a, size f, const int R) {                                    \
-        const size step = sizeof(vec) / sizeof(real);                                                  \
+    INLINE void outer_##name(const Outer *a, size f, size last, const int R) {                         \
+        enum { NV = NV_, step = sizeof(vec) / sizeof(real) };                                          \
         vec sum[ROWS][NV];                                                                             \
         for (int i = 0; i < R; i++)                                                                    \
             for (int v = 0; v < NV; v++) sum[i][v] = (vec){0};                                         \
@@ -81,18 +83,18 @@ typedef struct {
             for (size m = 0; m < a->count; m++, with += a->width) {                                    \
                 const real *row = a->from[p][m] + a->first;                                            \
                 for (int v = 0; v < NV; v++) {                                                         \
-                    const vec w = *(const vec *)(with + v * step);                                     \
+                    const vec w = *(const vec *)(with + AT(v));                                        \
                     for (int i = 0; i < R; i++) sum[i][v] += row[i] * w;                               \
                 }                                                                                      \
             }                                                                                          \
         }                                                                                              \
         for (int i = 0; i < R; i++)                                                                    \
-            if (i >= a->new)                                                                           \
-                for (int v = 0; v < NV; v++) {                                                         \
-                    vec *const to = (vec *)(a->to + i * a->width + f + v * step);                      \
-                    if (a->add) *to += sum[i][v];                                                      \
-                    else *to = sum[i][v];                                                              \
-                }                                                                                      \
+            if (i >= a->new) {                                                                         \
+                real *const to = a->to + i * a->width + f;                                             \
+                if (a->add)                                                                            \
+                    for (int v = 0; v < NV; v++) sum[i][v] += *(const vec *)(to + AT(v));              \
+                for (int v = 0; v < NV; v++) *(vec *)(to + AT(v)) = sum[i][v];                         \
+            }                                                                                          \
     }
 
 TILE(1, vec1, 1)
@@ -104,6 +106,7 @@ TILE(32x2, vec32, 2)
 #if WIDEST >= 64
 TILE(64, vec64, 1)
 TILE(64x2, vec64, 2)
+TILE(64x3, vec64, 3)
 TILE(64x4, vec64, 4)
 #endif
 
@@ -138,26 +141,34 @@ INLINE void transpose_block(const real *restrict matrix, real *restrict to, size
 #endif
 }
 
-#define WIDE(kind, name, bytes) \
-    for (; f + (bytes) / (size)sizeof(real) <= a->width; f += (bytes) / sizeof(real)) kind##_##name(a, f, R);
+#define LANES_OF(bytes) ((size)((bytes) / sizeof(real)))
+#define WIDE(kind, name, bytes, vectors) \
+    for (; f + LANES_OF(bytes) <= a->width; f += LANES_OF(bytes)) kind##_##name(a, f, LANES_OF(bytes) / (vectors) * ((vectors) - 1), R);
+#define RAGGED(kind, name, bytes, vectors)                                                           \
+    if (a->width - f > LANES_OF(bytes) / (vectors) * ((vectors) - 1) && a->width - f < LANES_OF(bytes)) { \
+        kind##_##name(a, f, a->width - f - LANES_OF(bytes) / (vectors), R);                          \
+        return;                                                                                      \
+    }
 #if WIDEST >= 64
-#define COLUMNS(kind) WIDE(kind, 64x4, 256) WIDE(kind, 64x2, 128) WIDE(kind, 64, 64) WIDE(kind, 32, 32) WIDE(kind, 16, 16)
+#define COLUMNS(kind)                                                                                  \
+    WIDE(kind, 64x4, 256, 4) RAGGED(kind, 64x4, 256, 4) RAGGED(kind, 64x3, 192, 3) RAGGED(kind, 64x2, 128, 2) \
+    WIDE(kind, 64x3, 192, 3) WIDE(kind, 64x2, 128, 2) WIDE(kind, 64, 64, 1) WIDE(kind, 32, 32, 1) WIDE(kind, 16, 16, 1)
 #elif WIDEST >= 32
-#define COLUMNS(kind) WIDE(kind, 32x2, 64) WIDE(kind, 32, 32) WIDE(kind, 16, 16)
+#define COLUMNS(kind) WIDE(kind, 32x2, 64, 2) WIDE(kind, 32, 32, 1) WIDE(kind, 16, 16, 1)
 #else
-#define COLUMNS(kind) WIDE(kind, 16, 16)
+#define COLUMNS(kind) WIDE(kind, 16, 16, 1)
 #endif
 
 INLINE void rows_columns(const Rows *a, const int R) {
     size f = 0;
     COLUMNS(rows)
-    for (; f < a->width; f++) rows_1(a, f, R);
+    for (; f < a->width; f++) rows_1(a, f, 0, R);
 }
 
 INLINE void outer_columns(const Outer *a, const int R) {
     size f = 0;
     COLUMNS(outer)
-    for (; f < a->width; f++) outer_1(a, f, R);
+    for (; f < a->width; f++) outer_1(a, f, 0, R);
 }
 
 static void rows_product(const Rows *a, int R) {
@@ -342,7 +353,7 @@ static void backward(const real *restrict dy, const real *restrict z, const real
         real sg[BLOCK] = {0}, sgh[BLOCK] = {0};
         HERE(factor) HERE(constant) HERE(mean)
         EACH_ROW CHANNELS {
-            real d = dy[at + k], g = PRE <= 0 ? 0 : d;
+            real d = dy[at + k], g = PRE <= 0 ? 0 : d; /* read in any case, or no vectors are made of it */
             sg[k] += g;
             sgh[k] += g * (z[at + k] - mean_[k]);
         }
@@ -466,7 +477,10 @@ static void add_bias(real *restrict z, const real *restrict b, size N, size K, i
 
 /* zero where a is */
 static void mask(real *restrict z, const real *restrict a, size count) {
-    for (size i = 0; i < count; i++) z[i] = a[i] == 0 ? 0 : z[i];
+    for (size i = 0; i < count; i++) {
+        const real value = z[i]; /* read in any case, or no vectors are made of it */
+        z[i] = a[i] == 0 ? 0 : value;
+    }
 }
 
 static void column_sums(const real *restrict z, real *restrict sums, size N, size K) {
@@ -577,7 +591,7 @@ void mlp_product(size T, size N, size L, const size *widths, double uniform, con
             outer_product((Outer){{pointers, pointers + N}, {rdz, dz}, l ? 2 : 1, N, K, 0, dW}, D);
             column_sums(rdz, dW + D * K, N, K);
             if (l == 0) break;
-            if (stride || task == 0) transpose(W, Wt, D, K);
+            if (stride && T > 1) transpose(W, Wt, D, K); /* or the gradient has left it there */
             transpose(U, Ut, D, K);
             const real *both[2] = {rdz, dz}, *with[2] = {Wt, Ut};
             rdz -= N * D;

@@ -88,7 +88,9 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
         return ctypes.CDLL(str(made))
     except (OSError, subprocess.CalledProcessError) as error:
         said = getattr(error, "stderr", None) or str(error)
-        sys.stderr.write(f"computing without compiled kernels, more slowly: {said.strip().splitlines()[0]}\n")
+        lines = said.strip().splitlines()
+        reason = next((line for line in lines if "error" in line), lines[0])
+        sys.stderr.write(f"computing without compiled kernels, more slowly: {reason}\n")
         return None
 
 

@@ -106,6 +106,11 @@ class MLP:
         return torch.tensor(self.widths)
 
     @cached_property
+    def weights(self) -> int:
+        """How many numbers the matrices have, all together."""
+        return sum(inputs * units for inputs, units in zip(self.widths, self.widths[1:], strict=False))
+
+    @cached_property
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Of the parameters, in their order."""
         layers = enumerate(zip(self.widths, self.widths[1:], strict=False))
@@ -117,8 +122,12 @@ class MLP:
 
     def unpack(self, packed: Tensor) -> Params:
         """Parameters that lie behind each other in the last dimension of a tensor, by their names: views [..., their shapes]."""
-        parts = packed.split([rows * columns for rows, columns in self.shapes.values()], -1)
-        return {name: part.unflatten(-1, shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        parts, leading = packed.split(self._counts, -1), packed.shape[:-1]
+        return {name: part.view(*leading, *shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+
+    @cached_property
+    def _counts(self) -> list[int]:
+        return [rows * columns for rows, columns in self.shapes.values()]
 
     def init(self, seed: int, stream: Stream = Stream.PARAMETERS) -> Params:
         inputs = [width for width in self.widths[:-1] for _ in ("weight", "bias")]

@@ -6,7 +6,7 @@ With blocks l = 1, …, L that convolve and normalize, and the mean over positio
 
 The gradient is what backpropagation gives, G = (dW_l, ds_l, db_l, dA, dc). The product with a direction u is the gradient of
 ⟨G, u⟩, by going back through backpropagation and then back through the network (Pearlmutter 1994 has the same in the other order).
-Automatic differentiation does the same arithmetic, and small chunks of tasks take a third longer by it.
+Automatic differentiation does the same arithmetic, and small chunks of tasks take a quarter longer by it.
 """
 
 from collections.abc import Mapping

@@ -6,6 +6,7 @@ each task's gradient, and one product serves all of them.
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -168,12 +169,18 @@ class SquaredErrorMLP:
         self._network, self._tasks = network, tasks
         x, y = x.contiguous(), y.contiguous()
         weights = None if weight is None else factor * weight / weight.sum(1, keepdim=True)
-        matrices = sum(inputs * units for inputs, units in zip(network.widths, network.widths[1:], strict=False))
-        self._work = x.new_empty(2 * (tasks + 1) * examples * sum(network.widths) + 2 * matrices)
         self._x, self._y, self._weights = x, y, weights
         self._sizes = tasks, examples, factor / examples
         self._layers = len(network.widths) - 1, network.widths_as_tensor
-        self._work_of_a_task = 4 * examples * sum(network.widths) + 2 * matrices
+
+    @cached_property
+    def _work(self) -> Tensor:
+        tasks, examples, _ = self._sizes
+        return self._x.new_empty(2 * (tasks + 1) * examples * sum(self._network.widths) + 2 * self._network.weights)
+
+    @property
+    def _work_of_a_task(self) -> int:
+        return 4 * self._sizes[1] * sum(self._network.widths) + 2 * self._network.weights
 
     @staticmethod
     def fits(network: object, x: Tensor, y: Tensor) -> bool:
