@@ -15,7 +15,7 @@ from flows import environment
 from metaopt_core import seeds
 from metaopt_core.spec.models import IN_DISTRIBUTION
 from metaopt_core.store import StageOutput
-from metaopt_core.summary import difference
+from metaopt_core.summary import counted, difference
 
 _LARGE = 1000.0  # from here on numbers have an exponent: adaptation that diverges makes any size
 _STEPS_SHOWN = (0, 1, 2, 3, 5, 10, 20, 50, 100)
@@ -65,8 +65,8 @@ def show_sweep(result: Mapping[str, Any], home: Path) -> None:
     for key, value in best["values"].items():
         console.print(f"  {key}  {json.dumps(value)}")
     console.print(f"{metric} on the meta-test tasks, mean ± 95 % interval")
-    console.print(f"  best        {_mean(metric, best['test'])} after {best['steps']} steps")
-    console.print(f"  default     {_mean(metric, default['test'])} after {default['steps']} steps")
+    console.print(f"  best        {_mean(metric, best['test'])} after {counted(best['steps'], 'step')}")
+    console.print(f"  default     {_mean(metric, default['test'])} after {counted(default['steps'], 'step')}")
     if result["difference"] is None:
         console.print("  difference  not known: the two have different meta-test tasks")
     else:
@@ -120,7 +120,7 @@ def _compared(results: Mapping[str, Any], key: str, title: str) -> Table:
     notes += [f"{results['normalization']}{alone}"] if results["normalization"] else []
     notes += [f"{results['algorithm']}'s step sizes learned, {results['learned_lr']}"] if results["learned_lr"] else []
     notes += ["div.: diverged tasks" if diverged else "no task diverged"]
-    table = _table(f"{title} after {horizon} steps", "; ".join(notes))
+    table = _table(f"{title} after {counted(horizon, 'step')}", "; ".join(notes))
     table.add_column("", no_wrap=True)
     columns = ["step\nsize", title.lower() if results["ways"] else "mean"] + ([] if results["ways"] else ["median"])
     columns += ["worst\n10 %", "im-\nproved"] + (["inductive"] if of["inductive"] else []) + (["div."] if diverged else [])
@@ -143,7 +143,7 @@ def shifted_table(results: Mapping[str, Any]) -> Table:
     """The test tasks as trained for and each shifted variant: every method at the horizon, and the change in percent."""
     measure, title = ("accuracy", "Accuracy") if results["metric"] == "cross_entropy" else ("loss", "Mean squared error")
     caption = f"Δ: change of the mean against {IN_DISTRIBUTION}; div.: diverged tasks, of {results['tasks']}"
-    table = _table(f"{title} on shifted test tasks, after {results['horizon']} adaptation steps", caption)
+    table = _table(f"{title} on shifted test tasks, after {counted(results['horizon'], 'adaptation step')}", caption)
     for heading in ("test tasks", "method"):
         table.add_column(heading, no_wrap=True)
     for heading in ("mean ± 95 %", "Δ", "median", "div."):

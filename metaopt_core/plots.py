@@ -18,6 +18,7 @@ from metaopt_core.evaluation import Method
 from metaopt_core.learner import Learner
 from metaopt_core.models import Params
 from metaopt_core.spec.models import IN_DISTRIBUTION
+from metaopt_core.summary import counted
 
 COLORS = {
     "maml": "tab:blue",
@@ -177,7 +178,7 @@ def losses(table: pd.DataFrame, summary: Mapping[str, Any]) -> Figure:
         style = ":" if method == "maml_safe" else "-"
         axes.plot(np.maximum(ordered, 1e-6), share, style, color=COLORS[method], label=result["label"])
     axes.axhline(0.9, color="black", linewidth=0.8, linestyle=":")
-    label = f"loss of a task after {summary['horizon']} steps (above the dotted line: the 10 % worst)"
+    label = f"loss of a task after {counted(summary['horizon'], 'step')} (above the dotted line: the 10 % worst)"
     axes.set(xscale="log", ylim=(0, 1.01), xlabel=label, ylabel="share of tasks with less")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
@@ -217,7 +218,9 @@ def shifted(summary: Mapping[str, Any]) -> Figure:
         axes.set_xlim(0.5 * np.nanmin(within), 2 * np.nanmax(within))
     else:
         axes.set_xlim(0, 1.02)
-    axes.set_title(f"Shifted test tasks after {summary['horizon']} adaptation steps: mean, 95 % interval, median", fontsize=9.5)
+    axes.set_title(
+        f"Shifted test tasks after {counted(summary['horizon'], 'adaptation step')}: mean, 95 % interval, median", fontsize=9.5
+    )
     axes.set_xlabel(label)
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize=8)
@@ -248,7 +251,7 @@ def fits(compared: Sequence[Method], tasks: TaskBatch, steps: int) -> Figure:
             grid_x = tasks.query_x[index]
             axes.plot(*_points(grid_x, tasks.query_y[index]), color="black", linewidth=1, label="task")
             axes.plot(*_points(grid_x, before[index]), ":", color=color, label="before")
-            axes.plot(*_points(grid_x, after[index]), color=color, label=f"after {steps} steps")
+            axes.plot(*_points(grid_x, after[index]), color=color, label=f"after {counted(steps, 'step')}")
             axes.plot(*_points(tasks.support_x[index], tasks.support_y[index]), "k^", markersize=5, label="support")
         row[0].set_ylabel(method.label)
     grid[0, 0].legend(fontsize=7)
@@ -273,7 +276,7 @@ def pictures(learner: Learner, params: Params, tasks: TaskBatch, steps: int) -> 
             _picture(
                 row[shown + way], tasks.query_x[index, query, 0], f"{way} → {answer}", "tab:green" if answer == way else "tab:red"
             )
-    figure.suptitle(f"Support pictures (left) and queries after {steps} steps: class → prediction (right)", fontsize=10)
+    figure.suptitle(f"Support pictures (left) and queries after {counted(steps, 'step')}: class → prediction (right)", fontsize=10)
     return figure
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from metaopt_core.spec.models import IN_DISTRIBUTION, ImplicitSpec, InnerSpec, PipelineSpec, TrainSpec
 from metaopt_core.stages import flatten
 from metaopt_core.store import StageOutput
-from metaopt_core.summary import Measure, Summary, at_horizon, best_baseline, difference, worst_tasks
+from metaopt_core.summary import Measure, Summary, at_horizon, best_baseline, counted, difference, worst_tasks
 from metaopt_core.tracking import spec_yaml
 
 _WORST_NAMED = 10
@@ -40,6 +40,7 @@ def render(spec: PipelineSpec, upstream: Mapping[str, StageOutput]) -> str:
         yaml=spec_yaml(spec),
         summary=summary,
         measure=Measure(summary),
+        counted=counted,
         finding=_finding(summary),
         facts=_facts(spec, upstream["train"]),
         rows=list(_rows(summary)),

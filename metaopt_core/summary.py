@@ -35,6 +35,11 @@ class Measure:
         return f"{100 * number:+.1f}".replace("-", "−") if self.larger_is_better else f"{number:+.3f}".replace("-", "−")
 
 
+def counted(number: int, what: str) -> str:
+    """As in "1 step" and "2 steps"."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def at_horizon(summary: Summary, method: str) -> dict[str, Any]:
     """A method's statistics after as many steps as the model is used with."""
     entry: dict[str, Any] = summary["methods"][method]["steps"][summary["horizon"]]

@@ -16,7 +16,7 @@ from metaopt_core.home import Home
 from metaopt_core.spec.models import IN_DISTRIBUTION, PipelineSpec
 from metaopt_core.stages import Identity
 from metaopt_core.store import StageOutput, Store
-from metaopt_core.summary import Measure
+from metaopt_core.summary import Measure, counted
 from tasks.retrying import DELAYS, mlflow_was_away
 
 
@@ -124,8 +124,8 @@ def _caption(spec: PipelineSpec, summary: Mapping[str, Any]) -> str:
 def _shifted_caption(spec: PipelineSpec, summary: Mapping[str, Any]) -> str:
     variants = (f"`{name}` {json.dumps(variant['changes'])}" for name, variant in summary["shifted"].items())
     return (
-        f"**{spec.name}**: the same after {summary['horizon']} steps on shifted test tasks; in brackets the change of the mean "
-        f"against {IN_DISTRIBUTION}. {'; '.join(variants)}."
+        f"**{spec.name}**: the same after {counted(summary['horizon'], 'step')} on shifted test tasks; in brackets the change "
+        f"of the mean against {IN_DISTRIBUTION}. {'; '.join(variants)}."
     )
 
 
