@@ -46,7 +46,7 @@ def split(params: Mapping[str, Tensor]) -> tuple[Params, Params]:
 def at(sizes: Mapping[str, Tensor], names: Mapping[str, Tensor], step: int, fixed: float) -> Size:
     """The size of the step with a number (from 0) for the parameters of the given names."""
     if not sizes:
-        return fixed
+        return float(fixed)
     rows = (sizes[_key(sizes, name)] for name in names)
     return tuple(row[min(step, len(row) - 1)] for row in rows)
 
