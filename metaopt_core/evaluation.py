@@ -2,7 +2,9 @@
 
 Every method meets the same meta-test tasks. A baseline that takes gradient steps takes them with the step size that suits it best
 on the meta-validation tasks, so that none is worse than it has to be. Where the network normalizes by the batch at hand, a method
-is also judged on each query without the others (inductive). Then every method meets each shifted variant of the test tasks.
+is also judged on each query without the others (inductive): normalized together with the support set, or, where every step has a
+normalization of its own, by the mean statistics of meta-train tasks' queries in that step, as they would have been collected in
+training. Then every method meets each shifted variant of the test tasks.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,8 +25,8 @@ from metaopt_core.distributions.batch import Episode, HeldOutSplit, TaskBatch, T
 from metaopt_core.distributions.random import Stream
 from metaopt_core.learner import Learner, device_named
 from metaopt_core.meta import step_sizes
-from metaopt_core.meta.inner_loop import GRADIENT_DESCENT
-from metaopt_core.models import Params
+from metaopt_core.models import Conv4, Params, ResNet12
+from metaopt_core.normalization import Given, Noted, Statistics
 from metaopt_core.parallel import side_by_side
 from metaopt_core.progress import bar
 from metaopt_core.prototypes import embedding_learner, scores
@@ -41,6 +43,9 @@ WORST_SHARE = 0.1
 CALIBRATION_BINS = 15
 DIVERGED_FACTOR = 10.0
 """A task has diverged where its loss is not finite, or more than this many times the largest loss of any task before adaptation."""
+
+STATISTICS_TASKS = 256
+"""Meta-train tasks whose queries' statistics are collected for a step."""
 
 _QUANTILES = {"q05": 0.05, "q25": 0.25, "q75": 0.75, "q95": 0.95}
 _WITHOUT_STEPS = ("protonet", "unadapted")
@@ -65,6 +70,7 @@ class Method:
     name, label: `maml` and `maml_safe`, whatever the algorithm, or that of a baseline; and as people write it.
     learner, params: what is adapted, and how; of ProtoNet the embedding.
     steps: how many gradient steps it takes.
+    statistics: of the queries of meta-train tasks at the horizon, where every step has a normalization of its own.
     """
 
     name: str
@@ -72,6 +78,7 @@ class Method:
     learner: Learner
     params: Params
     steps: int
+    statistics: Statistics | None = None
 
     @property
     def inner_lr(self) -> float:
@@ -80,30 +87,63 @@ class Method:
         return float("nan") if learned or not self.steps else self.learner.inner_lr
 
     def to(self, device: torch.device) -> "Method":
-        return replace(self, params={name: value.to(device) for name, value in self.params.items()})
+        params = {name: value.to(device) for name, value in self.params.items()}
+        statistics = self.statistics and {name: (m.to(device), v.to(device)) for name, (m, v) in self.statistics.items()}
+        return replace(self, params=params, statistics=statistics)
 
     def on(self, spec: PipelineSpec) -> "Method":
         """The same for tasks of another spec, which may have other ways."""
         other = Learner.from_spec(spec)
+        if not self.learner.network.per_step:
+            other = other.as_baseline()
         if self.name == "protonet":
             return replace(self, learner=replace(self.learner, loss_scale=other.loss_scale))
         learner = replace(self.learner, network=other.network, loss_scale=other.loss_scale)
         return replace(self, learner=learner, params=with_outputs_of(learner, self.params))
 
-    def adapted(self, batch: TaskBatch) -> Iterator[Predict]:
-        """What it predicts after 0, 1, … `steps` steps on the support sets."""
-        if self.name == "protonet":
-            yield partial(scores, self.learner.network, self.params, batch.ways, batch.support_x, batch.support_y)
-            return
-        for theta in self.learner.adapt(self.params, batch, self.steps):
-            yield partial(self.learner.network, theta)
-
-    def one_by_one(self, predict: Predict, batch: TaskBatch) -> Tensor:
-        """The outputs for the queries where none shares a batch with another: each is put with the support set alone."""
-        queries = batch.query_x.split(1, 1)
+    def adapted(self, batch: TaskBatch) -> Iterator[tuple[Predict, Predict]]:
+        """What it predicts after 0, 1, … `steps` steps on the support sets: of all queries together, and of each without the
+        others."""
         if self.name == "protonet":  # puts the support set beside the queries by itself
-            return torch.cat([predict(query) for query in queries], 1)
-        return torch.cat([predict(torch.cat([batch.support_x, query], 1))[:, -1:] for query in queries], 1)
+            together = partial(scores, self.learner.network, self.params, batch.ways, batch.support_x, batch.support_y)
+            yield together, partial(_one_by_one, together)
+            return
+        network = self.learner.network
+        for step, theta in enumerate(self.learner.adapt(self.params, batch, self.steps)):
+            together = partial(self.learner.outputs, theta, step)
+            if self.statistics and isinstance(network, Conv4 | ResNet12):
+                fixed = replace(self.learner, network=replace(network, normalization=Given("per_step", statistics=self.statistics)))
+                yield together, partial(fixed.outputs, theta, step)
+            else:
+                yield together, partial(_one_by_one, together, support_x=batch.support_x)
+
+
+def _one_by_one(predict: Predict, query_x: Tensor, support_x: Tensor | None = None) -> Tensor:
+    """The outputs for the queries where none shares a batch with another; each is put with the support set, where there is one."""
+    queries = query_x.split(1, 1)
+    batches = queries if support_x is None else [torch.cat([support_x, query], 1) for query in queries]
+    return torch.cat([predict(batch)[:, -1:] for batch in batches], 1)
+
+
+def query_statistics(learner: Learner, params: Params, tasks: TaskBatch, steps: int) -> Statistics:
+    """What a network with a normalization for every step meets in queries after so many steps, the mean over tasks.
+
+    The mean over batches is what running statistics approach (Ioffe, Szegedy 2015, section 3.1; in MAML++ they are collected for
+    each step).
+    """
+    network = learner.network
+    assert isinstance(network, Conv4 | ResNet12)
+
+    def of_chunk(chunk: TaskBatch) -> dict[str, tuple[Tensor, Tensor]]:
+        *_, theta = learner.adapt(params, chunk, steps)
+        noted = Noted("per_step")
+        with torch.no_grad():
+            replace(learner, network=replace(network, normalization=noted)).outputs(theta, steps, chunk.query_x)
+        return noted.noted
+
+    chunks = side_by_side(of_chunk, tasks.split(learner.tasks_at_once(tasks)), tasks.support_x.device)
+    layers = {name: zip(*(chunk[name] for chunk in chunks), strict=True) for name in chunks[0]}
+    return {name: (torch.cat(means).mean(0), torch.cat(variances).mean(0)) for name, (means, variances) in layers.items()}
 
 
 def methods(spec: PipelineSpec, distribution: TaskDistribution, trained: Mapping[str, Params]) -> dict[str, Method]:
@@ -113,11 +153,16 @@ def methods(spec: PipelineSpec, distribution: TaskDistribution, trained: Mapping
     phase of training (`maml` and the baselines) on the CPU.
     """
     learner = replace(Learner.from_spec(spec), adaptation="plain")
-    plain = replace(learner, rule=GRADIENT_DESCENT)
-    maml, steps = trained["maml"], spec.evaluate.steps
+    plain = learner.as_baseline()
+    maml, steps, device = trained["maml"], spec.evaluate.steps, device_named(spec.device)
 
     def method(name: str, learner: Learner, params: Params, steps: int) -> Method:
-        return Method(name, label(spec, name), learner, params, steps)
+        found = Method(name, label(spec, name), learner, params, steps).to(device)
+        if not learner.network.per_step:
+            return found
+        episode = Episode(spec.train.ways, spec.evaluate_shots, spec.evaluate_queries)
+        tasks = distribution.train(episode, 0, STATISTICS_TASKS).to(device)
+        return replace(found, statistics=query_statistics(learner, found.params, tasks, min(steps, spec.horizon)))
 
     found = [method("maml", learner, maml, steps)]
     if learner.can_be_safe:
@@ -125,16 +170,16 @@ def methods(spec: PipelineSpec, distribution: TaskDistribution, trained: Mapping
     if "protonet" in trained:
         embedding = replace(embedding_learner(spec), loss_scale=learner.loss_scale)
         found.append(method("protonet", embedding, trained["protonet"], 0))
-    initial = {"random": learner.network.init(spec.seed, Stream.BASELINE_PARAMETERS)}
+    initial = {"random": plain.network.init(spec.seed, Stream.BASELINE_PARAMETERS)}
     if "pretrained" in trained:
         initial = {"pretrained": trained["pretrained"]} | initial
-    device, total = device_named(spec.device), len(initial) * len(spec.baseline_lrs)
+    total = len(initial) * len(spec.baseline_lrs)
     validation = held_out_tasks(spec, distribution, "validation").to(device)
     with bar(total, "choosing the baselines' step sizes") as progress:
         for name, params in initial.items():
             losses = {}
             for lr in spec.baseline_lrs:
-                tried = method(name, replace(plain, inner_lr=lr), params, spec.horizon).to(device)
+                tried = method(name, replace(plain, inner_lr=lr), params, spec.horizon)
                 losses[lr] = _score(tried, validation)
                 progress.update(len(losses) + list(initial).index(name) * len(spec.baseline_lrs), tried.label)
             best = min(losses, key=lambda lr: losses[lr])
@@ -233,14 +278,14 @@ def _measured(spec: PipelineSpec, method: Method, tasks: TaskBatch, inductive: b
             right = (outputs.argmax(-1) == tasks.query_y).float().mean(1)
             columns[f"{prefix}accuracy{suffix}"] = right.cpu().numpy()
 
-    for step, predict in enumerate(method.adapted(tasks)):
+    for step, (predict, predict_alone) in enumerate(method.adapted(tasks)):
         with torch.no_grad():
             outputs = predict(tasks.query_x)
             judge("", f"_{step}", outputs)
             if step != min(method.steps, spec.horizon):
                 continue
             if inductive:
-                judge("inductive_", "", method.one_by_one(predict, tasks))
+                judge("inductive_", "", predict_alone(tasks.query_x))
             if learner.classification:
                 confidence, answer = outputs.softmax(-1).max(-1)
                 columns["confidence"] = list(confidence.cpu().numpy())

@@ -5,7 +5,7 @@ Adaptation here is for use, not for training: no graph through the steps is kept
 
 import fnmatch
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -21,9 +21,10 @@ from metaopt_core.meta import step_sizes
 from metaopt_core.meta.convolutional import CrossEntropyConv4
 from metaopt_core.meta.gradients import for_each_task
 from metaopt_core.meta.inner_loop import GRADIENT_DESCENT, InnerLoop, Rule
-from metaopt_core.meta.problems import Compiled, CompiledFunctions, Differentiated, Problem, SquaredErrorMLP
+from metaopt_core.meta.per_step import AtStep, at_step
+from metaopt_core.meta.problems import Compiled, CompiledFunctions, Differentiated, Problem, Queries, SquaredErrorMLP
 from metaopt_core.meta.step_sizes import Size
-from metaopt_core.models import MLP, Network, Params, build
+from metaopt_core.models import MLP, Network, Params, build, without_steps
 from metaopt_core.parallel import side_by_side
 from metaopt_core.spec.models import ImplicitSpec, OmniglotSpec, PipelineSpec
 
@@ -76,7 +77,7 @@ class Learner:
     @classmethod
     def _with_step_size(cls, spec: PipelineSpec, inner_lr: float) -> "Learner":
         ways = spec.train.ways
-        network = build(spec.train.model, INPUT_SHAPES[spec.generate.distribution], ways or 1)
+        network = build(spec.train.model, INPUT_SHAPES[spec.generate.distribution], ways or 1, spec.train.inner.steps)
         return cls(
             network=network,
             classification=isinstance(spec.generate, OmniglotSpec),
@@ -84,6 +85,17 @@ class Learner:
             inner_lr=inner_lr,
             rule=_rule(spec, network),
         )
+
+    def as_baseline(self) -> "Learner":
+        """The learner that fine-tunes a baseline: plain gradient descent on all parameters, which every step has in common."""
+        return replace(self, network=without_steps(self.network), rule=GRADIENT_DESCENT, adaptation="plain")
+
+    def outputs(self, theta: Mapping[str, Tensor], steps: int, x: Tensor) -> Tensor:
+        """What the network makes of x [tasks, examples, …] by parameters that so many inner steps led to."""
+        return self.network(self._after(theta, steps), x)
+
+    def _after(self, theta: Mapping[str, Tensor], steps: int) -> Mapping[str, Tensor]:
+        return at_step(theta, self.network.per_step, steps - 1) if self.network.per_step else theta
 
     def loss(self, outputs: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
         """Each task's loss [tasks], the (weighted) mean over its examples times `loss_scale`.
@@ -100,13 +112,18 @@ class Learner:
             return F.cross_entropy(outputs.transpose(1, 2), targets, reduction="none")
         return (outputs - targets).square().mean(-1)
 
-    def support(self, batch: TaskBatch) -> Problem:
-        """The inner loss: the tasks' losses on their support sets, as a function of their parameters."""
-        return self._problem(batch.support_x, batch.support_y, batch.support_weight)
+    def support(self, batch: TaskBatch, steps: int = 1) -> Sequence[Problem]:
+        """The inner losses of each step, over and over: the tasks' losses on their support sets (or on minibatches of them), as a
+        function of their parameters."""
+        parts = [self._problem(one.support_x, one.support_y, one.support_weight) for one in self._minibatches(batch)]
+        if not self.network.per_step:
+            return parts
+        return [AtStep(parts[step % len(parts)], self.network.per_step, step) for step in range(max(1, steps))]
 
-    def query(self, batch: TaskBatch) -> Problem:
+    def query(self, batch: TaskBatch) -> Queries:
         """The outer loss: the same on the query sets."""
-        return self._problem(batch.query_x, batch.query_y, batch.query_weight)
+        problem = self._problem(batch.query_x, batch.query_y, batch.query_weight)
+        return lambda steps: AtStep(problem, self.network.per_step, steps - 1) if self.network.per_step else problem
 
     def _problem(self, x: Tensor, y: Tensor, weight: Tensor | None) -> Problem:
         if self.compiled:
@@ -143,7 +160,7 @@ class Learner:
     def inner_loop(self, batch: TaskBatch, params: Mapping[str, Tensor], steps: int) -> InnerLoop:
         """The inner loop on the tasks' support sets, with the step sizes that the parameters bring, or `inner_lr`."""
         shared, learned = step_sizes.split(params)
-        problems = [self.support(part) for part in self._minibatches(batch)]
+        problems = self.support(batch, steps)
         sizes = [_packed(problems[0], shared, size) for size in self._sizes(shared, learned, steps)]
         return InnerLoop(problems, sizes, self.rule)
 
@@ -213,18 +230,18 @@ class Learner:
 
     @property
     def can_be_safe(self) -> bool:
-        """Whether safe adaptation is made for the rule: gradient descent on the whole support set."""
+        """Whether safe adaptation is made for the rule, gradient descent on the whole support set, and for the network."""
         rule = self.rule
-        return rule.name == "gradient_descent" and not rule.proximal and rule.minibatch is None
+        return rule.name == "gradient_descent" and not rule.proximal and rule.minibatch is None and not self.network.per_step
 
     def curves(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> "Curves":
         """What adaptation does to the tasks' query sets: loss and accuracy after 0, 1, …, `steps` steps."""
 
         def of_chunk(chunk: TaskBatch) -> tuple[Tensor, Tensor | None]:
             losses, accuracies = [], []
-            for theta in self.adapt(params, chunk, steps):
+            for step, theta in enumerate(self.adapt(params, chunk, steps)):
                 with torch.no_grad():
-                    outputs = self.network(theta, chunk.query_x)
+                    outputs = self.outputs(theta, step, chunk.query_x)
                     losses.append(self.loss(outputs, chunk.query_y, chunk.query_weight))
                     if self.classification:
                         accuracies.append((outputs.argmax(-1) == chunk.query_y).float().mean(1))
@@ -242,7 +259,7 @@ class Learner:
         def of_chunk(chunk: TaskBatch) -> Tensor:
             *_, adapted = self.adapt(params, chunk, steps)
             with torch.no_grad():
-                return self.network(adapted, chunk.query_x)
+                return self.outputs(adapted, steps, chunk.query_x)
 
         batch = TaskBatch(support_x, support_y, query_x, query_x)
         return torch.cat(side_by_side(of_chunk, self._chunks(batch), support_x.device))
@@ -264,14 +281,19 @@ def _rule(spec: PipelineSpec, network: Network) -> Rule:
         momentum=inner.momentum,
         clip_norm=inner.clip_norm,
         proximal=implicit.proximal if implicit else 0.0,
-        adapts=None if inner.adapts == "all" else adapting(network, inner.adapts),
+        adapts=None if inner.adapts == "all" and not network.per_step else adapting(network, inner.adapts),
         minibatch=inner.minibatch,
     )
 
 
 def adapting(network: Network, wanted: str | tuple[str, ...]) -> frozenset[str]:
-    """The names of the parameters that `train.inner.adapts` means. Raises UserError where a name matches none."""
-    names = list(network.init(0))
+    """The names of the parameters that `train.inner.adapts` means. Raises UserError where a name matches none.
+
+    Never those with rows for every step.
+    """
+    names = [name for name in network.init(0) if name not in network.per_step]
+    if wanted == "all":
+        return frozenset(names)
     if wanted == "head":
         return frozenset(network.head)
     if wanted == "body":

@@ -7,9 +7,9 @@ product, and a convolution is one of patches with weights.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -48,17 +48,22 @@ class Network(Protocol):
     def transductive(self) -> bool:
         """Whether an example's outputs depend on the other examples of its task that go through the network with it."""
 
+    @property
+    def per_step(self) -> frozenset[str]:
+        """Names of the parameters that have a row for every inner step (`metaopt_core.meta.per_step`)."""
+
     def init(self, seed: int, stream: Stream = Stream.PARAMETERS) -> Params:
         """Initial parameters, in float32 on the CPU, as a function of the seed."""
 
     def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Outputs [tasks, examples, outputs] of parameters [tasks, …] on inputs [tasks, examples, …]."""
+        """Outputs [tasks, examples, outputs] of parameters [tasks, …], of those with rows one, on inputs [tasks, examples, …]."""
 
 
-def build(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int) -> Network:
+def build(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int, steps: int | None = None) -> Network:
     """The network that a spec names, for inputs of a shape (without task and example dimensions) and a number of outputs.
 
-    Raises UserError where they don't go together.
+    steps: of the inner loop that it is for; without one, `per_step` has nothing to differ in and becomes `transductive`. Raises
+    UserError where they don't go together.
     """
     if isinstance(spec, MLPSpec):
         return MLP((math.prod(input_shape), *spec.hidden, outputs))
@@ -71,7 +76,9 @@ def build(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int) -> Networ
             f"train.model: {blocks} times 2×2 pooling leave nothing of pictures of {height}×{width}: expected at least "
             f"{2**blocks}×{2**blocks}"
         )
-    normalization = Normalization(spec.normalization, spec.groups)
+    normalization = Normalization(spec.normalization, spec.groups, steps or 1)
+    if steps is None and normalization.kind == "per_step":
+        normalization = TRANSDUCTIVE
     if isinstance(spec, Conv4Spec):
         return Conv4(channels, spec.filters, outputs, normalization, spec.pooling, (height, width))
     return ResNet12(channels, spec.widths, outputs, normalization, (height, width))
@@ -88,6 +95,7 @@ class MLP:
 
     examples_at_once = 20_000
     transductive = False
+    per_step: ClassVar[frozenset[str]] = frozenset()
 
     @property
     def small(self) -> bool:
@@ -167,7 +175,11 @@ class Conv4:
 
     @property
     def transductive(self) -> bool:
-        return self.normalization.kind == "transductive"
+        return self.normalization.by_batch
+
+    @cached_property
+    def per_step(self) -> frozenset[str]:
+        return _per_step(self)
 
     @property
     def looped(self) -> bool:
@@ -228,7 +240,11 @@ class ResNet12:
 
     @property
     def transductive(self) -> bool:
-        return self.normalization.kind == "transductive"
+        return self.normalization.by_batch
+
+    @cached_property
+    def per_step(self) -> frozenset[str]:
+        return _per_step(self)
 
     @property
     def examples_at_once(self) -> int:
@@ -269,6 +285,17 @@ class ResNet12:
                 x = self.normalization(params, f"{name}.norm{layer}", convolve(x, params[f"{name}.conv{layer}.weight"], stride=1))
             x = max_pool(F.leaky_relu(x + short, self.slope))
         return torch.baddbmm(params["linear.bias"], x.mean((2, 3)), params["linear.weight"])
+
+
+def _per_step(network: Conv4 | ResNet12) -> frozenset[str]:
+    if network.normalization.kind != "per_step":
+        return frozenset()
+    return frozenset(name for name in network.init(0) if name.endswith((".scale", ".shift")))
+
+
+def without_steps(network: Network) -> Network:
+    """The network as it is where every step has the same parameters."""
+    return replace(network, normalization=TRANSDUCTIVE) if isinstance(network, Conv4 | ResNet12) and network.per_step else network
 
 
 def _at_once(size: tuple[int, int], widths: tuple[int, ...], layers: int = 1) -> int:

@@ -59,6 +59,7 @@ class OwnModule:
 
     small = False
     looped = False
+    per_step: frozenset[str] = frozenset()
 
     def __init__(self, path: str, arguments: dict[str, Any], input_shape: tuple[int, ...], outputs: int):
         self._path, self._arguments, self._input_shape, self._outputs = path, arguments, input_shape, outputs

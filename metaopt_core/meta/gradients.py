@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from metaopt_core.meta.inner_loop import InnerLoop, Memory, by_task_dot, by_task_norm
-from metaopt_core.meta.problems import Gradient, Problem, SquaredErrorMLP
+from metaopt_core.meta.problems import Gradient, Queries, SquaredErrorMLP
 from metaopt_core.models import Params
 
 
@@ -50,7 +50,7 @@ def for_each_task(params: Mapping[str, Tensor], tasks: int) -> Params:
     return {name: value.expand(tasks, *value.shape) for name, value in params.items()}
 
 
-def exact(loop: InnerLoop, query: Problem, theta: Params, weights: Sequence[float], sizes_too: bool, unrolled: bool) -> ByTask:
+def exact(loop: InnerLoop, query: Queries, theta: Params, weights: Sequence[float], sizes_too: bool, unrolled: bool) -> ByTask:
     """The gradient of Σ_k w_k L_Q(θ_k), second derivatives and all.
 
     weights: w_1, …, w_K. The losses are those after the last step.
@@ -58,7 +58,7 @@ def exact(loop: InnerLoop, query: Problem, theta: Params, weights: Sequence[floa
     if (whole := _as_one_loop(loop, query, theta, weights, sizes_too)) is not None:
         return whole
     end, back = loop.there_and_back(theta, unrolled)
-    losses, v = query.gradient(end.theta)
+    losses, v = query(loop.steps).gradient(end.theta)
     v = _scaled(v, weights[-1])
     v_memory: Memory = tuple(torch.zeros_like(m) for m in end.memory)
     del end
@@ -70,23 +70,23 @@ def exact(loop: InnerLoop, query: Problem, theta: Params, weights: Sequence[floa
             by_step.append({name: d.mul(u).neg_() for name, d, u in zip(theta, direction, v, strict=True)})
         v = tuple(torch._foreach_add(v, at.product(by_gradient)))
         if step and weights[step - 1]:
-            v = tuple(torch._foreach_add(v, query.gradient(at.place.theta)[1], alpha=weights[step - 1]))
+            v = tuple(torch._foreach_add(v, query(step).gradient(at.place.theta)[1], alpha=weights[step - 1]))
         del at, by_gradient, direction  # their memory is free before the next ones' is taken
     return ByTask(dict(zip(theta, v, strict=True)), by_step[::-1], losses)
 
 
-def _as_one_loop(loop: InnerLoop, query: Problem, theta: Params, weights: Sequence[float], sizes_too: bool) -> ByTask | None:
+def _as_one_loop(loop: InnerLoop, query: Queries, theta: Params, weights: Sequence[float], sizes_too: bool) -> ByTask | None:
     """The same by a problem's own loop over tasks, where it has one and the inner loop is the plain one."""
-    problem, size = loop.problem(0), loop.sizes[0]
-    if not (isinstance(problem, SquaredErrorMLP) and isinstance(query, SquaredErrorMLP) and isinstance(size, float)):
+    problem, judge, size = loop.problem(0), query(loop.steps), loop.sizes[0]
+    if not (isinstance(problem, SquaredErrorMLP) and isinstance(judge, SquaredErrorMLP) and isinstance(size, float)):
         return None
     if sizes_too or any(weights[:-1]) or len(loop.problems) > 1 or not loop.rule.plain or any(one != size for one in loop.sizes):
         return None
-    losses, v = problem.exact(query, theta, size, loop.steps)
+    losses, v = problem.exact(judge, theta, size, loop.steps)
     return ByTask(dict(zip(theta, v, strict=True)), (), losses)
 
 
-def first_order(loop: InnerLoop, query: Problem, theta: Params, weights: Sequence[float], sizes_too: bool) -> ByTask:
+def first_order(loop: InnerLoop, query: Queries, theta: Params, weights: Sequence[float], sizes_too: bool) -> ByTask:
     """The same with ∇²L_S taken as zero (FOMAML): θ_k then is θ plus something, and depends on each α_j by its own step alone."""
     place = loop.start(theta)
     directions, upper = [], []
@@ -96,7 +96,7 @@ def first_order(loop: InnerLoop, query: Problem, theta: Params, weights: Sequenc
             directions.append(gradient if loop.rule.plain else loop.direction(place, gradient)[0])
         place = loop.move(place, gradient)
         if weights[step]:
-            losses, v = query.gradient(place.theta)
+            losses, v = query(step + 1).gradient(place.theta)
             upper.append((step, _scaled(v, weights[step])))
     total = upper.pop()[1]
     by_step = []
@@ -108,21 +108,21 @@ def first_order(loop: InnerLoop, query: Problem, theta: Params, weights: Sequenc
     return ByTask(dict(zip(theta, total, strict=True)), by_step[::-1], losses)
 
 
-def reptile(loop: InnerLoop, query: Problem, theta: Params) -> ByTask:
+def reptile(loop: InnerLoop, query: Queries, theta: Params) -> ByTask:
     """θ − θ_K in the place of a gradient (Nichol, Achiam, Schulman 2018, algorithm 1); the loop's problems hold all examples."""
     *_, end = loop.walk(theta)
-    losses, _ = query.gradient(end.theta)
+    losses, _ = query(loop.steps).gradient(end.theta)
     return ByTask(dict(zip(theta, torch._foreach_sub(list(theta.values()), list(end.theta.values())), strict=True)), (), losses)
 
 
-def implicit(loop: InnerLoop, query: Problem, theta: Params, solver_steps: int) -> ByTask:
+def implicit(loop: InnerLoop, query: Queries, theta: Params, solver_steps: int) -> ByTask:
     """The solution x of (I + ∇²L_S(θ_K)/λ) x = ∇L_Q(θ_K) by conjugate gradients (Rajeswaran et al. 2019, equation 6, algorithm 2).
 
     It is the exact gradient where θ_K minimizes L_S + λ/2 ‖θ_K − θ‖², however it was found; λ is the rule's `proximal`. The note
     `solver_residual` is ‖∇L_Q − (I + ∇²L_S/λ) x‖ / ‖∇L_Q‖.
     """
     *_, end = loop.walk(theta)
-    losses, v = query.gradient(end.theta)
+    losses, v = query(loop.steps).gradient(end.theta)
     product = loop.problem(loop.steps).linearized(end.theta)[1]
 
     def applied(x: Sequence[Tensor]) -> Gradient:

@@ -155,7 +155,7 @@ class AfterAdaptation:
         """What all steps of the chunks that are computed side by side would keep."""
         chunk = batch[: plan.tasks_at_once]
         shared, _ = step_sizes.split(params)
-        support = self._learner.support(chunk)
+        support = self._learner.support(chunk)[0]
         return support.bytes_kept(for_each_task(support.pack(shared), len(chunk))) * self._steps * THREADS
 
 
@@ -182,7 +182,7 @@ class Joint:
             y = batch.classes.gather(1, y)
         leaves = {name: value.detach() for name, value in params.items()}
         if learner.has_loops_for(x, y):  # no example depends on another's, so tasks may be computed one by one
-            problem = learner.query(TaskBatch(x, y, x, y))
+            problem = learner.query(TaskBatch(x, y, x, y))(0)
             theta = for_each_task(problem.pack(leaves), len(batch))
             losses, found = problem.gradient(theta)
             return MetaGradient(problem.unpack({name: g.mean(0) for name, g in zip(theta, found, strict=True)}), losses)

@@ -48,6 +48,10 @@ class Problem(Protocol):
         """How much that is, found by trying."""
 
 
+Queries = Callable[[int], Problem]
+"""A number of inner steps → the outer loss of the parameters that they led to."""
+
+
 class Unpacked:
     """Parameters are taken as they are."""
 

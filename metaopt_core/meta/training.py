@@ -14,7 +14,6 @@ from metaopt_core import kernels
 from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
 from metaopt_core.learner import INPUT_SHAPES, Learner, device_named
 from metaopt_core.meta import step_sizes
-from metaopt_core.meta.inner_loop import GRADIENT_DESCENT
 from metaopt_core.meta.objectives import AfterAdaptation, Joint, Method, Objective, ProtoNet
 from metaopt_core.meta.outer_loop import Record, Trained, Training, fit
 from metaopt_core.models import MLP, Conv4, Params, ResNet12, build
@@ -73,7 +72,8 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
         objective, iterations, to_adapt = ProtoNet(embedding), spec.pretrain_iterations, _unchanged
         initial = embedding.network.init(spec.seed)
     else:
-        learner = replace(learner, rule=GRADIENT_DESCENT)  # whatever rule is learned for, this one is not
+        learner = learner.as_baseline()
+        initial = learner.network.init(spec.seed)
         objective, iterations, to_adapt = Joint(learner), spec.pretrain_iterations, _unchanged
         if distribution.train_classes is not None:
             # Trained to tell all classes apart; a new task then starts from its body and a last layer of zeros, since the labels of

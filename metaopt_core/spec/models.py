@@ -184,10 +184,12 @@ class _Pictures(Spec):
             return {"normalization": "transductive", **kept}
         return values
 
-    normalization: Literal["transductive", "group", "layer", "none"] = Field(
+    normalization: Literal["transductive", "per_step", "group", "layer", "none"] = Field(
         "transductive",
         description="Whose statistics normalize: `transductive` is batch norm by those of the current batch, the query batch "
-        "included, as in the paper; `group` and `layer` are by those of each example alone; `none` adds a bias instead.",
+        "included, as in the paper; `per_step` is the same with a scale and a shift for each inner step (MAML++), and inductive "
+        "results by statistics collected for the step; `group` and `layer` are by those of each example alone; `none` adds a bias "
+        "instead.",
     )
     groups: Positive = Field(8, description="Groups of filters, for the normalization `group`.")
 
@@ -196,6 +198,7 @@ class _Pictures(Spec):
         """The normalization in words, as results state it."""
         return {
             "transductive": "transductive batch norm",
+            "per_step": "per-step batch norm",
             "group": f"group norm of {self.groups} groups",
             "layer": "layer norm",
             "none": "no normalization",
@@ -321,10 +324,11 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
         "first_order_share": 0.3,
         "inner": {"learned_lr": "per_layer_and_step"},
         "outer": {"schedule": "cosine"},
+        "model": {"normalization": "per_step"},
     },
     "imaml": {"meta_gradient": "implicit"},
 }
-"""What the names of algorithms stand for."""
+"""What the names of algorithms stand for; a network that doesn't normalize by a batch has none of `model`."""
 
 
 _LABELS = {"maml": "MAML", "fomaml": "FOMAML", "reptile": "Reptile", "anil": "ANIL", "boil": "BOIL", "meta-sgd": "Meta-SGD"}
@@ -339,7 +343,12 @@ class TrainSpec(Spec):
     def _named(cls, values: Any) -> Any:
         """Fill in what the algorithm's name stands for, where the spec says nothing itself."""
         name = values.get("algorithm") if isinstance(values, dict) else None
-        return _under(values, ALGORITHMS.get(name, {})) if isinstance(name, str) else values
+        if not isinstance(name, str):
+            return values
+        choices, model = ALGORITHMS.get(name, {}), values.get("model")
+        if not (isinstance(model, dict) and model.get("name") in {"conv4", "resnet12"}) or "batch_norm" in model:
+            choices = {key: value for key, value in choices.items() if key != "model"}
+        return _under(values, choices)
 
     model: ModelSpec = Field(description="The network whose initial parameters are learned.")
     iterations: Positive = Field(description="Steps of the outer loop.")
@@ -811,6 +820,8 @@ def _safe_impossibilities(train: TrainSpec) -> Iterator[Problem]:
         why = f"train.inner.minibatch is {train.inner.minibatch}"
     elif train.meta_gradient == "implicit":
         why = "train.meta_gradient is implicit, whose inner loss has a term of its own"
+    elif isinstance(train.model, Conv4Spec | ResNet12Spec) and train.model.normalization == "per_step":
+        why = "train.model.normalization is per_step, which belongs to the steps as they were learned"
     if why is not None:
         yield ("evaluate", "adaptation"), f"safe is gradient descent on the whole support set, but {why}: expected plain"
 
@@ -825,6 +836,11 @@ def _train_impossibilities(train: TrainSpec) -> Iterator[Problem]:
                 f"{model.groups} groups of {indivisible[0]} filters: expected a divisor",
             )
     kind, inner = train.meta_gradient, train.inner
+    if isinstance(model, Conv4Spec | ResNet12Spec) and model.normalization == "per_step" and kind in {"reptile", "implicit"}:
+        yield (
+            ("train", "model", "normalization"),
+            f"the meta-gradient `{kind}` says nothing about what belongs to a single step: expected another than per_step",
+        )
     if kind in {"reptile", "implicit"}:
         if inner.learned_lr != "none":
             yield ("train", "inner", "learned_lr"), f"the meta-gradient `{kind}` says nothing about step sizes: expected none"

@@ -1,6 +1,7 @@
 """Statistics over tasks that leave no task out, against hand-made tables."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,12 +12,13 @@ from scipy import stats
 from metaopt_core import evaluation
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.evaluation import Method, calibration, summarize, with_outputs_of
-from metaopt_core.learner import Learner
+from metaopt_core.learner import Learner, adapting
 from metaopt_core.meta import step_sizes
 from metaopt_core.meta.gradients import for_each_task
-from metaopt_core.meta.inner_loop import GRADIENT_DESCENT, InnerLoop
+from metaopt_core.meta.inner_loop import GRADIENT_DESCENT, InnerLoop, Rule
 from metaopt_core.meta.problems import Differentiated
-from metaopt_core.models import MLP
+from metaopt_core.models import MLP, Conv4
+from metaopt_core.normalization import Normalization
 from metaopt_core.spec.models import InnerSpec, PipelineSpec, ShiftSpec
 from metaopt_core.summary import worst_tasks
 from tests.small import SMALL_CONV
@@ -201,6 +203,20 @@ def test_baselines_adapt_all_parameters_by_gradient_descent_whatever_the_algorit
     assert [method.label for method in found.values()] == ["ANIL", "random init", "no adaptation"]
 
 
+def test_the_statistics_of_a_step_are_those_that_its_queries_are_normalized_by() -> None:
+    """By the statistics of one task's own queries, they come out as they do together."""
+    learner = replace(Learner.from_spec(SMALL_CONV), network=Conv4(1, 8, 3, Normalization("per_step", steps=2)))
+    learner = replace(learner, rule=Rule(adapts=adapting(learner.network, "all")))
+    random = torch.Generator().manual_seed(0)
+    x, labels = torch.rand(2, 1, 3, 1, 28, 28, generator=random), torch.arange(3)[None]
+    task, params = TaskBatch(x[0], labels, x[1], labels, classes=labels), learner.network.init(0)
+    params = {name: value + torch.linspace(0, 1, 2)[:, None] if "norm" in name else value for name, value in params.items()}
+    for steps in (0, 1, 2):
+        statistics = evaluation.query_statistics(learner, params, task, steps)
+        *_, (predict, predict_alone) = Method("maml", "", learner, params, steps, statistics).adapted(task)
+        torch.testing.assert_close(predict_alone(task.query_x), predict(task.query_x), rtol=1e-4, atol=1e-4)
+
+
 def test_inductive_predictions_depend_on_no_other_query() -> None:
     learner = Learner.from_spec(SMALL_CONV)
     random = torch.Generator().manual_seed(0)
@@ -209,9 +225,16 @@ def test_inductive_predictions_depend_on_no_other_query() -> None:
     queries = pictures[1], pictures[2], torch.cat([pictures[1][:, :1], pictures[2][:, 1:]], 1)
     one, other, mixed = (TaskBatch(pictures[0], labels, x, labels, classes=labels) for x in queries)
     embedding = learner.network.init(0)
-    for method in (Method("maml", "", learner, embedding, 1), Method("protonet", "", learner, embedding, 0)):
-        *_, predict = method.adapted(one)
-        alone = method.one_by_one(predict, mixed)
-        torch.testing.assert_close(alone[:, :1], method.one_by_one(predict, one)[:, :1])
-        torch.testing.assert_close(alone[:, 1:], method.one_by_one(predict, other)[:, 1:])
+    stepwise = replace(learner, network=Conv4(1, 8, 3, Normalization("per_step", steps=2)))
+    own = stepwise.network.init(0)
+    statistics = evaluation.query_statistics(stepwise, own, other, 1)
+    for method in (
+        Method("maml", "", learner, embedding, 1),
+        Method("maml", "", stepwise, own, 1, statistics),
+        Method("protonet", "", learner, embedding, 0),
+    ):
+        *_, (predict, predict_alone) = method.adapted(one)
+        alone = predict_alone(mixed.query_x)
+        torch.testing.assert_close(alone[:, :1], predict_alone(one.query_x)[:, :1])
+        torch.testing.assert_close(alone[:, 1:], predict_alone(other.query_x)[:, 1:])
         assert not torch.allclose(predict(one.query_x)[:, 0], predict(mixed.query_x)[:, 0], atol=1e-4)

@@ -60,7 +60,7 @@ def problem(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(kernels, "usable", lambda *tensors: False)
     learner, params, batch = PROBLEMS[name]()
     kind = {"mlp": SquaredErrorMLP, "conv4": CrossEntropyConv4}[name] if loops == "compiled loops" else Differentiated
-    assert isinstance(learner.support(batch), kind)
+    assert isinstance(learner.support(batch)[0], kind)
     return learner, params, batch
 
 
@@ -94,7 +94,7 @@ def plain_norm(normalization: Normalization, params: Mapping[str, Tensor], name:
     if normalization.kind == "none":
         return x + shift[:, None, None]
     scale = params[f"{name}.scale"]
-    if normalization.kind == "transductive":
+    if normalization.kind in {"transductive", "per_step"}:
         mean, variance = x.mean((0, 2, 3), keepdim=True), x.var((0, 2, 3), keepdim=True, unbiased=False)
         return (x - mean) / (variance + 1e-5).sqrt() * scale[:, None, None] + shift[:, None, None]
     return F.group_norm(x, normalization.groups if normalization.kind == "group" else 1, scale, shift)
@@ -156,6 +156,10 @@ def plain_loop(
         rows = leaves.get(f"{step_sizes.PREFIX}{name}", leaves.get(step_sizes.EVERY))
         return learner.inner_lr if rows is None else rows[min(step, len(rows) - 1)]
 
+    def in_step(theta: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
+        rows = learner.network.per_step
+        return {name: value[min(step, len(value) - 1)] if name in rows else value for name, value in theta.items()}
+
     losses, weighted = [], []
     for task in range(len(batch)):
         theta: Mapping[str, Tensor] = initial
@@ -163,11 +167,11 @@ def plain_loop(
         parts = 1 if rule.minibatch is None else -(-batch.support_x.shape[1] // rule.minibatch)
         for step in range(steps):
             x, y = (whole[task][step % parts :: parts] for whole in (batch.support_x, batch.support_y))
-            loss = plain_loss(learner, theta, x, y)
+            loss = plain_loss(learner, in_step(theta, step), x, y)
             gradient = torch.autograd.grad(loss, list(theta.values()), create_graph=not first_order)
             direction = plain_direction(rule, memory, list(gradient), step)
             theta = {name: value - size(name, step) * d for (name, value), d in zip(theta.items(), direction, strict=True)}
-            losses.append(plain_loss(learner, theta, batch.query_x[task], batch.query_y[task]))
+            losses.append(plain_loss(learner, in_step(theta, step), batch.query_x[task], batch.query_y[task]))
             weighted.append(weights[step] * losses[-1])
     total = torch.stack(weighted).sum() / len(batch)
     by_leaf = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
@@ -209,7 +213,7 @@ def test_every_network_equals_the_unrolled_loop_over_tasks(name: str) -> None:
         found = ours(learner, params, batch, 2, method)
         assert found.losses.mean().item() == pytest.approx(loss.item(), rel=PLAIN_LOOP_TOLERANCE)
         assert relative_error(list(found.gradient.values()), gradient) < PLAIN_LOOP_TOLERANCE
-    inner, expected = learner.support(batch).gradient(for_each_task(params, TASKS))[1], plain_inner(learner, params, batch)
+    inner, expected = learner.support(batch)[0].gradient(for_each_task(params, TASKS))[1], plain_inner(learner, params, batch)
     assert relative_error(list(inner), expected) < PLAIN_LOOP_TOLERANCE
 
 
@@ -320,6 +324,44 @@ def test_what_does_not_adapt_is_learned_all_the_same(problem: tuple[Learner, Par
     *_, adapted = learner.adapt(params, batch, 2)
     moved = {name for name, value in params.items() if not torch.equal(adapted[name], value.expand_as(adapted[name]))}
     assert moved == set(learner.rule.adapts or ())
+
+
+@pytest.mark.parametrize("network", [Conv4, ResNet12])
+@pytest.mark.parametrize("loops", ["compiled loops", "no loops"])
+def test_every_step_has_its_own_normalization(network: type[Conv4 | ResNet12], loops: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if loops == "no loops":
+        monkeypatch.setattr(kernels, "usable", lambda *tensors: False)
+    learner, _, batch = conv_problem()
+    own = Normalization("per_step", steps=3)
+    learner = replace(learner, network=Conv4(1, 4, 3, own) if network is Conv4 else ResNet12(1, (2, 3), 3, own))
+    learner = replace(learner, rule=Rule(adapts=adapting(learner.network, "all")))
+    random = torch.Generator().manual_seed(5)
+    params = {
+        name: value + 0.3 * torch.rand(value.shape, generator=random) if name in learner.network.per_step else value
+        for name, value in learner.network.init(0).items()
+    }
+    params = doubled(params)
+    assert {value.shape for name, value in params.items() if "norm" in name} <= {(3, 4), (3, 2), (3, 3)}
+    several = Method(multi_step_until=100)
+    for steps, method in ((2, EXACT), (5, Method(unrolled=True)), (4, several), (3, Method("first_order", multi_step_until=100))):
+        first, weights = method.kind == "first_order", method.weights(steps, 10)
+        loss, gradient = plain_loop(learner, params, batch, steps, first, weights)
+        found = ours(learner, params, batch, steps, method, 10)
+        assert found.losses.mean().item() == pytest.approx(loss.item(), rel=PLAIN_LOOP_TOLERANCE)
+        assert relative_error(list(found.gradient.values()), gradient) < PLAIN_LOOP_TOLERANCE
+        used = [bool(row.abs().max() > 0) for row in found.gradient["norm0.scale" if network is Conv4 else "block0.norm0.scale"]]
+        assert used == [step < steps for step in range(3)]
+    curves = learner.curves(params, batch, 5).loss.mean(0)
+    for steps in range(1, 6):
+        assert curves[steps].item() == pytest.approx(plain_loop(learner, params, batch, steps)[0].item(), rel=PLAIN_LOOP_TOLERANCE)
+
+
+def test_a_step_s_own_parameters_do_not_adapt() -> None:
+    network = Conv4(1, 4, 3, Normalization("per_step", steps=2))
+    assert adapting(network, "all") == {name for name in network.init(0) if "norm" not in name}
+    assert adapting(network, "body") == {f"conv{block}.weight" for block in range(4)}
+    with pytest.raises(UserError, match=r"adapts: norm0.scale is the name of no parameter: expected some of conv0.weight, "):
+        adapting(network, ("norm0.scale",))
 
 
 def test_a_name_of_no_parameter_is_refused() -> None:
@@ -474,7 +516,7 @@ def test_what_a_linearization_keeps_is_known() -> None:
     learner, params, batch = conv_problem()
     theta = for_each_task(params, TASKS)
     automatic = Differentiated(lambda theta: learner._loss_of(theta, batch.support_x, batch.support_y, None))
-    kept, kept_by_graph = learner.support(batch).bytes_kept(theta), automatic.bytes_kept(theta)
+    kept, kept_by_graph = learner.support(batch)[0].bytes_kept(theta), automatic.bytes_kept(theta)
     activations = TASKS * 3 * 4 * (14**2 + 7**2 + 4**2 + 2**2) * 8
     assert 3 * activations < kept < kept_by_graph < 20 * activations
 
@@ -505,7 +547,9 @@ class TestQuadratic:
         return InnerLoop([Differentiated(self.loss)], [self.lr] * steps, rule)
 
     def gradient(self, steps: int, theta: Tensor) -> ByTask:
-        return exact(self.loop(steps), Differentiated(self.loss), {"theta": theta.expand(3, 2)}, last_alone(steps), False, False)
+        return exact(
+            self.loop(steps), lambda _: Differentiated(self.loss), {"theta": theta.expand(3, 2)}, last_alone(steps), False, False
+        )
 
     @pytest.mark.parametrize("steps", [1, 2, 5, 20])
     def test_inner_loop(self, steps: int) -> None:
@@ -528,7 +572,9 @@ class TestQuadratic:
 
     def test_implicit_gradient(self) -> None:
         """At the minimum of L + λ/2 ‖θ' − θ‖², θ' = (c + λ θ)/(1 + λ), so the gradient by θ is λ/(1 + λ) (θ' − c)."""
-        found = implicit(self.loop(200, Rule(proximal=2.0)), Differentiated(self.loss), {"theta": self.theta.expand(3, 2)}, 2)
+        found = implicit(
+            self.loop(200, Rule(proximal=2.0)), lambda _: Differentiated(self.loss), {"theta": self.theta.expand(3, 2)}, 2
+        )
         adapted = (self.centres + 2.0 * self.theta) / 3.0
         torch.testing.assert_close(found.packed["theta"], 2 / 3 * (adapted - self.centres))
 
@@ -541,7 +587,7 @@ def test_a_loss_without_curvature_has_its_query_gradient_as_meta_gradient() -> N
     slopes, query = torch.tensor([[1.0, 2.0], [3.0, -1.0]]), torch.tensor([[0.5, 1.0], [2.0, 4.0]])
     loop = InnerLoop([Differentiated(lambda p: (p["theta"] * slopes).sum(1))], [0.1] * 3)
     upper = Differentiated(lambda p: (p["theta"] * query).sum(1))
-    found = exact(loop, upper, {"theta": torch.zeros(2, 2)}, last_alone(3), False, False)
+    found = exact(loop, lambda _: upper, {"theta": torch.zeros(2, 2)}, last_alone(3), False, False)
     torch.testing.assert_close(found.packed["theta"], query)
 
 

@@ -211,6 +211,29 @@ def small_mlp(folder: Path, compiled: Literal["on", "off"]) -> tuple[PipelineSpe
     return SPEC.model_copy(update={"train": shorter}), functions.Functions.load(folder)
 
 
+def test_every_step_learns_a_normalization_of_its_own_and_is_judged_by_it(tmp_path: Path) -> None:
+    small, distribution = small_conv(tmp_path)
+    changes = {
+        "algorithm": "maml++",
+        "model": {"name": "conv4", "filters": 8, "normalization": "per_step"},
+        "baselines": ["pretrained"],
+    }
+    spec = PipelineSpec.model_validate(
+        small.model_dump() | {"train": small.train.model_dump() | changes | {"outer_loss": "multi_step"}}
+    )
+    trained = {name: result.params for name, result in train(spec, distribution, tmp_path / "checkpoints").items()}
+    first, second = trained["maml"]["norm3.scale"]
+    assert not torch.equal(first, second)
+    assert trained["pretrained"]["norm3.scale"].shape == (8,)
+    compared = methods(spec, distribution, trained)
+    assert list(compared) == ["maml", "pretrained", "random", "unadapted"]  # not made safe
+    table = evaluate(spec, distribution, compared).groupby("method")
+    accuracy, alone = table["accuracy_2"].mean(), table["inductive_accuracy"].mean()
+    assert accuracy["maml"] > 1 / 3
+    assert (alone.notna() & (alone > 0)).all()
+    assert alone["maml"] != accuracy["maml"]
+
+
 class PowerCutError(Exception):
     """The power goes."""
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from metaopt_core.spec.models import ALGORITHMS, TrainSpec
+from metaopt_core.spec.models import ALGORITHMS, Conv4Spec, ResNet12Spec, TrainSpec
 
 TRAIN: dict[str, Any] = {"model": {"name": "mlp"}, "iterations": 10, "shots": 5, "queries": 5}
 
@@ -47,6 +47,21 @@ def test_a_choice_of_ones_own_goes_before() -> None:
     )
     assert (train.inner.lr, train.inner.learned_lr, train.outer_loss) == (0.1, "scalar", "multi_step")
     assert (train.outer.lr, train.outer.schedule) == (0.01, "cosine")
+
+
+@pytest.mark.parametrize(
+    ("model", "normalization"),
+    [
+        ({"name": "conv4"}, "per_step"),
+        ({"name": "resnet12"}, "per_step"),
+        ({"name": "conv4", "normalization": "group"}, "group"),
+        ({"name": "conv4", "batch_norm": "transductive"}, "transductive"),
+    ],
+)
+def test_maml_plus_plus_normalizes_every_step_by_itself_unless_told_otherwise(model: dict[str, Any], normalization: str) -> None:
+    found = TrainSpec.model_validate(TRAIN | {"algorithm": "maml++", "model": model}).model
+    assert isinstance(found, Conv4Spec | ResNet12Spec)
+    assert found.normalization == normalization
 
 
 def test_what_was_filled_in_reads_back_as_it_is() -> None:

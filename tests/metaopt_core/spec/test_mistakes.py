@@ -867,6 +867,26 @@ MISTAKES = [
         id="safe-adam",
     ),
     pytest.param(
+        OMNIGLOT + "    evaluate: {adaptation: safe}\n",
+        "name: conv4",
+        "name: conv4\n        normalization: per_step",
+        [
+            "pipelines.yaml:13:16: letters.evaluate.adaptation: safe is gradient descent on the whole support set, but "
+            "train.model.normalization is per_step, which belongs to the steps as they were learned: expected plain"
+        ],
+        id="safe-per-step",
+    ),
+    pytest.param(
+        OMNIGLOT,
+        "name: conv4",
+        "name: conv4\n        normalization: per_step\n      algorithm: reptile",
+        [
+            "pipelines.yaml:8:9: letters.train.model.normalization: the meta-gradient `reptile` says nothing about what belongs to a "
+            "single step: expected another than per_step"
+        ],
+        id="reptile-per-step",
+    ),
+    pytest.param(
         SINUSOID,
         "shots: 5",
         "shots: 5\n      baselines: [pretraned]",

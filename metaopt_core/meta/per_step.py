@@ -1,0 +1,53 @@
+"""Parameters of which every inner step has its own: MAML++'s per-step batch norm (Antoniou, Edwards, Storkey 2019, section 4).
+
+Such a parameter is a tensor [steps, …]. Step k = 0, 1, … of the inner loop puts the support set through the network with row k, and
+so are the queries put that judge where that step led. Steps beyond the last row use that one, and queries before the first step
+use row 0. A row serves one step, so there is nothing that it could be adapted for: the outer loop alone learns it.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from metaopt_core.meta.problems import Gradient, HessianProduct, Problem, Unpacked
+from metaopt_core.models import Params
+
+
+def at_step(params: Mapping[str, Tensor], names: Collection[str], step: int) -> Params:
+    """Parameters [tasks, …] as a network takes them in a step: of those that are named, [tasks, steps, …], the step's row."""
+    return {name: value.select(1, _row(value, step)) if name in names else value for name, value in params.items()}
+
+
+class AtStep(Unpacked):
+    """A loss in one step, as a function of parameters that have rows for all of them."""
+
+    def __init__(self, problem: Problem, names: Collection[str], step: int):
+        self._problem, self._names, self._step = problem, names, step
+
+    def gradient(self, params: Params) -> tuple[Tensor, Gradient]:
+        losses, gradient = self._problem.gradient(at_step(params, self._names, self._step))
+        return losses, self._in_its_row(params, gradient)
+
+    def linearized(self, params: Params) -> tuple[Gradient, HessianProduct]:
+        gradient, product = self._problem.linearized(at_step(params, self._names, self._step))
+
+        def whole(direction: Sequence[Tensor]) -> Gradient:
+            along = at_step(dict(zip(params, direction, strict=True)), self._names, self._step)
+            return self._in_its_row(params, product(tuple(along.values())))
+
+        return self._in_its_row(params, gradient), whole
+
+    def bytes_kept(self, params: Params) -> int:
+        return self._problem.bytes_kept(at_step(params, self._names, self._step))
+
+    def _in_its_row(self, params: Params, gradient: Gradient) -> Gradient:
+        """Derivatives by the step's row as those by all rows."""
+        return tuple(
+            torch.zeros_like(value).select_scatter(found, 1, _row(value, self._step)) if name in self._names else found
+            for (name, value), found in zip(params.items(), gradient, strict=True)
+        )
+
+
+def _row(value: Tensor, step: int) -> int:
+    return min(max(step, 0), value.shape[1] - 1)
