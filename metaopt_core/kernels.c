@@ -607,15 +607,16 @@ static size work_size(size T, size N, size L, const size *widths) {
     return 2 * (T + 1) * N * total(widths, L, UNITS) + 2 * total(widths, L, WEIGHTS);
 }
 
-/* Each task's exact gradient v [T, P] of the loss on M query examples after K steps of size lr on N support examples, by the theta that
-   they start from: one task after the other, so that all of a task stays in the caches. losses [T]: those of the queries.
-   work: (K + 3) P, K times work_size(1, N), and work_size(1, M). */
+/* Adds to sum [P] each task's exact gradient of the loss on M query examples after K steps of size lr on N support examples, by the
+   theta that they start from: one task after the other, so that all of a task stays in the caches. losses [T]: those of the queries.
+   work: (K + 4) P, K times work_size(1, N), and work_size(1, M). */
 void mlp_exact(size T, size K, size L, const size *widths, double lr, size N, double uniform, const real *x, const real *y,
                const real *weights, size M, double query_uniform, const real *query_x, const real *query_y, const real *query_weights,
-               const real *theta, size stride, real *losses, real *v, real *work) {
+               const real *theta, size stride, real *losses, real *sum, real *work) {
     const size P = total(widths, L, PARAMETERS), D = widths[0], O = widths[L], each = work_size(1, N, L, widths);
-    real *const gradient = work + (K + 1) * P, *const scaled = gradient + P, *const steps = scaled + P, *const last = steps + K * each;
-    for (size task = 0; task < T; task++, theta += stride, v += P) {
+    real *const gradient = work + (K + 1) * P, *const scaled = gradient + P, *const v = scaled + P;
+    real *const steps = v + P, *const last = steps + K * each;
+    for (size task = 0; task < T; task++, theta += stride) {
         const real *tx = x + task * N * D, *ty = y + task * N * O, *tw = weights ? weights + task * N : 0;
         const real *at = theta;
         for (size k = 0; k < K; k++) {
@@ -631,5 +632,6 @@ void mlp_exact(size T, size K, size L, const size *widths, double lr, size N, do
             mlp_product(1, N, L, widths, uniform, tx, tw, k ? work + k * P : theta, 0, scaled, gradient, steps + k * each);
             for (size i = 0; i < P; i++) v[i] -= gradient[i];
         }
+        for (size i = 0; i < P; i++) sum[i] += v[i];
     }
 }

@@ -6,7 +6,7 @@ product, and a convolution is one of patches with weights.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Protocol
@@ -23,6 +23,18 @@ from metaopt_core.own_module import ACTIVATIONS_AT_ONCE, own_module
 from metaopt_core.spec.models import Conv4Spec, MLPSpec, ModelSpec, ModuleSpec
 
 Params = dict[str, Tensor]
+
+
+def joined(tensors: Sequence[Tensor]) -> Tensor:
+    """All numbers behind each other, [their count]: a view where they lie so in memory, else a copy."""
+    first, count = tensors[0], 0
+    for tensor in tensors:
+        if tensor.data_ptr() != first.data_ptr() + count * first.itemsize or not tensor.is_contiguous():
+            return torch.cat([one.flatten() for one in tensors])
+        count += tensor.numel()
+    if (first.storage_offset() + count) * first.itemsize > first.untyped_storage().nbytes():
+        return torch.cat([one.flatten() for one in tensors])  # neighbours by chance
+    return first.as_strided((count,), (1,))
 
 
 class Network(Protocol):

@@ -36,8 +36,9 @@ class MetaGradient:
 
 @dataclass(frozen=True)
 class ByTask:
-    """packed: each task's gradient by its own initial parameters [tasks, …]; by_step: by the sizes of the steps 0, 1, …, in the
-    shapes of the packed parameters (none where that was not asked for); losses and notes as in `MetaGradient`."""
+    """packed: the tasks' gradients by their own initial parameters [tasks, …], or their sum [1, …]; by_step: by the sizes of the
+    steps 0, 1, …, in the shapes of the packed parameters (none where that was not asked for); losses and notes as in
+    `MetaGradient`."""
 
     packed: Params
     by_step: Sequence[Params]

@@ -88,8 +88,8 @@ class AfterAdaptation:
             torch.compiler.cudagraph_mark_step_begin()  # what CUDA graphs gave in the step before may be overwritten
         if plan.tasks_at_once >= len(batch):
             found, problem = self._of_chunk(params, batch, plan, iteration)
-            gradient = problem.unpack({name: value.mean(0) for name, value in found.packed.items()})
-            sizes = {name: value.mean(0) for name, value in self._by_sizes(params, found, problem).items()}
+            gradient = problem.unpack({name: _mean(value, len(batch)) for name, value in found.packed.items()})
+            sizes = {name: _mean(value, len(batch)) for name, value in self._by_sizes(params, found, problem).items()}
             return MetaGradient(gradient | sizes, found.losses, found.notes)
 
         def of_chunk(chunk: TaskBatch) -> tuple[Params, ByTask]:
@@ -98,7 +98,7 @@ class AfterAdaptation:
 
         parts = side_by_side(of_chunk, batch.split(plan.tasks_at_once), batch.support_x.device)
         # The mean is over all tasks at once, so that it doesn't depend on the chunks.
-        gradient = {name: torch.cat([gradients[name] for gradients, _ in parts]).mean(0) for name in params}
+        gradient = {name: _mean(torch.cat([gradients[name] for gradients, _ in parts]), len(batch)) for name in params}
         notes = {name: torch.cat([found.notes[name] for _, found in parts]) for name in parts[0][1].notes}
         return MetaGradient(gradient, torch.cat([found.losses for _, found in parts]), notes)
 
@@ -157,6 +157,11 @@ class AfterAdaptation:
         shared, _ = step_sizes.split(params)
         support = self._learner.support(chunk)[0]
         return support.bytes_kept(for_each_task(support.pack(shared), len(chunk))) * self._steps * THREADS
+
+
+def _mean(gradients: Tensor, tasks: int) -> Tensor:
+    """The mean over tasks of gradients [tasks, …], or of their sums over some of the tasks."""
+    return (gradients[0] if len(gradients) == 1 else gradients.sum(0)) / tasks
 
 
 def _finish(device: torch.device) -> None:

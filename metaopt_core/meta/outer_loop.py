@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
 from metaopt_core.errors import DivergedError
 from metaopt_core.meta.checkpoint import load_checkpoint, save_checkpoint
 from metaopt_core.meta.objectives import Objective, Plan
-from metaopt_core.models import Params
+from metaopt_core.models import Params, joined
 from metaopt_core.progress import bar
 from metaopt_core.spec.models import OuterSpec
 
@@ -99,12 +100,12 @@ class Trained:
 class _State:
     """All that a training is after some iterations, and so all that a checkpoint holds.
 
-    flat: all parameters behind each other, which Adam steps on as one; params are views of it.
+    flat: all parameters behind each other, which Adam steps on as one; params are views of it. adam: what it remembers.
     """
 
     flat: Tensor
     params: Params
-    optimizer: torch.optim.Adam
+    adam: Params
     best: Params
     losses: Tensor  # of the tasks of the iterations since the last record, [record_every, tasks]
     iteration: int = 0
@@ -119,7 +120,7 @@ class _State:
     def save(self, path: Path) -> None:
         tensors = {f"params.{name}": value for name, value in self.params.items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        tensors |= {f"adam.{key}": moment for key, moment in self.optimizer.state[self.flat].items()}
+        tensors |= {f"adam.{name}": value for name, value in self.adam.items()}
         numbers = {key: getattr(self, key) for key in _NUMBERS} | {"plan": None if self.plan is None else asdict(self.plan)}
         save_checkpoint(path, tensors | {"losses": self.losses}, numbers)
 
@@ -132,9 +133,8 @@ class _State:
         for name, value in self.params.items():
             value.copy_(tensors[f"params.{name}"])
             self.best[name] = tensors[f"best.{name}"].to(device)
-        moments = {key.removeprefix("adam."): value.to(device) for key, value in tensors.items() if key.startswith("adam.")}
-        if moments:
-            self.optimizer.state[self.flat] = moments
+        for name, value in self.adam.items():
+            value.copy_(tensors[f"adam.{name}"])
         self.losses.copy_(tensors["losses"])
         for key in _NUMBERS:
             setattr(self, key, numbers[key])
@@ -232,13 +232,14 @@ def _profiler(training: Training) -> AbstractContextManager[torch.profiler.profi
 
 
 def _begin(training: Training, params: Params) -> _State:
-    flat = torch.cat([value.to(training.device).flatten() for value in params.values()]).requires_grad_()
-    parts = flat.detach().split([value.numel() for value in params.values()])
+    flat = torch.cat([value.to(training.device).flatten() for value in params.values()])
+    parts = flat.split([value.numel() for value in params.values()])
     views = {name: part.view(value.shape) for (name, value), part in zip(params.items(), parts, strict=True)}
+    step = torch.zeros((), device=flat.device if _fused(flat) else None)
     return _State(
         flat=flat,
         params=views,
-        optimizer=torch.optim.Adam([flat], lr=training.outer.lr, fused=training.device.type != "meta"),
+        adam={"step": step, "mean": torch.zeros_like(flat), "square": torch.zeros_like(flat)},
         best={name: value.clone() for name, value in views.items()},
         losses=torch.zeros(training.record_every, training.meta_batch_size, device=training.device),
     )
@@ -268,15 +269,28 @@ def _step(training: Training, state: _State, batch: TaskBatch) -> None:
         training.objective.plan = state.plan
         result = training.objective(state.params, batch, state.iteration)
     with _Timed(state, "optimizer"):
-        state.flat.grad = torch.cat([result.gradient[name].flatten() for name in state.params])
+        gradient = joined([result.gradient[name] for name in state.params])
         if training.outer.clip_norm is not None:
+            state.flat.grad = gradient
             torch.nn.utils.clip_grad_norm_(state.flat, training.outer.clip_norm)
-        state.optimizer.param_groups[0]["lr"] = _outer_lr(training, state.iteration)
-        state.optimizer.step()
+        _adam_step(state, gradient, _outer_lr(training, state.iteration))
         if training.project is not None:
             training.project(state.params)
         state.losses[state.iteration % training.record_every] = result.losses
         state.notes = result.notes
+
+
+def _fused(flat: Tensor) -> bool:
+    return flat.device.type != "meta"  # where nothing is computed, there is no such operation
+
+
+def _adam_step(state: _State, gradient: Tensor, lr: float) -> None:
+    """PyTorch's function, since its optimizer takes longer around it than the step itself."""
+    step, mean, square = ([value] for value in state.adam.values())
+    adam(
+        [state.flat], [gradient], mean, square, [], step, fused=_fused(state.flat),
+        amsgrad=False, beta1=0.9, beta2=0.999, lr=lr, weight_decay=0.0, eps=1e-8, maximize=False,
+    )  # fmt: skip
 
 
 class _Timed:

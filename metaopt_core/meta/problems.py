@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from metaopt_core import kernels
-from metaopt_core.models import MLP, Params
+from metaopt_core.models import MLP, Params, joined
 
 Result = TypeVar("Result")
 
@@ -192,8 +192,9 @@ class SquaredErrorMLP:
         return isinstance(network, MLP) and network.small and kernels.usable(x, y)
 
     def pack(self, params: Mapping[str, Tensor]) -> Params:
-        leading = len(next(iter(params.values())).shape) - 2  # weights and biases have two dimensions
-        return {_PACKED: torch.cat([params[name].flatten(leading) for name in self._network.shapes], -1)}
+        ordered = [params[name] for name in self._network.shapes]
+        leading = ordered[0].dim() - 2  # weights and biases have two dimensions
+        return {_PACKED: torch.cat([value.flatten(leading) for value in ordered], -1) if leading else joined(ordered)}
 
     def unpack(self, params: Mapping[str, Tensor]) -> Params:
         return self._network.unpack(params[_PACKED])
@@ -223,14 +224,15 @@ class SquaredErrorMLP:
         return self._work.nbytes
 
     def exact(self, query: "SquaredErrorMLP", params: Params, lr: float, steps: int) -> tuple[Tensor, Gradient]:
-        """The queries' losses after gradient descent, and their exact gradient by where it starts: the recursion as one loop."""
+        """The queries' losses after gradient descent, and the sum [1, …] of their exact gradients by where it starts: the recursion
+        as one loop."""
         theta = params[_PACKED]
-        losses, v = theta.new_empty(self._tasks), theta.new_empty(theta.shape)
-        work = theta.new_empty((steps + 3) * theta.shape[1] + steps * self._work_of_a_task + query._work_of_a_task)
+        losses, total = theta.new_empty(self._tasks), theta.new_zeros(1, theta.shape[1])
+        work = theta.new_empty((steps + 4) * theta.shape[1] + steps * self._work_of_a_task + query._work_of_a_task)
         data = [(one._sizes[1], one._sizes[2], one._x, one._y, one._weights) for one in (self, query)]
-        where = theta, theta.stride(0), losses, v, work
+        where = theta, theta.stride(0), losses, total, work
         kernels.call("mlp_exact", self._tasks, steps, *self._layers, lr, *data[0], *data[1], *where)
-        return losses, (v,)
+        return losses, (total,)
 
 
 def _leaves(params: Params) -> Params:

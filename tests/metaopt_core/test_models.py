@@ -13,7 +13,7 @@ from metaopt_core import kernels
 from metaopt_core.convolution import _product_of_patches, convolve, max_pool, norm_relu
 from metaopt_core.distributions.random import Stream
 from metaopt_core.errors import UserError
-from metaopt_core.models import build
+from metaopt_core.models import build, joined
 from metaopt_core.spec.models import Conv4Spec, MLPSpec, ModelSpec, ModuleSpec, ResNet12Spec
 
 PICTURES = (1, 28, 28)
@@ -181,3 +181,17 @@ def test_the_compiled_file_is_made_once_and_kept(monkeypatch: pytest.MonkeyPatch
     assert kernels.usable(torch.ones(1))
     assert [path.stat().st_mtime_ns for path in (tmp_path / "compiled").iterdir()] == [before]
     kernels._library.cache_clear()
+
+
+def test_tensors_that_lie_behind_each_other_are_joined_without_a_copy() -> None:
+    flat = torch.arange(12.0)
+    views = [flat[:6].view(2, 3), flat[6:7], flat[7:].view(5, 1)]
+    assert joined(views).data_ptr() == flat.data_ptr()
+    assert torch.equal(joined(views), flat)
+    gaps = [flat[:4].view(2, 2), flat[6:]]
+    turned = [flat[:6].view(2, 3).T, flat[6:]]
+    backwards = views[::-1]
+    for tensors in (gaps, turned, backwards, [torch.ones(2), torch.zeros(3)]):
+        found = joined(tensors)
+        assert torch.equal(found, torch.cat([tensor.flatten() for tensor in tensors]))
+        assert found.untyped_storage().data_ptr() != tensors[0].untyped_storage().data_ptr()
