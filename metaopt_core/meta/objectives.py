@@ -172,7 +172,9 @@ def _finish(device: torch.device) -> None:
 class Joint:
     """The loss on the examples of all tasks together, without adaptation: what the pre-trained baseline is trained by.
 
-    For classification, the labels are the classes of the whole split, and the learner's network has an output for each.
+    For classification, the labels are the classes of the whole split, and the learner's network has an output for each. A network
+    that normalizes by its batch does so by a quarter of the examples at a time, as batch norm does where a batch is spread over
+    devices.
     """
 
     plan: Plan | None = None
@@ -181,22 +183,26 @@ class Joint:
         self._learner = learner
 
     def __call__(self, params: Params, batch: TaskBatch, iteration: int = 0) -> MetaGradient:  # noqa: ARG002
-        learner = self._learner
+        learner, tasks = self._learner, len(batch)
         x, y = torch.cat([batch.support_x, batch.query_x], 1), torch.cat([batch.support_y, batch.query_y], 1)
         if batch.classes is not None:
             y = batch.classes.gather(1, y)
-        leaves = {name: value.detach() for name, value in params.items()}
-        if learner.has_loops_for(x, y):  # no example depends on another's, so tasks may be computed one by one
+
+        def of_part(part: TaskBatch) -> tuple[Params, Tensor]:
+            x, y, size = part.query_x, part.query_y, len(part)
+            if learner.network.transductive:
+                x, y = x.flatten(0, 1)[None], y.flatten(0, 1)[None]
             problem = learner.query(TaskBatch(x, y, x, y))(0)
-            theta = for_each_task(problem.pack(leaves), len(batch))
+            theta = for_each_task(problem.pack(params), len(x))
             losses, found = problem.gradient(theta)
-            return MetaGradient(problem.unpack({name: g.mean(0) for name, g in zip(theta, found, strict=True)}), losses)
-        leaves = {name: value.requires_grad_() for name, value in leaves.items()}
-        one_task = {name: value[None] for name, value in leaves.items()}
-        outputs = learner.network(one_task, x.flatten(0, 1)[None])  # [1, tasks · examples, outputs]
-        losses = learner.loss(outputs.view(*x.shape[:2], -1), y)
-        gradient = torch.autograd.grad(losses.mean(), list(leaves.values()))
-        return MetaGradient(dict(zip(params, gradient, strict=True)), losses.detach())
+            share = size / tasks / len(x)
+            gradient = {name: g.sum(0) * share for name, g in zip(theta, found, strict=True)}
+            return problem.unpack(gradient), losses.repeat_interleave(size // len(x))
+
+        size = tasks if learner.network.small else math.ceil(tasks / _PARTS)
+        parts = side_by_side(of_part, TaskBatch(x, y, x, y).split(size), x.device)
+        gradient = {name: torch.stack([gradients[name] for gradients, _ in parts]).sum(0) for name in params}
+        return MetaGradient(gradient, torch.cat([losses for _, losses in parts]))
 
     def measure(self, params: Params, batch: TaskBatch) -> None:
         """There is no choice."""

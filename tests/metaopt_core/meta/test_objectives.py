@@ -8,7 +8,7 @@ import torch
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.learner import Learner
 from metaopt_core.meta.objectives import AfterAdaptation, Joint
-from metaopt_core.models import MLP
+from metaopt_core.models import MLP, Conv4
 
 
 def problem(outputs: int = 1) -> tuple[Learner, TaskBatch]:
@@ -70,3 +70,21 @@ def test_joint_training_tells_the_classes_of_the_whole_split_apart() -> None:
     of_the_split = torch.stack([classes[task][labels[task]] for task in range(4)]).repeat(1, 2)
     expected = torch.nn.functional.cross_entropy(logits, of_the_split.flatten())
     assert Joint(learner)(learner.network.init(0), tasks).losses.mean().item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_joint_training_normalizes_a_quarter_of_the_tasks_at_a_time() -> None:
+    learner = Learner(Conv4(1, 4, 5), classification=True, loss_scale=1.0, inner_lr=0.1)
+    random = torch.Generator().manual_seed(0)
+    x, qx = (torch.rand(6, 3, 1, 28, 28, generator=random, dtype=torch.float64) for _ in range(2))
+    labels, classes = torch.arange(3).expand(6, 3), torch.arange(18).view(6, 3) % 5
+    params = {name: value.double().requires_grad_() for name, value in learner.network.init(0).items()}
+    found = Joint(learner)(params, TaskBatch(x, labels, qx, labels, classes=classes))
+    losses = []
+    for first in (0, 2, 4):  # a quarter of 6 tasks, rounded up
+        pictures = torch.cat([x, qx], 1)[first : first + 2].flatten(0, 1)
+        logits = learner.network({name: value[None] for name, value in params.items()}, pictures[None])[0]
+        losses.append(torch.nn.functional.cross_entropy(logits, classes.repeat(1, 2)[first : first + 2].flatten()))
+    expected = torch.autograd.grad(torch.stack(losses).mean(), list(params.values()))
+    torch.testing.assert_close(found.losses, torch.stack(losses).detach().repeat_interleave(2))
+    for gradient, reference in zip(found.gradient.values(), expected, strict=True):
+        torch.testing.assert_close(gradient, reference, rtol=1e-9, atol=1e-12)
