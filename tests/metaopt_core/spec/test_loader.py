@@ -49,6 +49,11 @@ SHIPPED_NAMES = [
     "omniglot-5w1s-full",
     "omniglot-alphabets",
     "omniglot-20w1s",
+    "omniglot-20w1s-maml",
+    "omniglot-20w1s-fomaml",
+    "omniglot-20w1s-anil",
+    "omniglot-20w1s-mamlpp",
+    "omniglot-20w1s-full",
 ]
 
 
