@@ -118,6 +118,7 @@ def _compared(results: Mapping[str, Any], key: str, title: str) -> Table:
     notes = [f"{results['tasks']} meta-test tasks, {kind}", interval]
     alone = " (each query alone: inductive)" if of["inductive"] else ""
     notes += [f"{results['normalization']}{alone}"] if results["normalization"] else []
+    notes += [f"{of['label']} by statistics collected for the step: {_mean(key, of['collected'][key])}"] if of["collected"] else []
     notes += [f"{results['algorithm']}'s step sizes learned, {results['learned_lr']}"] if results["learned_lr"] else []
     notes += ["div.: diverged tasks" if diverged else "no task diverged"]
     table = _table(f"{title} after {counted(horizon, 'step')}", "; ".join(notes))

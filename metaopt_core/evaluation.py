@@ -2,9 +2,9 @@
 
 Every method meets the same meta-test tasks. A baseline that takes gradient steps takes them with the step size that suits it best
 on the meta-validation tasks, so that none is worse than it has to be. Where the network normalizes by the batch at hand, a method
-is also judged on each query without the others (inductive): normalized together with the support set, or, where every step has a
-normalization of its own, by the mean statistics of meta-train tasks' queries in that step, as they would have been collected in
-training. Then every method meets each shifted variant of the test tasks.
+is also judged on each query without the others (inductive), normalized together with the support set; and, where every step has a
+normalization of its own, on each query by itself, normalized by the mean statistics of meta-train tasks' queries in that step (by
+collected statistics). Then every method meets each shifted variant of the test tasks.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -54,6 +54,10 @@ Array = npt.NDArray[np.float64]
 Predict = Callable[[Tensor], Tensor]
 """Queries [tasks, queries, …] → outputs [tasks, queries, outputs], of one method that has seen the support sets."""
 
+TOGETHER, INDUCTIVE, COLLECTED = "", "inductive_", "collected_"
+"""By whose statistics queries are normalized, as it stands before the names of measures: all queries' own, those of the support set
+and the query, and those collected on meta-train tasks."""
+
 
 # --- the methods --------------------------------------------------------------------------------------------------------
 
@@ -101,21 +105,19 @@ class Method:
         learner = replace(self.learner, network=other.network, loss_scale=other.loss_scale)
         return replace(self, learner=learner, params=with_outputs_of(learner, self.params))
 
-    def adapted(self, batch: TaskBatch) -> Iterator[tuple[Predict, Predict]]:
-        """What it predicts after 0, 1, … `steps` steps on the support sets: of all queries together, and of each without the
-        others."""
+    def adapted(self, batch: TaskBatch) -> Iterator[dict[str, Predict]]:
+        """What it predicts after 0, 1, … `steps` steps on the support sets, in each way of normalizing that there is for it."""
         if self.name == "protonet":  # puts the support set beside the queries by itself
             together = partial(scores, self.learner.network, self.params, batch.ways, batch.support_x, batch.support_y)
-            yield together, partial(_one_by_one, together)
+            yield {TOGETHER: together, INDUCTIVE: partial(_one_by_one, together)}
             return
-        network = self.learner.network
+        network, fixed = self.learner.network, self.learner
+        if self.statistics and isinstance(network, Conv4 | ResNet12):
+            fixed = replace(fixed, network=replace(network, normalization=Given("per_step", statistics=self.statistics)))
         for step, theta in enumerate(self.learner.adapt(self.params, batch, self.steps)):
             together = partial(self.learner.outputs, theta, step)
-            if self.statistics and isinstance(network, Conv4 | ResNet12):
-                fixed = replace(self.learner, network=replace(network, normalization=Given("per_step", statistics=self.statistics)))
-                yield together, partial(fixed.outputs, theta, step)
-            else:
-                yield together, partial(_one_by_one, together, support_x=batch.support_x)
+            found: dict[str, Predict] = {TOGETHER: together, INDUCTIVE: partial(_one_by_one, together, support_x=batch.support_x)}
+            yield found | ({COLLECTED: partial(fixed.outputs, theta, step)} if self.statistics else {})
 
 
 def _one_by_one(predict: Predict, query_x: Tensor, support_x: Tensor | None = None) -> Tensor:
@@ -143,7 +145,9 @@ def query_statistics(learner: Learner, params: Params, tasks: TaskBatch, steps: 
 
     chunks = side_by_side(of_chunk, tasks.split(learner.tasks_at_once(tasks)), tasks.support_x.device)
     layers = {name: zip(*(chunk[name] for chunk in chunks), strict=True) for name in chunks[0]}
-    return {name: (torch.cat(means).mean(0), torch.cat(variances).mean(0)) for name, (means, variances) in layers.items()}
+    return {
+        name: (torch.cat(means).mean(0).cpu(), torch.cat(variances).mean(0).cpu()) for name, (means, variances) in layers.items()
+    }
 
 
 def methods(spec: PipelineSpec, distribution: TaskDistribution, trained: Mapping[str, Params]) -> dict[str, Method]:
@@ -157,12 +161,12 @@ def methods(spec: PipelineSpec, distribution: TaskDistribution, trained: Mapping
     maml, steps, device = trained["maml"], spec.evaluate.steps, device_named(spec.device)
 
     def method(name: str, learner: Learner, params: Params, steps: int) -> Method:
-        found = Method(name, label(spec, name), learner, params, steps).to(device)
+        found = Method(name, label(spec, name), learner, params, steps)
         if not learner.network.per_step:
             return found
         episode = Episode(spec.train.ways, spec.evaluate_shots, spec.evaluate_queries)
         tasks = distribution.train(episode, 0, STATISTICS_TASKS).to(device)
-        return replace(found, statistics=query_statistics(learner, found.params, tasks, min(steps, spec.horizon)))
+        return replace(found, statistics=query_statistics(learner, found.to(device).params, tasks, min(steps, spec.horizon)))
 
     found = [method("maml", learner, maml, steps)]
     if learner.can_be_safe:
@@ -179,7 +183,7 @@ def methods(spec: PipelineSpec, distribution: TaskDistribution, trained: Mapping
         for name, params in initial.items():
             losses = {}
             for lr in spec.baseline_lrs:
-                tried = method(name, replace(plain, inner_lr=lr), params, spec.horizon)
+                tried = method(name, replace(plain, inner_lr=lr), params, spec.horizon).to(device)
                 losses[lr] = _score(tried, validation)
                 progress.update(len(losses) + list(initial).index(name) * len(spec.baseline_lrs), tried.label)
             best = min(losses, key=lambda lr: losses[lr])
@@ -226,8 +230,8 @@ def evaluate(spec: PipelineSpec, distribution: TaskDistribution, compared: Mappi
     A row a variant, method and task: `variant`, `method`, `task`, `inner_lr`, `loss_K` and (classification) `accuracy_K` after
     K = 0 … `evaluate.steps` steps, one that takes none with the same number in all of them. A task has the same number in every
     variant of a regression: there it is the same draw in other ranges. At the horizon, of each query: `confidence`, the probability
-    of the predicted class, and `correct`. Where the network normalizes by its batch, `inductive_loss` and `inductive_accuracy`, not
-    of shifted variants.
+    of the predicted class, and `correct`. Where the network normalizes by its batch, `inductive_loss` and `inductive_accuracy`, and
+    where it does so for every step, `collected_loss` and `collected_accuracy`, not of shifted variants.
     """
     tables, done, lock = [], 0, Lock()
     with bar(len(compared) * spec.generate.held_out.test_tasks * (1 + len(spec.shifts)), "adapting to new tasks") as progress:
@@ -278,14 +282,14 @@ def _measured(spec: PipelineSpec, method: Method, tasks: TaskBatch, inductive: b
             right = (outputs.argmax(-1) == tasks.query_y).float().mean(1)
             columns[f"{prefix}accuracy{suffix}"] = right.cpu().numpy()
 
-    for step, (predict, predict_alone) in enumerate(method.adapted(tasks)):
+    for step, predictions in enumerate(method.adapted(tasks)):
         with torch.no_grad():
-            outputs = predict(tasks.query_x)
-            judge("", f"_{step}", outputs)
+            outputs = predictions.pop(TOGETHER)(tasks.query_x)
+            judge(TOGETHER, f"_{step}", outputs)
             if step != min(method.steps, spec.horizon):
                 continue
-            if inductive:
-                judge("inductive_", "", predict_alone(tasks.query_x))
+            for prefix, predict in predictions.items() if inductive else ():
+                judge(prefix, "", predict(tasks.query_x))
             if learner.classification:
                 confidence, answer = outputs.softmax(-1).max(-1)
                 columns["confidence"] = list(confidence.cpu().numpy())
@@ -398,13 +402,18 @@ def _summary(spec: PipelineSpec, table: pd.DataFrame) -> dict[str, Any]:
 def _of_method(spec: PipelineSpec, name: str, rows: pd.DataFrame) -> dict[str, Any]:
     inner_lr = float(rows["inner_lr"].iloc[0]) if "inner_lr" in rows else np.nan
     measures = ("loss", "accuracy") if "accuracy_0" in rows else ("loss",)
-    inductive = {measure: rows[f"inductive_{measure}"] for measure in measures if f"inductive_{measure}" in rows}
+
+    def alone(prefix: str) -> dict[str, Any] | None:
+        values = {measure: rows[f"{prefix}{measure}"].to_numpy(np.float64) for measure in measures if f"{prefix}{measure}" in rows}
+        return {key: statistics(each, key) for key, each in values.items() if not np.isnan(each).all()} or None
+
     return {
         "label": label(spec, name),
         "takes_steps": name not in _WITHOUT_STEPS,
         "inner_lr": inner_lr if np.isfinite(inner_lr) else None,
         "steps": _by_step(rows, spec.evaluate.steps),
-        "inductive": {measure: statistics(values.to_numpy(np.float64), measure) for measure, values in inductive.items()} or None,
+        "inductive": alone(INDUCTIVE),
+        "collected": alone(COLLECTED),
         "calibration": calibration(np.concatenate(list(rows["confidence"])), np.concatenate(list(rows["correct"])))
         if "confidence" in rows
         else None,

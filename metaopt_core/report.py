@@ -91,6 +91,7 @@ def _rows(summary: Summary) -> Iterator[dict[str, Any]]:
             "entry": at_horizon(summary, name),
             "statistics": at_horizon(summary, name)[key],
             "inductive": method["inductive"] and method["inductive"][key],
+            "collected": method["collected"] and method["collected"][key],
             "ece": method["calibration"] and method["calibration"]["ece"],
             "against": difference(summary, summary["model"], name, key) if name != summary["model"] else None,
         }

@@ -57,6 +57,7 @@ def _method(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "inner_lr": rates.pop() if len(rates) == 1 else None,
         "steps": [_entry(entries) for entries in zip(*(result["steps"] for result in results), strict=True)],
         "inductive": first["inductive"] and _measures([result["inductive"] for result in results]),
+        "collected": first["collected"] and _measures([result["collected"] for result in results]),
         "calibration": first["calibration"] and {"ece": _mean([result["calibration"]["ece"] for result in results])},
     }
 

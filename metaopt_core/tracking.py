@@ -489,10 +489,11 @@ def _result_values(entry: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _once(results: Mapping[str, Any]) -> dict[str, float]:
-    """What one method has a single number of: the step size, the calibration error, the inductive mean."""
+    """What one method has a single number of: the step size, the calibration error, the means of queries normalized otherwise."""
     values = {"inner_lr": results["inner_lr"], "calibration_error": (results["calibration"] or {}).get("ece")}
-    for name, statistics in (results["inductive"] or {}).items():
-        values |= {f"inductive_{name}": (statistics or {}).get("mean"), f"inductive_{name}_ci95": (statistics or {}).get("ci95")}
+    for kind in ("inductive", "collected"):
+        for name, statistics in (results[kind] or {}).items():
+            values |= {f"{kind}_{name}": (statistics or {}).get("mean"), f"{kind}_{name}_ci95": (statistics or {}).get("ci95")}
     return _numbers(values)
 
 

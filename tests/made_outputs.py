@@ -78,6 +78,7 @@ def _evaluate(folder: Path, spec: PipelineSpec) -> None:
             "takes_steps": True,
             "inner_lr": 0.01,
             "inductive": None,
+            "collected": None,
             "calibration": None,
             "steps": [
                 {"step": step, "diverged": step, "improved": 0.5, "loss": {"mean": 1 / (step + 1), **loss}, "accuracy": None}

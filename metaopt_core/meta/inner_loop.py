@@ -120,7 +120,9 @@ class InnerLoop:
     def direction(self, place: Place, gradient: Gradient) -> tuple[Gradient, Memory]:
         """The rule: d and m' as differentiable functions of g and m."""
         if self.rule.clip_norm is not None:
-            factor = (self.rule.clip_norm / by_task_norm(gradient)).clamp(max=1)
+            square = by_task_dot(gradient, gradient)
+            norm = square.clamp(min=torch.finfo(square.dtype).tiny).sqrt()  # the root of zero has no derivative
+            factor = (self.rule.clip_norm / norm).clamp(max=1)
             gradient = tuple(g * factor.view(-1, *(1 for _ in g.shape[1:])) for g in gradient)
         if self.rule.name == "gradient_descent":
             return gradient, ()

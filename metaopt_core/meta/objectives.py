@@ -97,7 +97,7 @@ class AfterAdaptation:
             return problem.unpack(found.packed) | self._by_sizes(params, found, problem), found
 
         parts = side_by_side(of_chunk, batch.split(plan.tasks_at_once), batch.support_x.device)
-        # The mean is over all tasks at once, so that it doesn't depend on the chunks.
+        # The mean is over all tasks at once, so that it doesn't depend on a plan that was measured.
         gradient = {name: _mean(torch.cat([gradients[name] for gradients, _ in parts]), len(batch)) for name in params}
         notes = {name: torch.cat([found.notes[name] for _, found in parts]) for name in parts[0][1].notes}
         return MetaGradient(gradient, torch.cat([found.losses for _, found in parts]), notes)
@@ -121,12 +121,15 @@ class AfterAdaptation:
         return found, problem
 
     def _by_sizes(self, params: Params, found: ByTask, problem: Problem) -> Params:
-        learned = step_sizes.split(params)[1]
-        return step_sizes.gradient(learned, [problem.unpack(one) for one in found.by_step])
+        learned, adapts = step_sizes.split(params)[1], self._learner.rule.adapts
+        by_step = [problem.unpack(one) for one in found.by_step]
+        if adapts is not None:  # the size of what doesn't move is zero whatever was learned
+            by_step = [{name: value for name, value in one.items() if name in adapts} for one in by_step]
+        return step_sizes.gradient(learned, by_step, len(found.losses))
 
     def measure(self, params: Params, batch: TaskBatch) -> None:
-        if self._learner.network.small and self._learner.tasks_at_once(batch) == len(batch):
-            self.plan = Plan(len(batch), bool(self._method.unrolled))
+        if self._learner.network.small:  # quick however it is done, and sums over tasks are made in chunks
+            self.plan = Plan(self._learner.tasks_at_once(batch), bool(self._method.unrolled))
             return
         largest = math.ceil(len(batch) / (THREADS if batch.support_x.device.type == "cpu" else 1))
         sizes = sorted({max(1, math.ceil(largest / 2**halvings)) for halvings in range(4)})

@@ -51,17 +51,16 @@ def at(sizes: Mapping[str, Tensor], names: Mapping[str, Tensor], step: int, fixe
     return tuple(row[min(step, len(row) - 1)] for row in rows)
 
 
-def gradient(sizes: Mapping[str, Tensor], by_step: list[dict[str, Tensor]]) -> Params:
-    """The gradients [tasks, …] by each entry of `sizes`, from those by each step's: name → [tasks, the parameter's shape]."""
-    found: Params = {}
+def gradient(sizes: Mapping[str, Tensor], by_step: list[dict[str, Tensor]], tasks: int) -> Params:
+    """The gradients [tasks, …] by each entry of `sizes`, from those by each step's: name → [tasks, the parameter's shape] (of a
+    parameter that doesn't move, none)."""
+    found: Params = {key: value.new_zeros(tasks, *value.shape) for key, value in sizes.items()}
     for step, by_name in enumerate(by_step):
         for name, value in by_name.items():
             key = _key(sizes, name)
-            if key not in found:
-                found[key] = value.new_zeros(len(value), *sizes[key].shape)
             row = found[key][:, min(step, len(sizes[key]) - 1)]
             row += value.flatten(1).sum(1) if row.dim() == 1 else value.sum_to_size(row.shape)
-    return {key: found[key] for key in sizes} if by_step else {}
+    return found
 
 
 def _key(sizes: Mapping[str, Tensor], name: str) -> str:

@@ -19,6 +19,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    ModelWrapValidatorHandler,
     Tag,
     model_serializer,
     model_validator,
@@ -187,9 +188,8 @@ class _Pictures(Spec):
     normalization: Literal["transductive", "per_step", "group", "layer", "none"] = Field(
         "transductive",
         description="Whose statistics normalize: `transductive` is batch norm by those of the current batch, the query batch "
-        "included, as in the paper; `per_step` is the same with a scale and a shift for each inner step (MAML++), and inductive "
-        "results by statistics collected for the step; `group` and `layer` are by those of each example alone; `none` adds a bias "
-        "instead.",
+        "included, as in the paper; `per_step` is the same with a scale and a shift for each inner step (MAML++); `group` and "
+        "`layer` are by those of each example alone; `none` adds a bias instead.",
     )
     groups: Positive = Field(8, description="Groups of filters, for the normalization `group`.")
 
@@ -198,7 +198,7 @@ class _Pictures(Spec):
         """The normalization in words, as results state it."""
         return {
             "transductive": "transductive batch norm",
-            "per_step": "per-step batch norm",
+            "per_step": "per-step batch norm, of baselines the same in all steps",
             "group": f"group norm of {self.groups} groups",
             "layer": "layer norm",
             "none": "no normalization",
@@ -338,17 +338,19 @@ _LABELS |= {"maml++": "MAML++", "imaml": "iMAML"}
 class TrainSpec(Spec):
     """Meta-training."""
 
-    @model_validator(mode="before")
+    @model_validator(mode="wrap")
     @classmethod
-    def _named(cls, values: Any) -> Any:
-        """Fill in what the algorithm's name stands for, where the spec says nothing itself."""
+    def _named(cls, values: Any, validated: ModelWrapValidatorHandler[Self]) -> Self:
+        """Fill in what the algorithm's name stands for, where the spec says nothing itself. It counts as not set."""
         name = values.get("algorithm") if isinstance(values, dict) else None
         if not isinstance(name, str):
-            return values
+            return validated(values)
         choices, model = ALGORITHMS.get(name, {}), values.get("model")
         if not (isinstance(model, dict) and model.get("name") in {"conv4", "resnet12"}) or "batch_norm" in model:
             choices = {key: value for key, value in choices.items() if key != "model"}
-        return _under(values, choices)
+        made = validated(_under(values, choices))
+        _unset(made, values, choices)
+        return made
 
     model: ModelSpec = Field(description="The network whose initial parameters are learned.")
     iterations: Positive = Field(description="Steps of the outer loop.")
@@ -415,6 +417,8 @@ class TrainSpec(Spec):
     @property
     def label(self) -> str:
         """The algorithm's name as people write it."""
+        if self.algorithm == "maml":
+            return {"exact": "MAML", "first_order": "FOMAML", "reptile": "Reptile", "implicit": "iMAML"}[self.meta_gradient]
         return _LABELS[self.algorithm]
 
 
@@ -521,6 +525,15 @@ def _under(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
         else:
             filled.setdefault(key, default)
     return filled
+
+
+def _unset(made: BaseModel, said: dict[str, Any], filled: dict[str, Any]) -> None:
+    """Mark what was filled in as not set, at every depth."""
+    for key, value in filled.items():
+        if key not in said:
+            made.model_fields_set.discard(key)
+        elif isinstance(value, dict) and isinstance(said[key], dict):
+            _unset(getattr(made, key), said[key], value)
 
 
 def _model_name(name: str) -> str:
@@ -836,12 +849,22 @@ def _train_impossibilities(train: TrainSpec) -> Iterator[Problem]:
                 f"{model.groups} groups of {indivisible[0]} filters: expected a divisor",
             )
     kind, inner = train.meta_gradient, train.inner
-    if isinstance(model, Conv4Spec | ResNet12Spec) and model.normalization == "per_step" and kind in {"reptile", "implicit"}:
-        yield (
-            ("train", "model", "normalization"),
-            f"the meta-gradient `{kind}` says nothing about what belongs to a single step: expected another than per_step",
-        )
+    if isinstance(model, Conv4Spec | ResNet12Spec) and model.normalization == "per_step":
+        where = "train", "model", "normalization"
+        if kind in {"reptile", "implicit"}:
+            yield (
+                where,
+                f"the meta-gradient `{kind}` says nothing about what belongs to a single step: expected another than per_step",
+            )
+        elif kind == "first_order" and train.outer_loss == "last_step" and inner.steps > 1:
+            yield (
+                where,
+                "by a first-order meta-gradient of the last step's loss, no other step's scale and shift are learned: expected "
+                "outer_loss: multi_step, or another than per_step",
+            )
     if kind in {"reptile", "implicit"}:
+        if inner.adapts != "all":
+            yield ("train", "inner", "adapts"), f"the meta-gradient `{kind}` learns nothing but what adapts: expected all"
         if inner.learned_lr != "none":
             yield ("train", "inner", "learned_lr"), f"the meta-gradient `{kind}` says nothing about step sizes: expected none"
         if train.outer_loss != "last_step":
@@ -851,6 +874,8 @@ def _train_impossibilities(train: TrainSpec) -> Iterator[Problem]:
             yield ("train", "first_order_share"), f"the meta-gradient is `{kind}` from the first iteration on: expected 0"
         if train.backward != "auto":
             yield ("train", "backward"), f"the meta-gradient `{kind}` does not go back through the inner loop: expected auto"
+    if kind == "implicit" and inner.minibatch is not None:
+        yield ("train", "inner", "minibatch"), "the implicit meta-gradient is of one inner loss, the whole support set's: remove it"
     if train.implicit is not None and kind != "implicit":
         yield ("train", "implicit"), f"the meta-gradient is `{kind}`: remove it, or expected meta_gradient: implicit"
     if inner.lr_bounds is not None:

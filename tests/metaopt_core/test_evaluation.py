@@ -213,8 +213,9 @@ def test_the_statistics_of_a_step_are_those_that_its_queries_are_normalized_by()
     params = {name: value + torch.linspace(0, 1, 2)[:, None] if "norm" in name else value for name, value in params.items()}
     for steps in (0, 1, 2):
         statistics = evaluation.query_statistics(learner, params, task, steps)
-        *_, (predict, predict_alone) = Method("maml", "", learner, params, steps, statistics).adapted(task)
-        torch.testing.assert_close(predict_alone(task.query_x), predict(task.query_x), rtol=1e-4, atol=1e-4)
+        *_, predictions = Method("maml", "", learner, params, steps, statistics).adapted(task)
+        found = [predictions[normalized](task.query_x) for normalized in (evaluation.COLLECTED, evaluation.TOGETHER)]
+        torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
 
 
 def test_inductive_predictions_depend_on_no_other_query() -> None:
@@ -233,8 +234,11 @@ def test_inductive_predictions_depend_on_no_other_query() -> None:
         Method("maml", "", stepwise, own, 1, statistics),
         Method("protonet", "", learner, embedding, 0),
     ):
-        *_, (predict, predict_alone) = method.adapted(one)
-        alone = predict_alone(mixed.query_x)
-        torch.testing.assert_close(alone[:, :1], predict_alone(one.query_x)[:, :1])
-        torch.testing.assert_close(alone[:, 1:], predict_alone(other.query_x)[:, 1:])
+        *_, predictions = method.adapted(one)
+        predict = predictions.pop(evaluation.TOGETHER)
+        assert list(predictions) == [evaluation.INDUCTIVE] + ([evaluation.COLLECTED] if method.statistics else [])
+        for predict_alone in predictions.values():
+            alone = predict_alone(mixed.query_x)
+            torch.testing.assert_close(alone[:, :1], predict_alone(one.query_x)[:, :1])
+            torch.testing.assert_close(alone[:, 1:], predict_alone(other.query_x)[:, 1:])
         assert not torch.allclose(predict(one.query_x)[:, 0], predict(mixed.query_x)[:, 0], atol=1e-4)

@@ -364,6 +364,33 @@ def test_a_step_s_own_parameters_do_not_adapt() -> None:
         adapting(network, ("norm0.scale",))
 
 
+@pytest.mark.parametrize("kind", ["scalar", "per_layer_and_step", "per_parameter"])
+@pytest.mark.parametrize("wanted", ["head", ("*0.weight",)])
+def test_step_sizes_are_learned_for_what_adapts_alone(
+    problem: tuple[Learner, Params, TaskBatch], wanted: str, kind: Literal["scalar", "per_layer_and_step", "per_parameter"]
+) -> None:
+    learner, params, batch = problem
+    learner = replace(learner, rule=Rule(adapts=adapting(learner.network, wanted)))
+    sizes = doubled(step_sizes.initial(InnerSpec(lr=learner.inner_lr, steps=2, learned_lr=kind), params))
+    for first in (False, True):
+        _, gradient = plain_loop(learner, params | sizes, batch, 2, first)
+        found = ours(learner, params | sizes, batch, 2, Method("first_order" if first else "exact")).gradient
+        of_sizes = [found[name] for name in sizes]
+        assert relative_error(of_sizes, gradient[len(params) :]) < PLAIN_LOOP_TOLERANCE
+        moving = [name in (learner.rule.adapts or ()) for name in params]
+        assert [bool(value.any()) for value in of_sizes] == ([True] if kind == "scalar" else moving)
+
+
+def test_where_a_gradient_is_zero_clipping_is_differentiated_as_nothing() -> None:
+    flat, steep = (
+        Differentiated(lambda params: params["theta"].pow(4).sum(1)),
+        Differentiated(lambda params: params["theta"].sum(1)),
+    )
+    loop = InnerLoop([flat], [0.1, 0.1], Rule(clip_norm=0.5))
+    found = exact(loop, lambda _: steep, {"theta": torch.zeros(2, 3)}, [0.0, 1.0], False, False)
+    assert torch.equal(found.packed["theta"], torch.ones(2, 3))
+
+
 def test_a_name_of_no_parameter_is_refused() -> None:
     with pytest.raises(UserError, match=r"adapts: conv9.\* is the name of no parameter: expected some of conv0.weight, "):
         adapting(Conv4(1, 4, 3), ("conv9.*",))

@@ -67,3 +67,22 @@ def test_maml_plus_plus_normalizes_every_step_by_itself_unless_told_otherwise(mo
 def test_what_was_filled_in_reads_back_as_it_is() -> None:
     train = TrainSpec.model_validate(TRAIN | {"algorithm": "anil"})
     assert TrainSpec.model_validate_json(train.model_dump_json()) == train
+
+
+def test_what_a_name_filled_in_was_not_said_and_goes_when_the_name_does() -> None:
+    model = {"name": "conv4", "filters": 8}
+    values = TRAIN | {"model": model, "algorithm": "maml++", "inner": {"lr": 0.1}, "outer": {"schedule": "cosine"}}
+    train = TrainSpec.model_validate(values)
+    assert train.model_dump(exclude_unset=True) == values
+    other = TrainSpec.model_validate(train.model_dump(exclude_unset=True) | {"algorithm": "anil"})
+    assert (other.inner.adapts, other.inner.learned_lr, other.outer_loss) == ("head", "none", "last_step")
+    assert (other.outer.schedule, other.first_order_share) == ("cosine", 0.0)
+    assert isinstance(other.model, Conv4Spec)
+    assert other.model.normalization == "transductive"
+
+
+@pytest.mark.parametrize(
+    ("meta_gradient", "label"), [("exact", "MAML"), ("first_order", "FOMAML"), ("reptile", "Reptile"), ("implicit", "iMAML")]
+)
+def test_a_meta_gradient_is_called_by_its_name_however_it_was_chosen(meta_gradient: str, label: str) -> None:
+    assert TrainSpec.model_validate(TRAIN | {"meta_gradient": meta_gradient}).label == label

@@ -47,13 +47,14 @@ SHIPPED_NAMES = [
     "omniglot-5w1s-anil",
     "omniglot-5w1s-mamlpp",
     "omniglot-5w1s-full",
+    "omniglot-5w1s-paper",
     "omniglot-alphabets",
     "omniglot-20w1s",
     "omniglot-20w1s-maml",
     "omniglot-20w1s-fomaml",
     "omniglot-20w1s-anil",
     "omniglot-20w1s-mamlpp",
-    "omniglot-20w1s-full",
+    "omniglot-20w1s-paper",
 ]
 
 
@@ -139,13 +140,19 @@ def test_shipped_pipelines_are_right_and_hold_the_protocols_of_the_paper() -> No
     assert quick.train.model == sinusoid.train.model
     assert (five.train.ways, five.train.shots, five.train.queries, five.train.meta_batch_size) == (5, 1, 1, 32)
     assert (five.train.inner.lr, five.train.inner.steps, five.horizon) == (0.4, 1, 1)
-    assert (twenty.train.ways, twenty.train.inner.lr, twenty.train.inner.steps) == (20, 0.1, 5)
-    assert (twenty.train.meta_batch_size, twenty.horizon, twenty.train.outer.lr) == (16, 5, 0.001)
+    assert (twenty.train.ways, twenty.train.inner.lr, twenty.train.meta_batch_size) == (20, 0.4, 16)
+    papers = [specs[f"omniglot-{ways}w1s-paper"] for ways in (5, 20)]
+    assert [(spec.train.ways, spec.train.inner.lr, spec.train.inner.steps) for spec in papers] == [(5, 0.4, 1), (20, 0.1, 5)]
+    assert [(spec.train.meta_batch_size, spec.horizon) for spec in papers] == [(32, 3), (16, 5)]
+    assert {(spec.train.iterations, spec.train.outer.lr, spec.train.outer.schedule) for spec in papers} == {
+        (60_000, 0.001, "constant")
+    }
+    assert {spec.train.reduction for spec in papers} == {"sum_over_ways"}
     assert (list(five.shifts), list(alphabets.shifts), twenty.shifts) == (["more-ways", "five-shots"], ["new-alphabets"], {})
-    assert (five.train.reduction, twenty.train.reduction) == ("mean", "sum_over_ways")
+    assert five.train.reduction == twenty.train.reduction == "mean"
     learned = {name: (spec.train.meta_gradient, spec.train.inner.learned_lr) for name, spec in specs.items()}
-    assert learned["omniglot-5w1s"] == learned["sinusoid-metasgd"] == ("exact", "per_parameter")
-    assert learned["omniglot-20w1s"] == learned["omniglot-5w1s-maml"] == ("exact", "none")
+    assert learned["omniglot-5w1s"] == learned["omniglot-20w1s"] == learned["sinusoid-metasgd"] == ("exact", "per_parameter")
+    assert learned["omniglot-20w1s-maml"] == learned["omniglot-5w1s-maml"] == learned["omniglot-5w1s-paper"] == ("exact", "none")
     assert learned["omniglot-5w1s-fomaml"] == learned["sinusoid-fomaml"] == ("first_order", "none")
 
 

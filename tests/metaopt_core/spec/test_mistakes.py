@@ -1009,6 +1009,35 @@ MISTAKES = [
         id="reptile-step-sizes",
     ),
     pytest.param(
+        OMNIGLOT,
+        "name: conv4",
+        "name: conv4\n        normalization: per_step\n      algorithm: fomaml\n      inner: {steps: 2}",
+        [
+            "pipelines.yaml:8:9: letters.train.model.normalization: by a first-order meta-gradient of the last step's loss, no other "
+            "step's scale and shift are learned: expected outer_loss: multi_step, or another than per_step"
+        ],
+        id="fomaml-per-step",
+    ),
+    pytest.param(
+        SINUSOID,
+        "      queries: 10\n",
+        "      queries: 10\n      algorithm: reptile\n      inner: {adapts: head}\n",
+        [
+            "pipelines.yaml:15:15: waves.train.inner.adapts: the meta-gradient `reptile` learns nothing but what adapts: expected all"
+        ],
+        id="reptile-head",
+    ),
+    pytest.param(
+        SINUSOID,
+        "      queries: 10\n",
+        "      queries: 10\n      algorithm: imaml\n      inner: {minibatch: 2}\n",
+        [
+            "pipelines.yaml:15:15: waves.train.inner.minibatch: the implicit meta-gradient is of one inner loss, the whole support "
+            "set's: remove it"
+        ],
+        id="imaml-minibatch",
+    ),
+    pytest.param(
         SINUSOID,
         "      queries: 10\n",
         "      queries: 10\n      algorithm: imaml\n      outer_loss: multi_step\n",
