@@ -71,6 +71,9 @@ class TaskDistribution(Protocol):
     def train(self, episode: Episode, start: int, count: int) -> TaskBatch:
         """The meta-train tasks with indices start … start+count−1."""
 
+    def train_sample(self, episode: Episode, count: int) -> TaskBatch:
+        """So many meta-train tasks in the form of held-out ones, always the same: what differs between the two are the tasks."""
+
     def held_out(self, split: HeldOutSplit, episode: Episode) -> TaskBatch:
         """All tasks of a held-out split as `generate` drew them: the first `shots` support examples of the first `ways` classes."""
 

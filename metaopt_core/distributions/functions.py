@@ -84,9 +84,17 @@ class Functions:
         support, query = np.s_[:, : episode.shots], np.s_[:, episode.shots :]
         return TaskBatch(_points(x[support]), _points(y[support]), _points(x[query]), _points(y[query]))
 
+    def train_sample(self, episode: Episode, count: int) -> TaskBatch:
+        """Meta-train tasks with `shots` support points each, and queries without noise on an even grid over x."""
+        numbers = uniform(self.seed, _TRAIN.tasks, 0, count, 2 + episode.shots)
+        family, noise = uniform(self.seed, _TRAIN.family, 0, count, 2), normal(self.seed, _TRAIN.noise, 0, count, episode.shots)
+        return self._on_a_grid(episode, numbers, family, noise)
+
     def held_out(self, split: HeldOutSplit, episode: Episode) -> TaskBatch:
         """All tasks of a split: the first `shots` stored support points, and queries without noise on an even grid over x."""
-        numbers, family, noise = (self.held_out_numbers[f"{split}.{name}"] for name in ("tasks", "family", "noise"))
+        return self._on_a_grid(episode, *(self.held_out_numbers[f"{split}.{name}"] for name in ("tasks", "family", "noise")))
+
+    def _on_a_grid(self, episode: Episode, numbers: Array, family: Array, noise: Array) -> TaskBatch:
         support_x = _within(self.spec.x, numbers[:, 2 : 2 + episode.shots])
         query_x = np.broadcast_to(np.linspace(*self.spec.x, episode.queries), (len(numbers), episode.queries))
         support_y, query_y = (_values(self.spec, numbers[:, :2], family, x) for x in (support_x, query_x))

@@ -144,6 +144,10 @@ class Omniglot:
         classes, drawings = _draw(self.seed, Stream.TRAIN, start, count, ways, self.train_classes, episode.shots + episode.queries)
         return self._batch("train", torch.from_numpy(classes), torch.from_numpy(drawings), episode)
 
+    def train_sample(self, episode: Episode, count: int) -> TaskBatch:
+        """The first meta-train tasks."""
+        return self.train(episode, 0, count)
+
     def held_out(self, split: HeldOutSplit, episode: Episode) -> TaskBatch:
         """All tasks of a split: the first `ways` stored classes, with the first `shots` of their drawings as support.
 

@@ -90,7 +90,7 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
     distribution = distribution.on(device)
     episode = Episode(spec.train.ways, spec.validation_shots, spec.validation_queries)
     validation = distribution.held_out("validation", episode).to(device)
-    trained_on = distribution.train(episode, 0, len(validation)).to(device)  # a fixed sample, for the gap between the two
+    trained_on = distribution.train_sample(episode, len(validation)).to(device)  # for the gap between the two
 
     def predict(params: Params, tasks: TaskBatch) -> Tensor:
         if name == "protonet":

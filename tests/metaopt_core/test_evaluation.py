@@ -173,6 +173,9 @@ class Lines:
     def train(self, *_: object) -> TaskBatch:
         raise AssertionError("evaluation draws no meta-train tasks")
 
+    def train_sample(self, *_: object) -> TaskBatch:
+        raise AssertionError("evaluation draws no meta-train tasks")
+
     def held_out(self, split: str, _: object) -> TaskBatch:
         assert split == "validation"
         x = torch.linspace(-1, 1, 10).view(1, 10, 1).expand(3, -1, -1)

@@ -211,6 +211,17 @@ def small_mlp(folder: Path, compiled: Literal["on", "off"]) -> tuple[PipelineSpe
     return SPEC.model_copy(update={"train": shorter}), functions.Functions.load(folder)
 
 
+def test_learned_step_sizes_stay_within_their_bounds(tmp_path: Path) -> None:
+    spec, distribution = small_mlp(tmp_path, "off")
+    for bounds in (None, (0.0095, 0.0105)):
+        inner = {"lr": 0.01, "steps": 2, "learned_lr": "per_parameter", "lr_bounds": bounds}
+        body = spec.model_dump() | {"train": spec.train.model_dump() | {"inner": inner, "baselines": []}}
+        params = train(PipelineSpec.model_validate(body), distribution, tmp_path / str(bounds))["maml"].params
+        sizes = torch.cat([value.flatten() for name, value in params.items() if name.startswith("inner_lr.")])
+        assert (sizes.min().item() < 0.00949) == (sizes.max().item() > 0.01051) == (bounds is None)
+        assert sizes.unique().numel() > 10
+
+
 def test_every_step_learns_a_normalization_of_its_own_and_is_judged_by_it(tmp_path: Path) -> None:
     small, distribution = small_conv(tmp_path)
     changes = {
