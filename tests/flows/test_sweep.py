@@ -1,6 +1,7 @@
 """`metaopt sweep` from end to end, as a user runs it, and what `seeds:` plans."""
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ SWEEP = """\
 """
 
 
-def _mlflow_runs(project: Project) -> dict[str, Any]:
+def _runs_below_the_sweep(project: Project) -> list[Any]:
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{project.home / 'mlflow' / 'mlflow.db'}")
     found = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
-    return {run.info.run_name.rpartition("-")[0]: run for run in found}
+    (sweep,) = [run.info.run_id for run in found if run.info.run_name.startswith("tiny-sweep-")]
+    return [run for run in found if run.data.tags.get("mlflow.parentRunId") == sweep]
 
 
 def test_a_pipeline_without_a_search_has_nothing_to_sweep(project: Project) -> None:
@@ -46,9 +48,7 @@ def test_a_sweep_ends_with_the_best_spec_beside_the_default(tmp_path: Path) -> N
     assert found["difference"]["mean"] == pytest.approx(found["best"]["test"]["mean"] - found["default"]["test"]["mean"])
     assert all(Path(figure).is_file() for figure in found["figures"])
 
-    runs = _mlflow_runs(project)
-    parent = runs["tiny-sweep"].info.run_id
-    nested = [run for run in runs.values() if run.data.tags.get("mlflow.parentRunId") == parent]
+    nested = _runs_below_the_sweep(project)
     assert len(nested) == 3
     assert min(run.data.metrics["objective"] for run in nested) == found["best"]["objective"]
     with sqlite3.connect(project.home / "prefect" / "prefect.db") as database:
@@ -59,3 +59,38 @@ def test_a_sweep_ends_with_the_best_spec_beside_the_default(tmp_path: Path) -> N
 
     planned = project.json("plan", found["best"]["pipeline"], "-f", found["best"]["spec"])
     assert {stage["status"] for stage in planned["stages"]} == {"up to date"}
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_with_no_trial_lost_or_twice(tmp_path: Path) -> None:
+    longer = SWEEP.replace("trials: 3", "trials: 6").replace(
+        "train.iterations: 3", "train.iterations: 3000, train.validation.every: 1000"
+    )
+    project = project_in(tmp_path, TINY + longer)
+    with project.started("sweep", "tiny", log=tmp_path / "log") as process:
+        deadline = time.monotonic() + 120
+        while _finished_trials(project) < 2:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.kill()
+        process.wait()
+    before = _finished_trials(project)
+    assert 2 <= before < 6
+
+    found = project.json("sweep", "tiny", "--workers", "1")
+    assert found["trials"] == _finished_trials(project) == 6
+    assert len(_runs_below_the_sweep(project)) == 6
+    manifests = list((project.home / "outputs" / "generate").glob("*/manifest.json"))
+    assert len(manifests) == 1  # no trial changes the tasks, so they were generated once
+
+
+def _finished_trials(project: Project) -> int:
+    database = project.home / "sweeps" / "optuna.db"
+    if not database.exists():
+        return 0
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        try:
+            return int(connection.execute("select count(*) from trials where state in ('COMPLETE', 'PRUNED')").fetchone()[0])
+        except sqlite3.OperationalError:  # it has no tables yet
+            return 0
