@@ -116,7 +116,7 @@ def _compared(results: Mapping[str, Any], key: str, title: str) -> Table:
     count = results.get("seeds", 1)
     interval = f"mean ± 95 % interval over {count} seeds" if count > 1 else "mean ± 95 % interval"
     notes = [f"{results['tasks']} meta-test tasks, {kind}", interval]
-    alone = " (each query alone: inductive)" if of["inductive"] else ""
+    alone = " (each query without the others: inductive)" if of["inductive"] else ""
     notes += [f"{results['normalization']}{alone}"] if results["normalization"] else []
     notes += [f"{of['label']} by statistics collected for the step: {_mean(key, of['collected'][key])}"] if of["collected"] else []
     notes += [f"{results['algorithm']}'s step sizes learned, {results['learned_lr']}"] if results["learned_lr"] else []

@@ -25,7 +25,7 @@ from metaopt_core.distributions.batch import Episode, HeldOutSplit, TaskBatch, T
 from metaopt_core.distributions.random import Stream
 from metaopt_core.learner import Learner, device_named
 from metaopt_core.meta import step_sizes
-from metaopt_core.models import Conv4, Params, ResNet12
+from metaopt_core.models import Conv4, Params, ResNet12, without_steps
 from metaopt_core.normalization import Given, Noted, Statistics
 from metaopt_core.parallel import side_by_side
 from metaopt_core.progress import bar
@@ -49,6 +49,7 @@ STATISTICS_TASKS = 256
 
 _QUANTILES = {"q05": 0.05, "q25": 0.25, "q75": 0.75, "q95": 0.95}
 _WITHOUT_STEPS = ("protonet", "unadapted")
+_LEARNED = ("maml", "maml_safe", "unadapted")  # the others are baselines
 
 Array = npt.NDArray[np.float64]
 Predict = Callable[[Tensor], Tensor]
@@ -98,11 +99,10 @@ class Method:
     def on(self, spec: PipelineSpec) -> "Method":
         """The same for tasks of another spec, which may have other ways."""
         other = Learner.from_spec(spec)
-        if not self.learner.network.per_step:
-            other = other.as_baseline()
         if self.name == "protonet":
             return replace(self, learner=replace(self.learner, loss_scale=other.loss_scale))
-        learner = replace(self.learner, network=other.network, loss_scale=other.loss_scale)
+        network = other.network if self.name in _LEARNED else without_steps(other.network)
+        learner = replace(self.learner, network=network, loss_scale=other.loss_scale)
         return replace(self, learner=learner, params=with_outputs_of(learner, self.params))
 
     def adapted(self, batch: TaskBatch) -> Iterator[dict[str, Predict]]:
@@ -151,7 +151,8 @@ def query_statistics(learner: Learner, params: Params, tasks: TaskBatch, steps: 
 
 
 def methods(spec: PipelineSpec, distribution: TaskDistribution, trained: Mapping[str, Params]) -> dict[str, Method]:
-    """The methods that are compared, in the order of the results; chooses the step sizes of the baselines.
+    """The methods that are compared, in the order of the results; chooses the step sizes of the baselines, and collects statistics
+    where every step has a normalization of its own.
 
     The baselines adapt all parameters by gradient descent, whatever the spec's own inner loop does. trained: the parameters of each
     phase of training (`maml` and the baselines) on the CPU.
@@ -164,8 +165,9 @@ def methods(spec: PipelineSpec, distribution: TaskDistribution, trained: Mapping
         found = Method(name, label(spec, name), learner, params, steps)
         if not learner.network.per_step:
             return found
+        trained_on = Episode(spec.train.ways, spec.train.shots, spec.train.queries)
         episode = Episode(spec.train.ways, spec.evaluate_shots, spec.evaluate_queries)
-        tasks = distribution.train(episode, 0, STATISTICS_TASKS).to(device)
+        tasks = distribution.train_sample(trained_on, episode, STATISTICS_TASKS).to(device)
         return replace(found, statistics=query_statistics(learner, found.to(device).params, tasks, min(steps, spec.horizon)))
 
     found = [method("maml", learner, maml, steps)]
@@ -404,8 +406,8 @@ def _of_method(spec: PipelineSpec, name: str, rows: pd.DataFrame) -> dict[str, A
     measures = ("loss", "accuracy") if "accuracy_0" in rows else ("loss",)
 
     def alone(prefix: str) -> dict[str, Any] | None:
-        values = {measure: rows[f"{prefix}{measure}"].to_numpy(np.float64) for measure in measures if f"{prefix}{measure}" in rows}
-        return {key: statistics(each, key) for key, each in values.items() if not np.isnan(each).all()} or None
+        columns = {measure: f"{prefix}{measure}" for measure in measures if f"{prefix}{measure}" in rows}
+        return {measure: statistics(rows[column].to_numpy(np.float64), measure) for measure, column in columns.items()} or None
 
     return {
         "label": label(spec, name),
@@ -413,7 +415,7 @@ def _of_method(spec: PipelineSpec, name: str, rows: pd.DataFrame) -> dict[str, A
         "inner_lr": inner_lr if np.isfinite(inner_lr) else None,
         "steps": _by_step(rows, spec.evaluate.steps),
         "inductive": alone(INDUCTIVE),
-        "collected": alone(COLLECTED),
+        "collected": alone(COLLECTED) if name in _LEARNED else None,
         "calibration": calibration(np.concatenate(list(rows["confidence"])), np.concatenate(list(rows["correct"])))
         if "confidence" in rows
         else None,

@@ -92,10 +92,8 @@ class Learner:
 
     def outputs(self, theta: Mapping[str, Tensor], steps: int, x: Tensor) -> Tensor:
         """What the network makes of x [tasks, examples, …] by parameters that so many inner steps led to."""
-        return self.network(self._after(theta, steps), x)
-
-    def _after(self, theta: Mapping[str, Tensor], steps: int) -> Mapping[str, Tensor]:
-        return at_step(theta, self.network.per_step, steps - 1) if self.network.per_step else theta
+        rows = self.network.per_step
+        return self.network(at_step(theta, rows, steps - 1) if rows else theta, x)
 
     def loss(self, outputs: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
         """Each task's loss [tasks], the (weighted) mean over its examples times `loss_scale`.
@@ -216,7 +214,9 @@ class Learner:
             yield problem.unpack(place.theta)
 
     def _adapt_safely(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> Iterator[Params]:
-        assert self.can_be_safe, "adaptation: safe, but the rule is not gradient descent on the whole support set"
+        assert self.can_be_safe, (
+            "adaptation: safe, but not of gradient descent on the whole support set, or by parameters of single steps"
+        )
         shared, learned = step_sizes.split(params)
         ones = torch.ones(batch.support_x.shape[:2], device=batch.support_x.device)
         labels = batch.support_y if self.classification else ones

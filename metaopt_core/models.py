@@ -26,7 +26,7 @@ Params = dict[str, Tensor]
 
 
 def joined(tensors: Sequence[Tensor]) -> Tensor:
-    """All numbers behind each other, [their count]: a view where they lie so in memory, else a copy."""
+    """All numbers behind each other, [their count]: a view where they lie so in memory, else a copy. Without a graph."""
     first, count = tensors[0], 0
     for tensor in tensors:
         if tensor.data_ptr() != first.data_ptr() + count * first.itemsize or not tensor.is_contiguous():

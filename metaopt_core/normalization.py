@@ -1,7 +1,7 @@
 """Normalization in convolutional networks, for tasks that each have a scale and a shift of their own.
 
 What differs is whose statistics normalize: those of the whole batch of a task's examples, so that a prediction depends on the other
-queries, or those of each example alone.
+queries, those of each example alone, or those of batches before.
 """
 
 from collections.abc import Mapping

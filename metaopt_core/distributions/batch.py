@@ -71,8 +71,9 @@ class TaskDistribution(Protocol):
     def train(self, episode: Episode, start: int, count: int) -> TaskBatch:
         """The meta-train tasks with indices start … start+count−1."""
 
-    def train_sample(self, episode: Episode, count: int) -> TaskBatch:
-        """So many meta-train tasks in the form of held-out ones, always the same: what differs between the two are the tasks."""
+    def train_sample(self, trained: Episode, episode: Episode, count: int) -> TaskBatch:
+        """The first meta-train tasks of a training on episodes of a shape, in another shape and in the form of held-out ones: what
+        differs between the two are the tasks."""
 
     def held_out(self, split: HeldOutSplit, episode: Episode) -> TaskBatch:
         """All tasks of a held-out split as `generate` drew them: the first `shots` support examples of the first `ways` classes."""

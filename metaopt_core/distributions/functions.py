@@ -40,6 +40,10 @@ _HELD_OUT: Mapping[HeldOutSplit, _Streams] = {
 }
 
 
+_NEVER_TRAINED_ON = 2**40
+"""The index of a meta-train task that no training comes to."""
+
+
 def materialize(spec: FunctionsSpec, seed: int, folder: Path) -> None:
     """Write the spec and the seed (distribution.json) and the random numbers of the held-out tasks (held_out.safetensors).
 
@@ -84,9 +88,10 @@ class Functions:
         support, query = np.s_[:, : episode.shots], np.s_[:, episode.shots :]
         return TaskBatch(_points(x[support]), _points(y[support]), _points(x[query]), _points(y[query]))
 
-    def train_sample(self, episode: Episode, count: int) -> TaskBatch:
-        """Meta-train tasks with `shots` support points each, and queries without noise on an even grid over x."""
-        numbers = uniform(self.seed, _TRAIN.tasks, 0, count, 2 + episode.shots)
+    def train_sample(self, trained: Episode, episode: Episode, count: int) -> TaskBatch:
+        """The functions that were trained on, with new support points, and queries without noise on an even grid over x."""
+        parameters = uniform(self.seed, _TRAIN.tasks, 0, count, 2 + trained.shots + trained.queries)[:, :2]
+        numbers = np.concatenate([parameters, uniform(self.seed, _TRAIN.tasks, _NEVER_TRAINED_ON, count, episode.shots)], 1)
         family, noise = uniform(self.seed, _TRAIN.family, 0, count, 2), normal(self.seed, _TRAIN.noise, 0, count, episode.shots)
         return self._on_a_grid(episode, numbers, family, noise)
 

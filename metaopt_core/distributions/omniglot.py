@@ -144,8 +144,8 @@ class Omniglot:
         classes, drawings = _draw(self.seed, Stream.TRAIN, start, count, ways, self.train_classes, episode.shots + episode.queries)
         return self._batch("train", torch.from_numpy(classes), torch.from_numpy(drawings), episode)
 
-    def train_sample(self, episode: Episode, count: int) -> TaskBatch:
-        """The first meta-train tasks."""
+    def train_sample(self, trained: Episode, episode: Episode, count: int) -> TaskBatch:  # noqa: ARG002
+        """Meta-train tasks of the given shape; those that were trained on are of the same classes and drawings."""
         return self.train(episode, 0, count)
 
     def held_out(self, split: HeldOutSplit, episode: Episode) -> TaskBatch:

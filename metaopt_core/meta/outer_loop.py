@@ -271,8 +271,7 @@ def _step(training: Training, state: _State, batch: TaskBatch) -> None:
     with _Timed(state, "optimizer"):
         gradient = joined([result.gradient[name] for name in state.params])
         if training.outer.clip_norm is not None:
-            state.flat.grad = gradient
-            torch.nn.utils.clip_grad_norm_(state.flat, training.outer.clip_norm)
+            gradient = gradient * (training.outer.clip_norm / gradient.norm()).clamp(max=1)
         _adam_step(state, gradient, _outer_lr(training, state.iteration))
         if training.project is not None:
             training.project(state.params)
@@ -281,7 +280,7 @@ def _step(training: Training, state: _State, batch: TaskBatch) -> None:
 
 
 def _fused(flat: Tensor) -> bool:
-    return flat.device.type != "meta"  # where nothing is computed, there is no such operation
+    return flat.device.type != "meta"  # which has no fused Adam
 
 
 def _adam_step(state: _State, gradient: Tensor, lr: float) -> None:

@@ -90,7 +90,8 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
     distribution = distribution.on(device)
     episode = Episode(spec.train.ways, spec.validation_shots, spec.validation_queries)
     validation = distribution.held_out("validation", episode).to(device)
-    trained_on = distribution.train_sample(episode, len(validation)).to(device)  # for the gap between the two
+    trained = Episode(spec.train.ways, spec.train.shots, spec.train.queries)
+    trained_on = distribution.train_sample(trained, episode, len(validation)).to(device)  # for the gap between the two
 
     def predict(params: Params, tasks: TaskBatch) -> Tensor:
         if name == "protonet":
@@ -115,7 +116,7 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
         name=_TITLES.get(name, spec.train.label),
         objective=objective,
         distribution=distribution,
-        episode=Episode(spec.train.ways, spec.train.shots, spec.train.queries),
+        episode=trained,
         meta_batch_size=spec.train.meta_batch_size,
         iterations=iterations,
         outer=spec.train.outer,

@@ -331,8 +331,8 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
 """What the names of algorithms stand for; a network that doesn't normalize by a batch has none of `model`."""
 
 
-_LABELS = {"maml": "MAML", "fomaml": "FOMAML", "reptile": "Reptile", "anil": "ANIL", "boil": "BOIL", "meta-sgd": "Meta-SGD"}
-_LABELS |= {"maml++": "MAML++", "imaml": "iMAML"}
+_LABELS = {"anil": "ANIL", "boil": "BOIL", "meta-sgd": "Meta-SGD", "maml++": "MAML++"}
+_LABELS_BY_META_GRADIENT = {"exact": "MAML", "first_order": "FOMAML", "reptile": "Reptile", "implicit": "iMAML"}
 
 
 class TrainSpec(Spec):
@@ -346,7 +346,7 @@ class TrainSpec(Spec):
         if not isinstance(name, str):
             return validated(values)
         choices, model = ALGORITHMS.get(name, {}), values.get("model")
-        if not (isinstance(model, dict) and model.get("name") in {"conv4", "resnet12"}) or "batch_norm" in model:
+        if not (isinstance(model, dict) and model.get("name") in ("conv4", "resnet12")) or "batch_norm" in model:
             choices = {key: value for key, value in choices.items() if key != "model"}
         made = validated(_under(values, choices))
         _unset(made, values, choices)
@@ -417,9 +417,7 @@ class TrainSpec(Spec):
     @property
     def label(self) -> str:
         """The algorithm's name as people write it."""
-        if self.algorithm == "maml":
-            return {"exact": "MAML", "first_order": "FOMAML", "reptile": "Reptile", "implicit": "iMAML"}[self.meta_gradient]
-        return _LABELS[self.algorithm]
+        return _LABELS.get(self.algorithm) or _LABELS_BY_META_GRADIENT[self.meta_gradient]
 
 
 # --- evaluate, log ------------------------------------------------------------------------------------------------------
@@ -851,12 +849,14 @@ def _train_impossibilities(train: TrainSpec) -> Iterator[Problem]:
     kind, inner = train.meta_gradient, train.inner
     if isinstance(model, Conv4Spec | ResNet12Spec) and model.normalization == "per_step":
         where = "train", "model", "normalization"
+        first_order = kind == "first_order" or train.first_order_share == 1
+        several_losses = train.outer_loss == "multi_step" and train.multi_step_share > 0
         if kind in {"reptile", "implicit"}:
             yield (
                 where,
                 f"the meta-gradient `{kind}` says nothing about what belongs to a single step: expected another than per_step",
             )
-        elif kind == "first_order" and train.outer_loss == "last_step" and inner.steps > 1:
+        elif inner.steps > 1 and first_order and not several_losses:
             yield (
                 where,
                 "by a first-order meta-gradient of the last step's loss, no other step's scale and shift are learned: expected "

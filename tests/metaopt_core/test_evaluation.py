@@ -171,10 +171,10 @@ class Lines:
     train_classes = None
 
     def train(self, *_: object) -> TaskBatch:
-        raise AssertionError("evaluation draws no meta-train tasks")
+        raise AssertionError("meta-train tasks are drawn for statistics of steps alone")
 
     def train_sample(self, *_: object) -> TaskBatch:
-        raise AssertionError("evaluation draws no meta-train tasks")
+        raise AssertionError("meta-train tasks are drawn for statistics of steps alone")
 
     def held_out(self, split: str, _: object) -> TaskBatch:
         assert split == "validation"

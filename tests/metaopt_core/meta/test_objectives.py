@@ -1,6 +1,7 @@
 """Compilation changes speed alone, and its failure is no failure of training; pre-training pools the tasks."""
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.learner import Learner
 from metaopt_core.meta.objectives import AfterAdaptation, Joint
 from metaopt_core.models import MLP, Conv4
+from metaopt_core.normalization import Normalization
 
 
 def problem(outputs: int = 1) -> tuple[Learner, TaskBatch]:
@@ -72,19 +74,22 @@ def test_joint_training_tells_the_classes_of_the_whole_split_apart() -> None:
     assert Joint(learner)(learner.network.init(0), tasks).losses.mean().item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_joint_training_normalizes_a_quarter_of_the_tasks_at_a_time() -> None:
-    learner = Learner(Conv4(1, 4, 5), classification=True, loss_scale=1.0, inner_lr=0.1)
+@pytest.mark.parametrize("kind", ["transductive", "group"])
+def test_joint_training_normalizes_a_quarter_of_the_tasks_at_a_time(kind: Literal["transductive", "group"]) -> None:
+    learner = Learner(Conv4(1, 4, 5, Normalization(kind, groups=2)), classification=True, loss_scale=1.0, inner_lr=0.1)
     random = torch.Generator().manual_seed(0)
-    x, qx = (torch.rand(6, 3, 1, 28, 28, generator=random, dtype=torch.float64) for _ in range(2))
-    labels, classes = torch.arange(3).expand(6, 3), torch.arange(18).view(6, 3) % 5
+    x, qx = (torch.rand(5, 3, 1, 28, 28, generator=random, dtype=torch.float64) for _ in range(2))
+    labels, classes = torch.arange(3).expand(5, 3), torch.arange(15).view(5, 3) % 4
     params = {name: value.double().requires_grad_() for name, value in learner.network.init(0).items()}
     found = Joint(learner)(params, TaskBatch(x, labels, qx, labels, classes=classes))
     losses = []
-    for first in (0, 2, 4):  # a quarter of 6 tasks, rounded up
+    for first in (0, 2, 4):  # a quarter of 5 tasks, rounded up
         pictures = torch.cat([x, qx], 1)[first : first + 2].flatten(0, 1)
         logits = learner.network({name: value[None] for name, value in params.items()}, pictures[None])[0]
-        losses.append(torch.nn.functional.cross_entropy(logits, classes.repeat(1, 2)[first : first + 2].flatten()))
-    expected = torch.autograd.grad(torch.stack(losses).mean(), list(params.values()))
-    torch.testing.assert_close(found.losses, torch.stack(losses).detach().repeat_interleave(2))
+        of_examples = torch.nn.functional.cross_entropy(logits, classes.repeat(1, 2)[first : first + 2].flatten(), reduction="none")
+        losses += list(of_examples.split(6)) if kind == "group" else [of_examples] * (len(of_examples) // 6)
+    by_task = torch.stack([loss.mean() for loss in losses])
+    expected = torch.autograd.grad(by_task.mean(), list(params.values()))
+    torch.testing.assert_close(found.losses, by_task.detach())
     for gradient, reference in zip(found.gradient.values(), expected, strict=True):
         torch.testing.assert_close(gradient, reference, rtol=1e-9, atol=1e-12)

@@ -85,4 +85,5 @@ def test_what_a_name_filled_in_was_not_said_and_goes_when_the_name_does() -> Non
     ("meta_gradient", "label"), [("exact", "MAML"), ("first_order", "FOMAML"), ("reptile", "Reptile"), ("implicit", "iMAML")]
 )
 def test_a_meta_gradient_is_called_by_its_name_however_it_was_chosen(meta_gradient: str, label: str) -> None:
-    assert TrainSpec.model_validate(TRAIN | {"meta_gradient": meta_gradient}).label == label
+    for algorithm in ("maml", "fomaml", "reptile"):
+        assert TrainSpec.model_validate(TRAIN | {"algorithm": algorithm, "meta_gradient": meta_gradient}).label == label

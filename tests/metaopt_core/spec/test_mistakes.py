@@ -1011,6 +1011,13 @@ MISTAKES = [
     pytest.param(
         OMNIGLOT,
         "name: conv4",
+        "name: [conv4]\n      algorithm: maml++",
+        ['pipelines.yaml:7:15: letters.train.model.name: expected mlp, conv4, resnet12 or module, found ["conv4"]'],
+        id="model-list",
+    ),
+    pytest.param(
+        OMNIGLOT,
+        "name: conv4",
         "name: conv4\n        normalization: per_step\n      algorithm: fomaml\n      inner: {steps: 2}",
         [
             "pipelines.yaml:8:9: letters.train.model.normalization: by a first-order meta-gradient of the last step's loss, no other "
