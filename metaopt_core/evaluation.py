@@ -327,6 +327,31 @@ def with_outputs_of(learner: Learner, params: Params) -> Params:
     return {name: resized(name, value) for name, value in params.items()}
 
 
+def over_training(spec: PipelineSpec, distribution: TaskDistribution, snapshots: Mapping[str, Tensor]) -> pd.DataFrame:
+    """What training's own validations would have found on the meta-test tasks, which choose nothing.
+
+    snapshots: the parameters at every validation, ITERATION/NAME → tensor. A row a point, as in the curves of training: `phase`,
+    `iteration`, `name` (`meta_test_loss`, `meta_test_accuracy`) and `value`; none where adaptation diverged.
+    """
+    device, learner = device_named(spec.device), Learner.for_training(spec)
+    episode = Episode(spec.train.ways, spec.validation_shots, spec.validation_queries)
+    tasks = distribution.held_out("test", episode).to(device)
+    by_iteration: dict[int, Params] = {}
+    for key, tensor in snapshots.items():
+        iteration, _, name = key.partition("/")
+        by_iteration.setdefault(int(iteration), {})[name] = tensor.to(device)
+    rows: list[dict[str, Any]] = []
+    with bar(len(by_iteration), "the same over training") as progress:
+        for at, params in sorted(by_iteration.items()):
+            outputs = learner.predict(params, tasks.support_x, tasks.support_y, tasks.query_x, spec.train.validation.steps)
+            found = {"meta_test_loss": learner.loss(outputs, tasks.query_y).mean().item()}
+            if learner.classification:
+                found["meta_test_accuracy"] = (outputs.argmax(-1) == tasks.query_y).float().mean().item()
+            rows += [{"phase": "maml", "iteration": at, "name": name, "value": value} for name, value in found.items()]
+            progress.update(len(rows) // len(found))
+    return pd.DataFrame([row for row in rows if np.isfinite(row["value"])], columns=["phase", "iteration", "name", "value"])
+
+
 # --- the statistics -----------------------------------------------------------------------------------------------------
 
 

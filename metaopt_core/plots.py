@@ -117,7 +117,8 @@ def adaptation(summary: Mapping[str, Any]) -> Figure:
 
 
 def training(history: pd.DataFrame, summary: Mapping[str, Any], best_iteration: int, seconds: float) -> Figure:
-    """Loss or accuracy after adaptation over training, on meta-validation and on meta-train tasks; at the end on meta-test tasks.
+    """Loss or accuracy after adaptation over training, on meta-train, meta-validation and meta-test tasks, and at the end what
+    evaluation found.
 
     seconds: what an iteration took; none are drawn where that is 0.
     """
@@ -128,12 +129,13 @@ def training(history: pd.DataFrame, summary: Mapping[str, Any], best_iteration: 
     for name, label, color in (
         (f"meta_train_{measure}", "meta-train tasks", "tab:gray"),
         (f"validation_{measure}", "meta-validation tasks", "tab:blue"),
+        (f"meta_test_{measure}", "meta-test tasks", "tab:red"),
     ):
         curve = maml[maml["name"] == name]
         axes.plot(curve["iteration"], curve["value"], "o-", markersize=3, label=label, color=color)
     test = summary["methods"]["maml"]["steps"][summary["horizon"]][measure]["mean"]
     if test is not None:
-        axes.plot([best_iteration], [test], "*", markersize=13, color="tab:red", label="meta-test tasks, of the parameters kept")
+        axes.plot([best_iteration], [test], "*", markersize=13, color="tab:red", label="evaluation of the parameters kept")
     shown = maml.loc[maml["name"].isin([f"meta_train_{measure}", f"validation_{measure}"]), "value"]
     if shown.max() > _WIDE * shown.median():  # a few tasks that diverged in one validation would flatten all the rest
         axes.set_yscale("log")

@@ -427,6 +427,7 @@ def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput],
         _log_files(run, upstream, summary, report)
         _log_data(run, spec, upstream["generate"])
         _complete_curves(run, spec, upstream["train"])
+        _log_history(run, upstream["evaluate"] / "over_training.parquet")
         version = _register(run, spec, model_id) if spec.log.register_as else None
         return {
             "tracking_uri": without_password(run.client.tracking_uri),
@@ -570,17 +571,22 @@ def _complete_curves(run: Run, spec: PipelineSpec, trained: StageOutput) -> None
 
     Where training was done by another run, that one holds its curves: say which.
     """
-    import pandas as pd
-
     elsewhere = trained.extra.get("mlflow_run")
     if elsewhere == run.id:
-        history = pd.read_parquet(trained / "history.parquet")
-        columns = (history[name].tolist() for name in ("phase", "iteration", "name", "value"))
-        run.log_points([run.point(f"{phase}/{name}", step, value) for phase, step, name, value in zip(*columns, strict=True)])
+        _log_history(run, trained / "history.parquet")
     elif elsewhere:
         note = f"{spec.description}\n\nThe learned parameters were reused from run `{elsewhere}`, which holds their curves."
         run.client.set_tag(run.id, _TRAINED_IN, elsewhere)
         run.client.set_tag(run.id, "mlflow.note.content", note.strip())
+
+
+def _log_history(run: Run, path: Path) -> None:
+    """Log the points of a table of curves over iterations."""
+    import pandas as pd
+
+    history = pd.read_parquet(path)
+    columns = (history[name].tolist() for name in ("phase", "iteration", "name", "value"))
+    run.log_points([run.point(f"{phase}/{name}", step, value) for phase, step, name, value in zip(*columns, strict=True)])
 
 
 # --- the model ----------------------------------------------------------------------------------------------------------

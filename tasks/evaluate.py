@@ -33,13 +33,17 @@ def evaluate(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[
         compared = evaluation.methods(spec, distribution, trained)
         table = evaluation.evaluate(spec, distribution, compared)
         table.to_parquet(folder / "tasks.parquet", index=False)
+        over_training = evaluation.over_training(spec, distribution, load_file(upstream["train"] / "snapshots.safetensors"))
+        over_training.to_parquet(folder / "over_training.parquet", index=False)
         summary = evaluation.summarize(spec, table)
         (folder / "summary.json").write_text(json.dumps(summary, indent=1))
 
         plots.save(plots.adaptation(summary), folder / "adaptation.png")
         told = upstream["train"].extra
         seconds = told["seconds_by_phase"]["maml"] / told["iterations_by_phase"]["maml"]
-        plots.save(plots.training(history, summary, told["best_iteration"], seconds), folder / "training.png")
+        plots.save(
+            plots.training(pd.concat([history, over_training]), summary, told["best_iteration"], seconds), folder / "training.png"
+        )
         plots.save(plots.losses(table, summary), folder / "losses.png")
         if summary["shifted"]:
             plots.save(plots.shifted(summary), folder / "shifted.png")

@@ -16,7 +16,7 @@ from metaopt_core.errors import StoppedError
 from metaopt_core.home import Home
 from metaopt_core.learner import device_named
 from metaopt_core.meta.outer_loop import Record
-from metaopt_core.meta.training import computed_by
+from metaopt_core.meta.training import computed_by, snapshots
 from metaopt_core.meta.training import train as meta_train
 from metaopt_core.spec.models import PipelineSpec
 from metaopt_core.stages import Identity
@@ -60,6 +60,7 @@ def train(
             raise
         for phase, result in trained.items():
             save_file(result.params, folder / f"{'parameters' if phase == 'maml' else phase}.safetensors")
+        save_file(snapshots(checkpoints), folder / "snapshots.safetensors")
         rows = [(phase, *record) for phase, result in trained.items() for record in result.history]
         pd.DataFrame(rows, columns=["phase", "iteration", "name", "value"]).to_parquet(folder / "history.parquet", index=False)
         extra |= {

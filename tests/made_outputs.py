@@ -71,6 +71,9 @@ def _evaluate(folder: Path, spec: PipelineSpec) -> None:
         for task in range(TASKS)
     ]
     pd.DataFrame(rows).to_parquet(folder / "tasks.parquet", index=False)
+    over_training = [("maml", iteration, "meta_test_loss", 1 / iteration) for iteration in (10, 20, 30)]
+    columns = ["phase", "iteration", "name", "value"]
+    pd.DataFrame(over_training, columns=columns).to_parquet(folder / "over_training.parquet", index=False)
     loss = {"ci95": 0.1, "median": 0.9, "q05": 0.1, "q25": 0.5, "q75": 1.5, "q95": 2.0, "worst": 2.0}
     methods = {
         method: {

@@ -50,7 +50,8 @@ class Training:
     validate: parameters → curves by name, among them `validation_loss`, the one that chooses the best parameters.
     patience: validations in a row without a better one after which training stops; none means that it never does.
     project: moves the parameters to where they may be, after every step.
-    trace: where to write a profile of some iterations, in Chrome's trace format.
+    trace: where to write a profile of some iterations, in Chrome's trace format. snapshots: a folder for the parameters at every
+    validation, a file ITERATION.safetensors each.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Training:
     patience: int | None = None
     project: Callable[[Params], None] | None = None
     trace: Path | None = None
+    snapshots: Path | None = None
 
     @property
     def record_every(self) -> int:
@@ -342,6 +344,8 @@ def _validate(training: Training, state: _State, note: Callable[[str, float], No
     for name, value in curves.items():
         if math.isfinite(value):  # a curve has no point where adaptation diverged
             note(name, value)
+    if training.snapshots is not None:
+        save_checkpoint(training.snapshots / f"{state.iteration}.safetensors", state.params, {})
     loss = curves["validation_loss"]
     if math.isfinite(loss) and loss < state.best_loss:
         state.best_loss, state.best_iteration = loss, state.iteration

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from metaopt_core import kernels
@@ -23,6 +24,8 @@ from metaopt_core.spec.models import ImplicitSpec, PipelineSpec
 
 COMPILE_FROM_ITERATIONS = 20_000
 """Compiling takes about as long as it saves in 10,000 iterations; both grow with the inner steps."""
+
+_SNAPSHOTS = "snapshots"
 
 _TITLES = {"pretrained": "pre-training (baseline)", "protonet": "ProtoNet (baseline)"}
 
@@ -45,18 +48,28 @@ def train(
 ) -> dict[str, Trained]:
     """Train, or go on with, every phase; phase → parameters to adapt on the CPU, history and seconds.
 
-    checkpoints: a folder of this training's own. on_record gets (phase, point) of every curve, as it happens. traces: a folder for
-    a profile of each phase.
+    checkpoints: a folder of this training's own, which also has what `snapshots` reads. on_record gets (phase, point) of every
+    curve, as it happens. traces: a folder for a profile of each phase.
     """
     results = {}
     for name in ("maml", *spec.baselines):
         phase = _phase(name, spec, distribution)
         training = phase.training if traces is None else replace(phase.training, trace=traces / f"{name}.json.gz")
+        if name == "maml":
+            training = replace(training, snapshots=checkpoints / _SNAPSHOTS)
         with _precision(spec), one_thread() if device_named(spec.device).type == "cpu" else nullcontext():
             trained = fit(training, phase.initial, checkpoints / f"{name}.safetensors", partial(on_record, name))
         params = {key: value.cpu() for key, value in phase.to_adapt(trained.params).items()}
         results[name] = replace(trained, params=params)
     return results
+
+
+def snapshots(checkpoints: Path) -> dict[str, Tensor]:
+    """The parameters at every validation of a training that was done with such a folder: ITERATION/NAME → tensor."""
+    found: Params = {}
+    for path in sorted((checkpoints / _SNAPSHOTS).iterdir(), key=lambda path: int(path.stem)):
+        found |= {f"{path.stem}/{name}": value for name, value in load_file(path).items()}
+    return found
 
 
 def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Phase:

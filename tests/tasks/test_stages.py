@@ -37,7 +37,7 @@ SINUSOID: dict[str, Any] = {
         "iterations": 40,
         "shots": 10,
         "queries": 10,
-        "validation": {"every": 20, "steps": 3},
+        "validation": {"every": 20, "steps": 3, "shots": 5, "queries": 50},
     },
     "evaluate": {
         "steps": 4,
@@ -92,8 +92,13 @@ def test_every_output_has_its_files(ran: tuple[PipelineSpec, Home, dict[str, Sta
     expected = {
         "generate": {"distribution.json", "held_out.safetensors"}
         | ({"pictures.safetensors", "splits.parquet", "contact_sheet.png"} if pictures else {"tasks.png"}),
-        "train": {"parameters.safetensors", "history.parquet", *(f"{name}.safetensors" for name in BASELINES[pictures])},
-        "evaluate": {"tasks.parquet", "summary.json", *(f"{name}.png" for name in FIGURES)}
+        "train": {
+            "parameters.safetensors",
+            "snapshots.safetensors",
+            "history.parquet",
+            *(f"{name}.safetensors" for name in BASELINES[pictures]),
+        },
+        "evaluate": {"tasks.parquet", "summary.json", "over_training.parquet", *(f"{name}.png" for name in FIGURES)}
         | ({"calibration.png"} if pictures else set()),
         "log": {"log.json", "report.html"},
     }
@@ -162,6 +167,27 @@ def test_the_history_ends_where_training_did(ran: tuple[PipelineSpec, Home, dict
     assert history.groupby("phase")["iteration"].max().to_dict() == dict.fromkeys(phases, spec.train.iterations)
     assert {"loss", "validation_loss", "meta_train_loss"} <= set(history["name"])
     assert np.isfinite(history["value"]).all()
+
+
+def test_meta_test_tasks_are_followed_over_training_and_choose_nothing(
+    ran: tuple[PipelineSpec, Home, dict[str, StageOutput]],
+) -> None:
+    spec, _, outputs = ran
+    history = pd.read_parquet(outputs["train"] / "history.parquet")
+    found = pd.read_parquet(outputs["evaluate"] / "over_training.parquet")
+    measures = ("loss", "accuracy") if spec.train.ways else ("loss",)
+    validated = history.loc[(history["phase"] == "maml") & (history["name"] == "validation_loss"), "iteration"].tolist()
+    for measure in measures:
+        assert found.loc[found["name"] == f"meta_test_{measure}", "iteration"].tolist() == validated
+
+    summary = json.loads((outputs["evaluate"] / "summary.json").read_text())
+    at_best = found[found["iteration"] == outputs["train"].extra["best_iteration"]].set_index("name")["value"]
+    for measure in measures:
+        evaluated = summary["methods"]["maml"]["steps"][spec.horizon][measure]["mean"]
+        assert at_best[f"meta_test_{measure}"] == pytest.approx(evaluated, rel=1e-4)
+    record = json.loads((outputs["log"] / "log.json").read_text())
+    curve = MlflowClient(record["tracking_uri"]).get_metric_history(record["run_id"], "maml/meta_test_loss")
+    assert sorted(point.step for point in curve) == validated
 
 
 def test_the_logged_model_gives_evaluates_own_numbers_in_a_fresh_process(
