@@ -341,7 +341,7 @@ def over_training(spec: PipelineSpec, distribution: TaskDistribution, snapshots:
         iteration, _, name = key.partition("/")
         by_iteration.setdefault(int(iteration), {})[name] = tensor.to(device)
     rows: list[dict[str, Any]] = []
-    with bar(len(by_iteration), "the same over training") as progress:
+    with bar(len(by_iteration), "meta-test tasks over training") as progress:
         for at, params in sorted(by_iteration.items()):
             outputs = learner.predict(params, tasks.support_x, tasks.support_y, tasks.query_x, spec.train.validation.steps)
             found = {"meta_test_loss": learner.loss(outputs, tasks.query_y).mean().item()}
