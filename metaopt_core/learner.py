@@ -113,7 +113,8 @@ class Learner:
     def support(self, batch: TaskBatch, steps: int = 1) -> Sequence[Problem]:
         """The inner losses of each step, over and over: the tasks' losses on their support sets (or on minibatches of them), as a
         function of their parameters."""
-        parts = [self._problem(one.support_x, one.support_y, one.support_weight) for one in self._minibatches(batch)]
+        moving = self.rule.adapts if self.rule.clip_norm is None else None  # a norm is of the whole gradient
+        parts = [self._problem(one.support_x, one.support_y, one.support_weight, moving) for one in self._minibatches(batch)]
         if not self.network.per_step:
             return parts
         return [AtStep(parts[step % len(parts)], self.network.per_step, step) for step in range(max(1, steps))]
@@ -123,15 +124,16 @@ class Learner:
         problem = self._problem(batch.query_x, batch.query_y, batch.query_weight)
         return lambda steps: AtStep(problem, self.network.per_step, steps - 1) if self.network.per_step else problem
 
-    def _problem(self, x: Tensor, y: Tensor, weight: Tensor | None) -> Problem:
+    def _problem(self, x: Tensor, y: Tensor, weight: Tensor | None, moving: frozenset[str] | None = None) -> Problem:
+        """moving: the parameters that a gradient is asked for; none means all, and more than asked may be given."""
         if self.compiled:
             return Compiled(self._functions, (x, y, weight))
         if self.has_loops_for(x, y):
             assert isinstance(self.network, MLP)
             return SquaredErrorMLP(self.network, x, y, weight, self.loss_scale)
         if self.classification and CrossEntropyConv4.fits(self.network, x):
-            return CrossEntropyConv4(self.network, x, y, weight, self.loss_scale)
-        return Differentiated(lambda params: self._loss_of(params, x, y, weight))
+            return CrossEntropyConv4(self.network, x, y, weight, self.loss_scale, moving == frozenset(self.network.head))
+        return Differentiated(lambda params: self._loss_of(params, x, y, weight), moving)
 
     def has_loops_for(self, x: Tensor, y: Tensor) -> bool:
         """Whether gradients are computed by a compiled loop over tasks."""

@@ -50,9 +50,12 @@ class _Way:
 
 class CrossEntropyConv4(Unpacked):
     """x [tasks, examples, channels, h, w], labels [tasks, examples], weight [tasks, examples] or none, factor: as in
-    `Learner.loss`."""
+    `Learner.loss`. head_alone: as if the loss were a function of the last layer: gradients by what is before it are left out as
+    zeros, and so are products' directions; products themselves are by all parameters.
+    """
 
-    def __init__(self, network: Conv4, x: Tensor, labels: Tensor, weight: Tensor | None, factor: float):
+    def __init__(self, network: Conv4, x: Tensor, labels: Tensor, weight: Tensor | None, factor: float, head_alone: bool = False):
+        self._head_alone = head_alone
         self._blocks, self._x, self._labels = network.blocks, x.movedim(2, -1).contiguous(), labels
         even = x.new_full((), factor / x.shape[1]).expand(x.shape[:2])
         self._weight = even if weight is None else factor * weight / weight.sum(1, keepdim=True)
@@ -90,6 +93,9 @@ class CrossEntropyConv4(Unpacked):
         probabilities = logs.exp()
         by_logits = probabilities.scatter_add(-1, of_label, torch.full_like(self._weight, -1)[..., None]) * self._weight[..., None]
         found = {"linear.weight": features.mT @ by_logits, "linear.bias": by_logits.sum(1, keepdim=True)}
+        if self._head_alone:
+            found |= {name: value.new_zeros(()).expand_as(value) for name, value in params.items() if name not in found}
+            return losses, tuple(found[name] for name in params), _Way(inputs, normals, features, probabilities, by_logits, [], [])
         by_y, by_z = [_over_positions(by_logits @ params["linear.weight"].mT, y)], []
         for l in reversed(range(self._blocks)):
             z_gradient, found[f"norm{l}.scale"], found[f"norm{l}.shift"] = normalized_gradient(by_y[-1], normals[l])
@@ -106,7 +112,7 @@ class CrossEntropyConv4(Unpacked):
         found: Params = {}
         to_by_y: list[Tensor] = []
         to_z: list[Tensor] = []
-        for l in range(self._blocks):
+        for l in range(0 if self._head_alone else self._blocks):
             to_by_z = convolution(way.inputs[l], u[f"conv{l}.weight"])
             if l:
                 to_by_z += convolution(to_by_y[-1], params[f"conv{l}.weight"])
@@ -116,17 +122,27 @@ class CrossEntropyConv4(Unpacked):
             to_z.append(second[1])
             found[f"norm{l}.scale"] = second[2]
 
-        weight, to_by_features = params["linear.weight"], to_by_y[-1].mean((2, 3))
-        to_by_logits = torch.baddbmm(u["linear.bias"], way.features, u["linear.weight"]).baddbmm_(to_by_features, weight)
+        weight = params["linear.weight"]
+        to_by_logits = torch.baddbmm(u["linear.bias"], way.features, u["linear.weight"])
+        if not self._head_alone:
+            to_by_features = to_by_y[-1].mean((2, 3))
+            to_by_logits.baddbmm_(to_by_features, weight)
         weighted = way.probabilities * self._weight[..., None]
         to_logits = weighted * (to_by_logits - (way.probabilities * to_by_logits).sum(-1, keepdim=True))
-        found["linear.weight"] = (way.features.mT @ to_logits).baddbmm_(to_by_features.mT, way.by_logits)
+        found["linear.weight"] = way.features.mT @ to_logits
+        if not self._head_alone:
+            found["linear.weight"].baddbmm_(to_by_features.mT, way.by_logits)
         found["linear.bias"] = to_logits.sum(1, keepdim=True)
         to_features = (to_logits @ weight.mT).baddbmm_(way.by_logits, u["linear.weight"].mT)
 
-        to_y = _over_positions(to_features, to_by_y[-1])
+        to_y = _over_positions(to_features, way.normals[-1].x)
         for l in reversed(range(self._blocks)):
             back, to_scale, found[f"norm{l}.shift"] = normalized_gradient(to_y, way.normals[l])
+            if self._head_alone:
+                found[f"norm{l}.scale"], found[f"conv{l}.weight"] = to_scale, weight_gradient(way.inputs[l], back)
+                if l:
+                    to_y = input_gradient(back, params[f"conv{l}.weight"], way.inputs[l].shape)
+                continue
             found[f"norm{l}.scale"] += to_scale
             to_z[l] += back
             found[f"conv{l}.weight"] = weight_gradient(way.inputs[l], to_z[l])

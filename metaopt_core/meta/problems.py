@@ -5,7 +5,7 @@ each task's gradient, and one product serves all of them.
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
@@ -63,22 +63,33 @@ class Unpacked:
 
 
 class Differentiated(Unpacked):
-    """Any loss, by automatic differentiation: the gradient of ⟨∇L(θ), u⟩ by θ is the Hessian's product with u."""
+    """Any loss, by automatic differentiation: the gradient of ⟨∇L(θ), u⟩ by θ is the Hessian's product with u.
 
-    def __init__(self, loss: Loss):
-        self._loss = loss
+    moving: names of the parameters that it is taken as a function of; gradients by others are left out as zeros, and so are
+    products' directions; products themselves are by all parameters.
+    """
+
+    def __init__(self, loss: Loss, moving: Collection[str] | None = None):
+        self._loss, self._moving = loss, moving
 
     def gradient(self, params: Params) -> tuple[Tensor, Gradient]:
         leaves = _leaves(params)
         losses = self._loss(leaves)
-        return losses.detach(), torch.autograd.grad(losses.sum(), list(leaves.values()))
+        return losses.detach(), self._of_moving(losses, leaves, create_graph=False)
+
+    def _of_moving(self, losses: Tensor, leaves: Params, create_graph: bool) -> Gradient:
+        moving = {name: value for name, value in leaves.items() if self._moving is None or name in self._moving}
+        gradient = torch.autograd.grad(losses.sum(), list(moving.values()), create_graph=create_graph)
+        found = dict(zip(moving, gradient, strict=True))
+        return tuple(found[name] if name in found else torch.zeros_like(value) for name, value in leaves.items())
 
     def linearized(self, params: Params) -> tuple[Gradient, HessianProduct]:
         leaves = _leaves(params)
-        gradient = torch.autograd.grad(self._loss(leaves).sum(), list(leaves.values()), create_graph=True)
+        gradient = self._of_moving(self._loss(leaves), leaves, create_graph=True)
 
         def product(direction: Sequence[Tensor]) -> Gradient:
-            curved = [(g, u) for g, u in zip(gradient, direction, strict=True) if g.requires_grad]  # a linear loss's are constant
+            # those of a linear loss are constant
+            curved = [(g, u) for g, u in zip(gradient, direction, strict=True) if g.requires_grad]
             if not curved:
                 return tuple(map(torch.zeros_like, direction))
             outputs, upper = zip(*curved, strict=True)
