@@ -17,6 +17,7 @@ import torch
 
 from benchmarks.contender import Contender
 from benchmarks.workloads import Problem
+from metaopt_core import home
 from metaopt_core.errors import UserError
 
 _MATRIX = 1024  # side of the matrices whose product is the machine's measure
@@ -113,7 +114,7 @@ class Fresh:
                     stdout=subprocess.PIPE,
                     stderr=self._errors,
                     text=True,
-                    env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": f"{cold}/inductor"},
+                    env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": f"{cold}/inductor", home.VARIABLE: f"{cold}/home"},
                 )
             )
             stack.callback(self._end)
