@@ -111,13 +111,13 @@ class Method:
             together = partial(scores, self.learner.network, self.params, batch.ways, batch.support_x, batch.support_y)
             yield {TOGETHER: together, INDUCTIVE: partial(_one_by_one, together)}
             return
-        network, fixed = self.learner.network, self.learner
+        network, fixed = self.learner.network, None
         if self.statistics and isinstance(network, Conv4 | ResNet12):
-            fixed = replace(fixed, network=replace(network, normalization=Given("per_step", statistics=self.statistics)))
+            fixed = replace(self.learner, network=replace(network, normalization=Given("per_step", statistics=self.statistics)))
         for step, theta in enumerate(self.learner.adapt(self.params, batch, self.steps)):
             together = partial(self.learner.outputs, theta, step)
             found: dict[str, Predict] = {TOGETHER: together, INDUCTIVE: partial(_one_by_one, together, support_x=batch.support_x)}
-            yield found | ({COLLECTED: partial(fixed.outputs, theta, step)} if self.statistics else {})
+            yield found | ({COLLECTED: partial(fixed.outputs, theta, step)} if fixed else {})
 
 
 def _one_by_one(predict: Predict, query_x: Tensor, support_x: Tensor | None = None) -> Tensor:

@@ -88,9 +88,8 @@ def build(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int, steps: in
             f"train.model: {blocks} times 2×2 pooling leave nothing of pictures of {height}×{width}: expected at least "
             f"{2**blocks}×{2**blocks}"
         )
-    normalization = Normalization(spec.normalization, spec.groups, steps or 1)
-    if steps is None and normalization.kind == "per_step":
-        normalization = TRANSDUCTIVE
+    kind = "transductive" if spec.normalization == "per_step" and steps is None else spec.normalization
+    normalization = Normalization(kind, spec.groups, steps or 1)
     if isinstance(spec, Conv4Spec):
         return Conv4(channels, spec.filters, outputs, normalization, spec.pooling, (height, width))
     return ResNet12(channels, spec.widths, outputs, normalization, (height, width))
