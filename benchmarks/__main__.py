@@ -21,7 +21,7 @@ from benchmarks.run import run
 from benchmarks.setting import pictures_folder
 from benchmarks.workloads import WORKLOADS, Workload
 from metaopt_core.errors import UserError
-from metaopt_core.home import Home
+from metaopt_core.pipeline.home import Home
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
 

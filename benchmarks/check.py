@@ -8,7 +8,7 @@ from torch import Tensor
 from benchmarks.contender import Factory, set_threads
 from benchmarks.setting import Setting, in_dtype
 from metaopt_core.errors import UserError
-from metaopt_core.models import Params
+from metaopt_core.networks.network import Params
 
 _GRADIENTS = 1e-7  # largest relative difference in float64
 _LOSSES = 1e-4  # … of losses in float32

@@ -9,7 +9,7 @@ import torch
 from benchmarks.setting import Setting
 from benchmarks.workloads import OURS
 from metaopt_core.distributions.batch import TaskBatch
-from metaopt_core.models import Params
+from metaopt_core.networks.network import Params
 
 
 class Contender(Protocol):

@@ -17,8 +17,8 @@ import torch
 
 from benchmarks.contender import Contender
 from benchmarks.workloads import Problem
-from metaopt_core import home
 from metaopt_core.errors import UserError
+from metaopt_core.pipeline import home
 
 _MATRIX = 1024  # side of the matrices whose product is the machine's measure
 _WARM_UP_STEPS = 5

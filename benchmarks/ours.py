@@ -4,10 +4,10 @@ import torch
 
 from benchmarks.setting import Setting
 from metaopt_core.distributions.batch import TaskBatch
-from metaopt_core.meta.outer_loop import _begin, _step
-from metaopt_core.meta.training import _phase
-from metaopt_core.models import Params
-from metaopt_core.parallel import one_thread
+from metaopt_core.meta.parallel import one_thread
+from metaopt_core.networks.network import Params
+from metaopt_core.training.loop import _begin, _step
+from metaopt_core.training.phases import _phase
 
 
 class Ours:

@@ -11,9 +11,9 @@ import torch
 from benchmarks.workloads import FILTERS, HIDDEN, OUTER_LR, Problem
 from metaopt_core.distributions import materialize, omniglot, omniglot_archives
 from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
-from metaopt_core.home import Home
-from metaopt_core.learner import Learner
-from metaopt_core.models import Params
+from metaopt_core.meta.learner import Learner
+from metaopt_core.networks.network import Params
+from metaopt_core.pipeline.home import Home
 from metaopt_core.spec.models import CHARACTERS, OmniglotSpec, PipelineSpec
 
 _SEED = 0
@@ -23,7 +23,7 @@ _INK = 0.15  # share of a picture's pixels, about that of Omniglot at 28 × 28
 
 @dataclass(frozen=True)
 class Setting:
-    """A problem with its tasks and its initial parameters (in the shapes of `metaopt_core.models`)."""
+    """A problem with its tasks and its initial parameters (in the shapes of `metaopt_core.networks.models`)."""
 
     problem: Problem
     spec: PipelineSpec

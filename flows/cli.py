@@ -23,12 +23,12 @@ import typer
 
 from flows import environment, planning
 from metaopt_core.errors import UserError
-from metaopt_core.home import TRACES, Home
+from metaopt_core.pipeline.home import TRACES, Home
 from metaopt_core.spec.models import CronSchedule, PipelineSpec, ScheduleSpec
 
 if TYPE_CHECKING:
     from flows.planning import StagePlan
-    from metaopt_core.store import StageOutput
+    from metaopt_core.pipeline.store import StageOutput
 
 DEFAULT_FILE = Path("pipelines.yaml")
 
@@ -101,8 +101,8 @@ def run(
     file: FileOption = None,
 ) -> None:
     """Run a pipeline, or the stages of it that are not up to date."""
-    from metaopt_core.seeds import record, repeats
-    from metaopt_core.store import Store
+    from metaopt_core.pipeline.seeds import record, repeats
+    from metaopt_core.pipeline.store import Store
 
     path = _file(context, file)
     selected = planning.select(only, first, last)
@@ -188,8 +188,8 @@ def plan(
     file: FileOption = None,
 ) -> None:
     """Say of each stage whether it is up to date, or would run and why. Nothing runs."""
-    from metaopt_core.seeds import repeats
-    from metaopt_core.store import Store
+    from metaopt_core.pipeline.seeds import repeats
+    from metaopt_core.pipeline.store import Store
 
     path = _file(context, file)
     selected = planning.select(only, first, last)
@@ -345,7 +345,7 @@ def _with_prefect(spec: PipelineSpec, home: Home, running: Sequence[str], module
     for stage in running:
         importlib.import_module(f"tasks.{stage}")
     if not {"train", "log"}.isdisjoint(running):
-        tracking = importlib.import_module("metaopt_core.tracking")
+        tracking = importlib.import_module("metaopt_core.tracking.runs")
         if tracking.tracking_uri(home, spec) == tracking.embedded_uri(home):
             tracking.initialize(home)
     gc.freeze()
@@ -444,10 +444,10 @@ def _file(context: typer.Context, file: Path | None) -> Path:
 
 
 def _load(path: Path, overrides: dict[str, list[str]] | None = None) -> dict[str, PipelineSpec]:
-    from metaopt_core import own_source
+    from metaopt_core.spec import user_source
     from metaopt_core.spec.loader import load
 
-    os.environ[own_source.VARIABLE] = str(own_source.beside(path))  # where networks of the user's own are imported from
+    os.environ[user_source.VARIABLE] = str(user_source.beside(path))  # where networks of the user's own are imported from
     return load(path, overrides or {})
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from metaopt_core.errors import UserError
-from metaopt_core.home import Home
+from metaopt_core.pipeline.home import Home
 
 TEMPLATE = Path(sys.prefix) / "share" / "metaopt" / f"prefect-{importlib.metadata.version('prefect')}.db"
 """An empty, migrated database: part of the installation where `prepare` has made it, and what every new home then starts from."""

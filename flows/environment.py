@@ -6,9 +6,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from metaopt_core import home as homes
 from metaopt_core.errors import UserError
-from metaopt_core.home import Home
+from metaopt_core.pipeline import home as homes
+from metaopt_core.pipeline.home import Home
 
 API_URL = "PREFECT_API_URL"
 

@@ -4,10 +4,10 @@ from prefect import flow
 
 from flows.planning import plan, select
 from flows.stages import FLOWS, StageName, start_afresh
-from metaopt_core.home import Home
-from metaopt_core.seeds import repeats
+from metaopt_core.pipeline.home import Home
+from metaopt_core.pipeline.seeds import repeats
+from metaopt_core.pipeline.store import StageOutput, Store
 from metaopt_core.spec.models import PipelineSpec
-from metaopt_core.store import StageOutput, Store
 
 
 @flow(flow_run_name="{spec.name}", persist_result=False, validate_parameters=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from flows import environment
 from metaopt_core.errors import UserError
+from metaopt_core.pipeline.stages import STAGES, Identity, identities
+from metaopt_core.pipeline.store import StageOutput, Store
 from metaopt_core.spec.models import PipelineSpec
-from metaopt_core.stages import STAGES, Identity, identities
-from metaopt_core.store import StageOutput, Store
 
 EVERYTHING = tuple(STAGES)
 

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import environment
-from metaopt_core import seeds
+from metaopt_core.evaluation.summary import counted, difference
+from metaopt_core.pipeline import seeds
+from metaopt_core.pipeline.store import StageOutput
 from metaopt_core.spec.models import IN_DISTRIBUTION
-from metaopt_core.store import StageOutput
-from metaopt_core.summary import counted, difference
 
 _LARGE = 1000.0  # from here on numbers have an exponent: adaptation that diverges makes any size
 _STEPS_SHOWN = (0, 1, 2, 3, 5, 10, 20, 50, 100)

@@ -18,8 +18,8 @@ from rich.console import Console
 
 from flows.environment import API_URL
 from metaopt_core.errors import UserError
-from metaopt_core.home import Home
-from metaopt_core.store import write_atomically
+from metaopt_core.pipeline.home import Home
+from metaopt_core.pipeline.store import write_atomically
 
 _SECONDS_TO_START = 180.0
 _SECONDS_TO_STOP = 10.0

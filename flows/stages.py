@@ -13,10 +13,10 @@ from prefect import Flow, flow, get_run_logger
 
 from flows.console import without_tracebacks_for_users
 from flows.planning import assess, require
-from metaopt_core.home import Home
+from metaopt_core.pipeline.home import Home
+from metaopt_core.pipeline.stages import STAGES, identities
+from metaopt_core.pipeline.store import StageOutput, Store
 from metaopt_core.spec.models import PipelineSpec
-from metaopt_core.stages import STAGES, identities
-from metaopt_core.store import StageOutput, Store
 
 StageName = Literal["generate", "train", "evaluate", "log"]
 
@@ -94,7 +94,7 @@ def start_afresh(home: Home, spec: PipelineSpec, stages: Iterable[str]) -> None:
 
     What follows is then a plain run: it can be interrupted, and goes on without another `--force`.
     """
-    from metaopt_core import tracking
+    from metaopt_core.tracking import runs as tracking
 
     store, known = Store(home), identities(spec)
     for stage in {*stages, "log"}:

@@ -15,14 +15,16 @@ from safetensors.torch import load_file
 
 from flows.pipeline import pipeline
 from flows.stages import carry_out
-from metaopt_core import evaluation, sweeps, tracking
 from metaopt_core.distributions.materialize import load
 from metaopt_core.errors import DivergedError, StoppedError, UserError
-from metaopt_core.home import Home
+from metaopt_core.evaluation import protocol as evaluation
+from metaopt_core.pipeline import search as sweeps
+from metaopt_core.pipeline.home import Home
+from metaopt_core.pipeline.search import Claim, Sweep
+from metaopt_core.pipeline.store import StageOutput, write_atomically
 from metaopt_core.spec.models import PipelineSpec
 from metaopt_core.spec.ranges import with_values
-from metaopt_core.store import StageOutput, write_atomically
-from metaopt_core.sweeps import Claim, Sweep
+from metaopt_core.tracking import runs as tracking
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 

@@ -7,13 +7,14 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from safetensors.torch import load_file
 
-from metaopt_core import evaluation, plots
 from metaopt_core.distributions.materialize import load
-from metaopt_core.home import Home
+from metaopt_core.evaluation import protocol as evaluation
+from metaopt_core.evaluation.summary import worst_tasks
+from metaopt_core.pipeline.home import Home
+from metaopt_core.pipeline.stages import Identity
+from metaopt_core.pipeline.store import StageOutput, Store
+from metaopt_core.reporting import figures as plots
 from metaopt_core.spec.models import PipelineSpec
-from metaopt_core.stages import Identity
-from metaopt_core.store import StageOutput, Store
-from metaopt_core.summary import worst_tasks
 
 _TASKS_SHOWN = 4
 

@@ -6,13 +6,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from safetensors.numpy import load_file
 
-from metaopt_core import plots
 from metaopt_core.distributions.batch import Episode
 from metaopt_core.distributions.materialize import load, materialize
-from metaopt_core.home import Home
+from metaopt_core.pipeline.home import Home
+from metaopt_core.pipeline.stages import Identity
+from metaopt_core.pipeline.store import StageOutput, Store
+from metaopt_core.reporting import figures as plots
 from metaopt_core.spec.models import OmniglotSpec, PipelineSpec
-from metaopt_core.stages import Identity
-from metaopt_core.store import StageOutput, Store
 
 
 @task(name="generate", cache_policy=NO_CACHE)

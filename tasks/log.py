@@ -11,12 +11,13 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
-from metaopt_core import report, tracking
-from metaopt_core.home import Home
+from metaopt_core.evaluation.summary import Measure, counted
+from metaopt_core.pipeline.home import Home
+from metaopt_core.pipeline.stages import Identity
+from metaopt_core.pipeline.store import StageOutput, Store
+from metaopt_core.reporting import page as report
 from metaopt_core.spec.models import IN_DISTRIBUTION, PipelineSpec
-from metaopt_core.stages import Identity
-from metaopt_core.store import StageOutput, Store
-from metaopt_core.summary import Measure, counted
+from metaopt_core.tracking import runs as tracking
 from tasks.retrying import DELAYS, mlflow_was_away
 
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from metaopt_core import seeds, tracking
-from metaopt_core.home import Home
+from metaopt_core.pipeline import seeds
+from metaopt_core.pipeline.home import Home
+from metaopt_core.pipeline.store import StageOutput, write_atomically
 from metaopt_core.spec.models import PipelineSpec
-from metaopt_core.store import StageOutput, write_atomically
+from metaopt_core.tracking import runs as tracking
 from tasks.retrying import DELAYS, mlflow_was_away
 
 

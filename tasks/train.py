@@ -10,17 +10,17 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from safetensors.torch import save_file
 
-from metaopt_core import tracking
 from metaopt_core.distributions.materialize import load
 from metaopt_core.errors import StoppedError
-from metaopt_core.home import Home
-from metaopt_core.learner import device_named
-from metaopt_core.meta.outer_loop import Record
-from metaopt_core.meta.training import computed_by, snapshots
-from metaopt_core.meta.training import train as meta_train
+from metaopt_core.meta.learner import device_named
+from metaopt_core.pipeline.home import Home
+from metaopt_core.pipeline.stages import Identity
+from metaopt_core.pipeline.store import StageOutput, Store
 from metaopt_core.spec.models import PipelineSpec
-from metaopt_core.stages import Identity
-from metaopt_core.store import StageOutput, Store
+from metaopt_core.tracking import runs as tracking
+from metaopt_core.training.loop import Record
+from metaopt_core.training.phases import computed_by, snapshots
+from metaopt_core.training.phases import train as meta_train
 from tasks.retrying import DELAYS, mlflow_was_away
 
 

@@ -8,11 +8,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from safetensors.torch import save_file
 
-from metaopt_core.home import Home
-from metaopt_core.learner import Learner
+from metaopt_core.meta.learner import Learner
+from metaopt_core.pipeline.home import Home
+from metaopt_core.pipeline.stages import identities
+from metaopt_core.pipeline.store import StageOutput, Store
 from metaopt_core.spec.models import PipelineSpec
-from metaopt_core.stages import identities
-from metaopt_core.store import StageOutput, Store
 
 METHODS = {"maml": "MAML", "pretrained": "pre-trained", "random": "random init"}
 TASKS = 4

@@ -15,7 +15,7 @@ import torch
 from benchmarks.setting import Setting
 from benchmarks.workloads import OUTER_LR
 from metaopt_core.distributions.batch import TaskBatch
-from metaopt_core.models import Params
+from metaopt_core.networks.network import Params
 
 Arrays = Any
 """A dictionary or a tuple of JAX's arrays."""

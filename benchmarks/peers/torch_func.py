@@ -11,7 +11,7 @@ from torch.func import functional_call, grad, vmap
 from benchmarks.peers.torch_peer import TorchPeer
 from benchmarks.setting import Setting
 from metaopt_core.distributions.batch import TaskBatch
-from metaopt_core.models import Params
+from metaopt_core.networks.network import Params
 
 
 class BatchNorm(nn.BatchNorm2d):

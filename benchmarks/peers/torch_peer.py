@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmarks.setting import Setting
 from benchmarks.workloads import FILTERS, HIDDEN, OUTER_LR, Problem
 from metaopt_core.distributions.batch import TaskBatch
-from metaopt_core.models import Params
+from metaopt_core.networks.network import Params
 
 Task = tuple[Tensor, Tensor, Tensor, Tensor]
 """support_x [S, …], support_y, query_x [Q, …], query_y of one task."""

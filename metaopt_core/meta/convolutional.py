@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 
 from metaopt_core import kernels
-from metaopt_core.convolution import (
+from metaopt_core.meta.losses import Gradient, HessianProduct, Unpacked
+from metaopt_core.networks.conv4 import Conv4
+from metaopt_core.networks.convolution import (
     Normal,
     convolution,
     input_gradient,
@@ -26,9 +28,8 @@ from metaopt_core.convolution import (
     normalized_second,
     weight_gradient,
 )
-from metaopt_core.meta.problems import Gradient, HessianProduct, Unpacked
-from metaopt_core.models import Conv4, Params
-from metaopt_core.normalization import EPSILON
+from metaopt_core.networks.network import Params
+from metaopt_core.networks.normalization import EPSILON
 
 
 @dataclass(frozen=True)

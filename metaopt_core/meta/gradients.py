@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from metaopt_core.meta.inner_loop import InnerLoop, Memory, by_task_dot, by_task_norm
-from metaopt_core.meta.problems import Gradient, Queries, SquaredErrorMLP
-from metaopt_core.models import Params
+from metaopt_core.meta.losses import Gradient, Queries, SquaredErrorMLP
+from metaopt_core.networks.network import Params
 
 
 @dataclass(frozen=True)

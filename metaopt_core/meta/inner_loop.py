@@ -15,9 +15,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from metaopt_core.meta.problems import Gradient, HessianProduct, Problem
+from metaopt_core.meta.losses import Gradient, HessianProduct, Problem
 from metaopt_core.meta.step_sizes import Size
-from metaopt_core.models import Params
+from metaopt_core.networks.network import Params
 
 Memory = tuple[Tensor, ...]
 """What a rule remembers from one step to the next, tensors like the parameters."""

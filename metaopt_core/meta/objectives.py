@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from metaopt_core.distributions.batch import TaskBatch
-from metaopt_core.learner import Learner
 from metaopt_core.meta import step_sizes
 from metaopt_core.meta.gradients import ByTask, MetaGradient, exact, first_order, for_each_task, implicit, reptile
-from metaopt_core.meta.problems import Problem
-from metaopt_core.models import Params
-from metaopt_core.parallel import THREADS, side_by_side
-from metaopt_core.prototypes import scores
+from metaopt_core.meta.learner import Learner
+from metaopt_core.meta.losses import Problem
+from metaopt_core.meta.parallel import THREADS, side_by_side
+from metaopt_core.methods.prototypes import scores
+from metaopt_core.networks.network import Params
 
 
 @dataclass(frozen=True)

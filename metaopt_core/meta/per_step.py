@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from metaopt_core.meta.problems import Gradient, HessianProduct, Problem, Unpacked
-from metaopt_core.models import Params
+from metaopt_core.meta.losses import Gradient, HessianProduct, Problem, Unpacked
+from metaopt_core.networks.network import Params
 
 
 def at_step(params: Mapping[str, Tensor], names: Collection[str], step: int) -> Params:

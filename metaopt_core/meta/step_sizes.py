@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from metaopt_core.models import Params
+from metaopt_core.networks.network import Params
 from metaopt_core.spec.models import InnerSpec
 
 PREFIX = "inner_lr."

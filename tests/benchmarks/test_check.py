@@ -11,7 +11,7 @@ from benchmarks.ours import Ours
 from benchmarks.setting import Setting, make_setting
 from benchmarks.workloads import PYTORCH, SINUSOID, Problem
 from metaopt_core.distributions.batch import TaskBatch
-from metaopt_core.models import Params
+from metaopt_core.networks.network import Params
 
 TWO_STEPS = Problem(ways=None, shots=3, queries=4, tasks=3, inner_steps=2, inner_lr=0.05)
 

@@ -7,10 +7,10 @@ import pytest
 
 from flows.planning import plan, select
 from metaopt_core.errors import UserError
-from metaopt_core.home import Home
+from metaopt_core.pipeline.home import Home
+from metaopt_core.pipeline.stages import STAGES, identities
+from metaopt_core.pipeline.store import StageOutput, Store
 from metaopt_core.spec.models import PipelineSpec
-from metaopt_core.stages import STAGES, identities
-from metaopt_core.store import StageOutput, Store
 
 ALL = ("generate", "train", "evaluate", "log")
 

@@ -12,11 +12,11 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.states import Failed
 from prefect.testing.utilities import prefect_test_harness
 
-from metaopt_core import tracking
 from metaopt_core.errors import UserError
-from metaopt_core.home import Home
-from metaopt_core.stages import identities
-from metaopt_core.store import StageOutput, Store
+from metaopt_core.pipeline.home import Home
+from metaopt_core.pipeline.stages import identities
+from metaopt_core.pipeline.store import StageOutput, Store
+from metaopt_core.tracking import runs as tracking
 from tasks.log import log
 from tasks.retrying import mlflow_was_away
 from tests.made_outputs import publish_upstream, sinusoid_spec

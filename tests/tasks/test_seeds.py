@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from metaopt_core import seeds, stages, tracking
-from metaopt_core.home import Home
+from metaopt_core.pipeline import seeds, stages
+from metaopt_core.pipeline.home import Home
+from metaopt_core.tracking import runs as tracking
 from tasks.log import log
 from tasks.seeds import summarize
 from tests.made_outputs import publish_upstream, sinusoid_spec

@@ -15,12 +15,12 @@ from rich.console import Console
 from safetensors.numpy import save_file
 
 from flows import report
-from metaopt_core import evaluation
 from metaopt_core.distributions.materialize import load
-from metaopt_core.home import Home
+from metaopt_core.evaluation import protocol as evaluation
+from metaopt_core.pipeline.home import Home
+from metaopt_core.pipeline.stages import STAGES, identities
+from metaopt_core.pipeline.store import StageOutput, Store
 from metaopt_core.spec.models import PipelineSpec
-from metaopt_core.stages import STAGES, identities
-from metaopt_core.store import StageOutput, Store
 from tasks.evaluate import evaluate
 from tasks.generate import generate
 from tasks.log import log, shifted_table

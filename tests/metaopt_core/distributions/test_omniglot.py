@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from metaopt_core import plots
 from metaopt_core.distributions.batch import Episode, TaskBatch
 from metaopt_core.distributions.omniglot import Omniglot, materialize, splits_of
 from metaopt_core.distributions.omniglot_archives import Pictures
 from metaopt_core.errors import UserError
+from metaopt_core.reporting import figures as plots
 from metaopt_core.spec.models import CharacterSplit, HeldOut, OmniglotSpec, ShiftSpec
 
 SPEC = OmniglotSpec(

@@ -13,16 +13,20 @@ from torch.func import functional_call
 from metaopt_core import kernels
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.errors import UserError
-from metaopt_core.learner import Learner, adapting
 from metaopt_core.meta import step_sizes
 from metaopt_core.meta.convolutional import CrossEntropyConv4
 from metaopt_core.meta.gradients import ByTask, MetaGradient, exact, for_each_task, implicit
 from metaopt_core.meta.inner_loop import GRADIENT_DESCENT, InnerLoop, Rule
+from metaopt_core.meta.learner import Learner, adapting
+from metaopt_core.meta.losses import Differentiated, Gradient, Problem, SquaredErrorMLP
 from metaopt_core.meta.objectives import EXACT, AfterAdaptation, Method, Plan
-from metaopt_core.meta.problems import Differentiated, Gradient, Problem, SquaredErrorMLP
-from metaopt_core.models import MLP, Conv4, Params, ResNet12, build
-from metaopt_core.normalization import Normalization
-from metaopt_core.own_module import OwnModule
+from metaopt_core.networks.build import build
+from metaopt_core.networks.conv4 import Conv4
+from metaopt_core.networks.mlp import MLP
+from metaopt_core.networks.network import Params
+from metaopt_core.networks.normalization import Normalization
+from metaopt_core.networks.resnet12 import ResNet12
+from metaopt_core.networks.user_module import UserModule
 from metaopt_core.spec.models import Conv4Spec, InnerSpec, ModelSpec, ModuleSpec, ResNet12Spec
 
 TASKS = 3
@@ -72,7 +76,7 @@ def plain_network(learner: Learner, params: Mapping[str, Tensor], x: Tensor) -> 
             x = x @ params[f"layer{layer}.weight"] + params[f"layer{layer}.bias"]
             x = x.relu() if layer < 2 else x
         return x
-    if isinstance(network, OwnModule):
+    if isinstance(network, UserModule):
         return functional_call(network._module, dict(params), (x,))  # type: ignore[no-any-return]
     if isinstance(network, ResNet12):
         return plain_resnet(network, params, x)

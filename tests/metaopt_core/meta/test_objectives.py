@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from metaopt_core.distributions.batch import TaskBatch
-from metaopt_core.learner import Learner
+from metaopt_core.meta.learner import Learner
 from metaopt_core.meta.objectives import AfterAdaptation, Joint
-from metaopt_core.models import MLP, Conv4
-from metaopt_core.normalization import Normalization
+from metaopt_core.networks.conv4 import Conv4
+from metaopt_core.networks.mlp import MLP
+from metaopt_core.networks.normalization import Normalization
 
 
 def problem(outputs: int = 1) -> tuple[Learner, TaskBatch]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 
 from metaopt_core.distributions import functions
-from metaopt_core.meta.training import train
 from metaopt_core.spec.models import PipelineSpec, SinusoidSpec
+from metaopt_core.training.phases import train
 
 SPEC = PipelineSpec.model_validate(
     {

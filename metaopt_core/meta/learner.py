@@ -1,0 +1,319 @@
+"""A learner: network, loss and inner step size, all that it takes to adapt given meta-parameters to tasks.
+
+Adaptation here is for use, not for training: no graph through the steps is kept.
+"""
+
+import fnmatch
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from metaopt_core.distributions.batch import TaskBatch
+from metaopt_core.errors import UserError
+from metaopt_core.meta import safe_adaptation, step_sizes
+from metaopt_core.meta.convolutional import CrossEntropyConv4
+from metaopt_core.meta.gradients import for_each_task
+from metaopt_core.meta.inner_loop import GRADIENT_DESCENT, InnerLoop, Rule
+from metaopt_core.meta.losses import Compiled, CompiledFunctions, Differentiated, Problem, Queries, SquaredErrorMLP
+from metaopt_core.meta.parallel import side_by_side
+from metaopt_core.meta.per_step import AtStep, at_step
+from metaopt_core.meta.step_sizes import Size
+from metaopt_core.networks.build import build, without_steps
+from metaopt_core.networks.mlp import MLP
+from metaopt_core.networks.network import Network, Params
+from metaopt_core.spec.models import ImplicitSpec, OmniglotSpec, PipelineSpec
+
+_GPU_CHUNK = 64  # times as many examples as on a CPU; not measured
+
+INPUT_SHAPES = {"sinusoid": (1,), "mixture": (1,), "omniglot": (1, 28, 28)}
+
+
+@dataclass(frozen=True)
+class Curves:
+    """loss and accuracy of each task's query set after each number of steps: [tasks, steps + 1]; no accuracy in regression."""
+
+    loss: Tensor
+    accuracy: Tensor | None
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Adapts a network's parameters to tasks by gradient descent on their support sets.
+
+    classification: targets are class labels and the loss is the cross-entropy; else the mean squared error.
+    loss_scale: factor of the mean loss over a task's examples; the number of ways where the spec says `sum_over_ways`.
+    inner_lr: step size α of parameters that bring no learned ones (`step_sizes`).
+    adaptation: `plain` gradient descent, or `safe` (`safe_adaptation`).
+    compiled: whether, and for which device, torch.compile makes the functions that gradients are computed by.
+    rule: what the inner loop makes of a gradient, and which parameters it moves.
+    bfloat16: whether a GPU computes the network in it; parameters and their updates are float32.
+    """
+
+    network: Network
+    classification: bool
+    loss_scale: float
+    inner_lr: float
+    adaptation: Literal["plain", "safe"] = "plain"
+    compiled: Literal["cpu", "cuda"] | None = None
+    rule: Rule = GRADIENT_DESCENT
+    bfloat16: bool = False
+
+    @classmethod
+    def from_spec(cls, spec: PipelineSpec) -> "Learner":
+        """The learner as `evaluate` and the logged model use it."""
+        return replace(cls._with_step_size(spec, spec.evaluate_inner_lr), adaptation=spec.evaluate.adaptation)
+
+    @classmethod
+    def for_training(cls, spec: PipelineSpec) -> "Learner":
+        """The learner as `train` uses it."""
+        learner = cls._with_step_size(spec, spec.train.inner.lr)
+        return replace(learner, bfloat16=spec.train.precision == "bfloat16")
+
+    @classmethod
+    def _with_step_size(cls, spec: PipelineSpec, inner_lr: float) -> "Learner":
+        ways = spec.train.ways
+        network = build(spec.train.model, INPUT_SHAPES[spec.generate.distribution], ways or 1, spec.train.inner.steps)
+        return cls(
+            network=network,
+            classification=isinstance(spec.generate, OmniglotSpec),
+            loss_scale=float(ways) if ways and spec.train.reduction == "sum_over_ways" else 1.0,
+            inner_lr=inner_lr,
+            rule=_rule(spec, network),
+        )
+
+    def as_baseline(self) -> "Learner":
+        """The learner that fine-tunes a baseline: plain gradient descent on all parameters, which every step has in common."""
+        return replace(self, network=without_steps(self.network), rule=GRADIENT_DESCENT, adaptation="plain")
+
+    def outputs(self, theta: Mapping[str, Tensor], steps: int, x: Tensor) -> Tensor:
+        """What the network makes of x [tasks, examples, …] by parameters that so many inner steps led to."""
+        rows = self.network.per_step
+        return self.network(at_step(theta, rows, steps - 1) if rows else theta, x)
+
+    def loss(self, outputs: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Each task's loss [tasks], the (weighted) mean over its examples times `loss_scale`.
+
+        outputs [tasks, examples, outputs]; targets [tasks, examples, outputs], or [tasks, examples] class labels; weight
+        [tasks, examples].
+        """
+        each = self._of_each_example(outputs, targets)
+        mean = each.mean(1) if weight is None else (each * weight).sum(1) / weight.sum(1)
+        return mean if self.loss_scale == 1.0 else mean * self.loss_scale
+
+    def _of_each_example(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        if self.classification:
+            return F.cross_entropy(outputs.transpose(1, 2), targets, reduction="none")
+        return (outputs - targets).square().mean(-1)
+
+    def support(self, batch: TaskBatch, steps: int = 1) -> Sequence[Problem]:
+        """The inner losses of each step, over and over: the tasks' losses on their support sets (or on minibatches of them), as a
+        function of their parameters."""
+        moving = self.rule.adapts if self.rule.clip_norm is None else None  # a norm is of the whole gradient
+        parts = [self._problem(one.support_x, one.support_y, one.support_weight, moving) for one in self._minibatches(batch)]
+        if not self.network.per_step:
+            return parts
+        return [AtStep(parts[step % len(parts)], self.network.per_step, step) for step in range(max(1, steps))]
+
+    def query(self, batch: TaskBatch) -> Queries:
+        """The outer loss: the same on the query sets."""
+        problem = self._problem(batch.query_x, batch.query_y, batch.query_weight)
+        return lambda steps: AtStep(problem, self.network.per_step, steps - 1) if self.network.per_step else problem
+
+    def _problem(self, x: Tensor, y: Tensor, weight: Tensor | None, moving: frozenset[str] | None = None) -> Problem:
+        """moving: the parameters that a gradient is asked for; none means all, and more than asked may be given."""
+        if self.compiled:
+            return Compiled(self._functions, (x, y, weight))
+        if self.has_loops_for(x, y):
+            assert isinstance(self.network, MLP)
+            return SquaredErrorMLP(self.network, x, y, weight, self.loss_scale)
+        if self.classification and CrossEntropyConv4.fits(self.network, x):
+            return CrossEntropyConv4(self.network, x, y, weight, self.loss_scale, moving == frozenset(self.network.head))
+        return Differentiated(lambda params: self._loss_of(params, x, y, weight), moving)
+
+    def has_loops_for(self, x: Tensor, y: Tensor) -> bool:
+        """Whether gradients are computed by a compiled loop over tasks."""
+        return not self.classification and SquaredErrorMLP.fits(self.network, x, y)
+
+    def _loss_of(self, params: Mapping[str, Tensor], x: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.bfloat16 and x.is_cuda):
+            outputs = self.network(params, x)
+        return self.loss(outputs.to(x.dtype), y, weight)
+
+    @cached_property
+    def _functions(self) -> CompiledFunctions:
+        return CompiledFunctions(self._loss_of, graphs=self.compiled == "cuda")
+
+    def tasks_at_once(self, batch: TaskBatch) -> int:
+        """How many tasks' activations fit into a CPU's caches or a GPU's memory, by experience. Results don't depend on it."""
+        examples = batch.support_x.shape[1] + batch.query_x.shape[1]
+        at_once = self.network.examples_at_once * (_GPU_CHUNK if batch.support_x.is_cuda else 1)
+        return min(len(batch), max(1, at_once // examples))
+
+    def _chunks(self, batch: TaskBatch) -> list[TaskBatch]:
+        return batch.split(self.tasks_at_once(batch))
+
+    def inner_loop(self, batch: TaskBatch, params: Mapping[str, Tensor], steps: int) -> InnerLoop:
+        """The inner loop on the tasks' support sets, with the step sizes that the parameters bring, or `inner_lr`."""
+        shared, learned = step_sizes.split(params)
+        problems = self.support(batch, steps)
+        sizes = [_packed(problems[0], shared, size) for size in self._sizes(shared, learned, steps)]
+        return InnerLoop(problems, sizes, self.rule)
+
+    def _sizes(self, shared: Params, learned: Params, steps: int) -> list[Size]:
+        """The size of each step; zero for parameters that don't move."""
+        adapts, found = self.rule.adapts, [step_sizes.at(learned, shared, step, self.inner_lr) for step in range(steps)]
+        if adapts is None:
+            return found
+
+        def of_moving(size: Size) -> Size:
+            each = tuple(value.new_tensor(size) for value in shared.values()) if isinstance(size, float) else size
+            return tuple(one if name in adapts else torch.zeros_like(one) for name, one in zip(shared, each, strict=True))
+
+        return [of_moving(size) for size in found]
+
+    def _minibatches(self, batch: TaskBatch) -> list[TaskBatch]:
+        """Parts of the support sets; every n-th example, so that each has all classes as far as that goes."""
+        examples = batch.support_x.shape[1]
+        count = 1 if self.rule.minibatch is None else math.ceil(examples / self.rule.minibatch)
+        if count == 1:
+            return [batch]
+        weight = batch.support_weight
+        return [
+            replace(
+                batch,
+                support_x=batch.support_x[:, first::count],
+                support_y=batch.support_y[:, first::count],
+                support_weight=None if weight is None else weight[:, first::count],
+            )
+            for first in range(count)
+        ]
+
+    def everything(self, batch: TaskBatch) -> TaskBatch:
+        """The batch with all of a task's examples as its support set."""
+        both = [(batch.support_x, batch.query_x), (batch.support_y, batch.query_y)]
+        x, y = (torch.cat(pair, 1) for pair in both)
+        if batch.support_weight is None and batch.query_weight is None:
+            return replace(batch, support_x=x, support_y=y)
+        weights = [
+            torch.ones(targets.shape[:2], device=targets.device) if weight is None else weight
+            for targets, weight in ((batch.support_y, batch.support_weight), (batch.query_y, batch.query_weight))
+        ]
+        return replace(batch, support_x=x, support_y=y, support_weight=torch.cat(weights, 1))
+
+    def adapt(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> Iterator[Params]:
+        """The tasks' parameters after 0, 1, …, `steps` steps from shared ones, each name → [tasks, …]."""
+        if self.adaptation == "safe":
+            yield from self._adapt_safely(params, batch, steps)
+            return
+        loop, (shared, _) = self.inner_loop(batch, params, steps), step_sizes.split(params)
+        problem = loop.problem(0)
+        for place in loop.walk(for_each_task(problem.pack(shared), len(batch))):
+            yield problem.unpack(place.theta)
+
+    def _adapt_safely(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> Iterator[Params]:
+        assert self.can_be_safe, (
+            "adaptation: safe, but not of gradient descent on the whole support set, or by parameters of single steps"
+        )
+        shared, learned = step_sizes.split(params)
+        ones = torch.ones(batch.support_x.shape[:2], device=batch.support_x.device)
+        labels = batch.support_y if self.classification else ones
+        weight = ones if batch.support_weight is None else batch.support_weight
+
+        def losses(theta: Mapping[str, Tensor]) -> Tensor:
+            return self.loss_scale * self._of_each_example(self.network(theta, batch.support_x), batch.support_y)
+
+        theta, sizes = for_each_task(shared, len(batch)), self._sizes(shared, learned, steps)
+        yield from safe_adaptation.adapt(losses, weight, labels, theta, sizes, self.rule.clip_norm)
+
+    @property
+    def can_be_safe(self) -> bool:
+        """Whether safe adaptation is made for the rule, gradient descent on the whole support set, and for the network."""
+        rule = self.rule
+        return rule.name == "gradient_descent" and not rule.proximal and rule.minibatch is None and not self.network.per_step
+
+    def curves(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> "Curves":
+        """What adaptation does to the tasks' query sets: loss and accuracy after 0, 1, …, `steps` steps."""
+
+        def of_chunk(chunk: TaskBatch) -> tuple[Tensor, Tensor | None]:
+            losses, accuracies = [], []
+            for step, theta in enumerate(self.adapt(params, chunk, steps)):
+                with torch.no_grad():
+                    outputs = self.outputs(theta, step, chunk.query_x)
+                    losses.append(self.loss(outputs, chunk.query_y, chunk.query_weight))
+                    if self.classification:
+                        accuracies.append((outputs.argmax(-1) == chunk.query_y).float().mean(1))
+            return torch.stack(losses, 1), torch.stack(accuracies, 1) if accuracies else None
+
+        losses, accuracies = zip(*side_by_side(of_chunk, self._chunks(batch), batch.support_x.device), strict=True)
+        return Curves(torch.cat(losses).cpu(), torch.cat(accuracies).cpu() if self.classification else None)
+
+    def predict(self, params: Mapping[str, Tensor], support_x: Tensor, support_y: Tensor, query_x: Tensor, steps: int) -> Tensor:
+        """The network's outputs [tasks, queries, outputs] for the queries after `steps` steps on the support sets.
+
+        support_x [tasks, support, …]; support_y [tasks, support] labels or [tasks, support, 1]; query_x [tasks, queries, …].
+        """
+
+        def of_chunk(chunk: TaskBatch) -> Tensor:
+            *_, adapted = self.adapt(params, chunk, steps)
+            with torch.no_grad():
+                return self.outputs(adapted, steps, chunk.query_x)
+
+        batch = TaskBatch(support_x, support_y, query_x, query_x)
+        return torch.cat(side_by_side(of_chunk, self._chunks(batch), support_x.device))
+
+
+def _packed(problem: Problem, shared: Params, size: Size) -> Size:
+    """A step's size as it goes with packed parameters."""
+    if isinstance(size, float):
+        return size
+    each = {name: one.expand_as(value) for (name, value), one in zip(shared.items(), size, strict=True)}
+    return tuple(problem.pack(each).values())
+
+
+def _rule(spec: PipelineSpec, network: Network) -> Rule:
+    inner = spec.train.inner
+    implicit = (spec.train.implicit or ImplicitSpec()) if spec.train.meta_gradient == "implicit" else None
+    return Rule(
+        name=inner.rule,
+        momentum=inner.momentum,
+        clip_norm=inner.clip_norm,
+        proximal=implicit.proximal if implicit else 0.0,
+        adapts=None if inner.adapts == "all" and not network.per_step else adapting(network, inner.adapts),
+        minibatch=inner.minibatch,
+    )
+
+
+def adapting(network: Network, wanted: str | tuple[str, ...]) -> frozenset[str]:
+    """The names of the parameters that `train.inner.adapts` means. Raises UserError where a name matches none.
+
+    Never those with rows for every step.
+    """
+    names = [name for name in network.init(0) if name not in network.per_step]
+    if wanted == "all":
+        return frozenset(names)
+    if wanted == "head":
+        return frozenset(network.head)
+    if wanted == "body":
+        return frozenset(names) - frozenset(network.head)
+    found = {pattern: fnmatch.filter(names, pattern) for pattern in wanted}
+    for pattern, matching in found.items():
+        if not matching:
+            raise UserError(f"train.inner.adapts: {pattern} is the name of no parameter: expected some of {', '.join(names)}")
+    return frozenset(name for matching in found.values() for name in matching)
+
+
+def device_named(name: str) -> torch.device:
+    """The device that a spec names: `auto` is the GPU where there is one, else the CPU. Raises UserError where it isn't there."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "device: cuda, but PyTorch finds no GPU that it can use here: expected auto or cpu, or a CUDA build of PyTorch"
+        )
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)

@@ -1,0 +1,251 @@
+"""What the inner and the outer loop ask of a loss: its gradient, and products with its Hessian, for every task of a batch at once.
+
+Everything has a leading task dimension. Tasks are independent: the gradient of the sum of their losses by their own parameters is
+each task's gradient, and one product serves all of them.
+"""
+
+import sys
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from metaopt_core import kernels
+from metaopt_core.networks.mlp import MLP
+from metaopt_core.networks.network import Params, joined
+
+Result = TypeVar("Result")
+
+_PACKED = "packed"
+
+Loss = Callable[[Mapping[str, Tensor]], Tensor]
+"""Parameters [tasks, …] → one loss a task [tasks]."""
+
+Gradient = tuple[Tensor, ...]
+"""A tensor [tasks, …] for each parameter, in their order."""
+
+HessianProduct = Callable[[Sequence[Tensor]], Gradient]
+"""u ↦ ∇²L u, for directions like a gradient; may be called more than once."""
+
+
+class Problem(Protocol):
+    """A loss a task, as a function of the tasks' packed parameters [tasks, …]."""
+
+    def pack(self, params: Mapping[str, Tensor]) -> Params:
+        """Parameters, or what has their shapes (with a leading task dimension or without), as the other methods take them."""
+
+    def unpack(self, params: Mapping[str, Tensor]) -> Params:
+        """The same by their names again, as views."""
+
+    def gradient(self, params: Params) -> tuple[Tensor, Gradient]:
+        """The losses [tasks] and ∇L, without a graph."""
+
+    def linearized(self, params: Params) -> tuple[Gradient, HessianProduct]:
+        """∇L, and the product with the Hessian at the same place; what it needs of the way to ∇L lives as long as it does."""
+
+    def bytes_kept(self, params: Params) -> int:
+        """How much that is, found by trying."""
+
+
+Queries = Callable[[int], Problem]
+"""A number of inner steps → the outer loss of the parameters that they led to."""
+
+
+class Unpacked:
+    """Parameters are taken as they are."""
+
+    def pack(self, params: Mapping[str, Tensor]) -> Params:
+        return dict(params)
+
+    def unpack(self, params: Mapping[str, Tensor]) -> Params:
+        return dict(params)
+
+
+class Differentiated(Unpacked):
+    """Any loss, by automatic differentiation: the gradient of ⟨∇L(θ), u⟩ by θ is the Hessian's product with u.
+
+    moving: names of the parameters that it is taken as a function of; gradients by others are left out as zeros, and so are
+    products' directions; products themselves are by all parameters.
+    """
+
+    def __init__(self, loss: Loss, moving: Collection[str] | None = None):
+        self._loss, self._moving = loss, moving
+
+    def gradient(self, params: Params) -> tuple[Tensor, Gradient]:
+        leaves = _leaves(params)
+        losses = self._loss(leaves)
+        return losses.detach(), self._of_moving(losses, leaves, create_graph=False)
+
+    def _of_moving(self, losses: Tensor, leaves: Params, create_graph: bool) -> Gradient:
+        moving = {name: value for name, value in leaves.items() if self._moving is None or name in self._moving}
+        gradient = torch.autograd.grad(losses.sum(), list(moving.values()), create_graph=create_graph)
+        found = dict(zip(moving, gradient, strict=True))
+        return tuple(found[name] if name in found else torch.zeros_like(value) for name, value in leaves.items())
+
+    def linearized(self, params: Params) -> tuple[Gradient, HessianProduct]:
+        leaves = _leaves(params)
+        gradient = self._of_moving(self._loss(leaves), leaves, create_graph=True)
+
+        def product(direction: Sequence[Tensor]) -> Gradient:
+            # those of a linear loss are constant
+            curved = [(g, u) for g, u in zip(gradient, direction, strict=True) if g.requires_grad]
+            if not curved:
+                return tuple(map(torch.zeros_like, direction))
+            outputs, upper = zip(*curved, strict=True)
+            return torch.autograd.grad(
+                outputs, list(leaves.values()), grad_outputs=upper, retain_graph=True, materialize_grads=True
+            )
+
+        return tuple(g.detach() for g in gradient), product
+
+    def bytes_kept(self, params: Params) -> int:
+        kept: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            linearization = self.linearized(params)
+        del linearization
+        return sum(kept.values())
+
+
+class Compiled(Unpacked):
+    """As `Differentiated`, by functions that torch.compile made: one for the gradient and one for products with the Hessian."""
+
+    def __init__(self, functions: "CompiledFunctions", data: tuple[Tensor | None, ...]):
+        self._functions, self._data = functions, data
+
+    def gradient(self, params: Params) -> tuple[Tensor, Gradient]:
+        return self._functions.gradient(params, self._data)
+
+    def linearized(self, params: Params) -> tuple[Gradient, HessianProduct]:
+        return self.gradient(params)[1], lambda direction: self._functions.product(params, direction, self._data)
+
+    def bytes_kept(self, params: Params) -> int:  # noqa: ARG002 - a product goes to the gradient and back once more
+        return 0
+
+
+class CompiledFunctions:
+    """The two functions of a loss (parameters, data) → [tasks]. However many inner steps call them, they are compiled once.
+
+    Where compilation fails, one line says so and they run as they are.
+    """
+
+    def __init__(self, loss: Callable[..., Tensor], graphs: bool):
+        def gradient(params: Params, data: tuple[Tensor | None, ...]) -> tuple[Tensor, Gradient]:
+            return Differentiated(lambda theta: loss(theta, *data)).gradient(params)
+
+        def product(params: Params, direction: Sequence[Tensor], data: tuple[Tensor | None, ...]) -> Gradient:
+            return Differentiated(lambda theta: loss(theta, *data)).linearized(params)[1](direction)
+
+        self._graphs = graphs
+        self.gradient, self.product = self._compiled(gradient), self._compiled(product)
+
+    def _compiled(self, function: Callable[..., Result]) -> Callable[..., Result]:
+        import torch._dynamo  # takes a second, so only where it is needed
+
+        run = torch.compile(function, mode="reduce-overhead" if self._graphs else None)
+        called = False
+
+        def call(*arguments: Any) -> Result:
+            nonlocal run, called
+            if called:
+                return run(*arguments)
+            called = True
+            try:
+                torch._dynamo.config.trace_autograd_ops = True  # follow torch.autograd.grad instead of giving up at it
+                return run(*arguments)
+            except Exception as error:
+                reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+                if not self._failed:
+                    sys.stderr.write(f"training goes on without compilation, more slowly: {reason[0]}\n")
+                self._failed = True
+                run = function
+                return run(*arguments)
+
+        return call
+
+    _failed = False
+
+
+class SquaredErrorMLP:
+    """The squared error of a small fully connected network, by compiled loops over tasks (`kernels`).
+
+    x [tasks, examples, …], y [tasks, examples, outputs], weight [tasks, examples] or none, factor: as in `Learner.loss`.
+    Parameters are packed into one tensor [tasks, all of them]; what the engine does with them is then one operation.
+    """
+
+    def __init__(self, network: MLP, x: Tensor, y: Tensor, weight: Tensor | None, factor: float):
+        tasks, examples = x.shape[:2]
+        self._network, self._tasks = network, tasks
+        x, y = x.contiguous(), y.contiguous()
+        weights = None if weight is None else factor * weight / weight.sum(1, keepdim=True)
+        self._x, self._y, self._weights = x, y, weights
+        self._sizes = tasks, examples, factor / examples
+        self._layers = len(network.widths) - 1, network.widths_as_tensor
+
+    @cached_property
+    def _work(self) -> Tensor:
+        tasks, examples, _ = self._sizes
+        return self._x.new_empty(2 * (tasks + 1) * examples * sum(self._network.widths) + 2 * self._network.weights)
+
+    @property
+    def _work_of_a_task(self) -> int:
+        return 4 * self._sizes[1] * sum(self._network.widths) + 2 * self._network.weights
+
+    @staticmethod
+    def fits(network: object, x: Tensor, y: Tensor) -> bool:
+        """Whether such a network and such data can be computed here."""
+        return isinstance(network, MLP) and network.small and kernels.usable(x, y)
+
+    def pack(self, params: Mapping[str, Tensor]) -> Params:
+        ordered = [params[name] for name in self._network.shapes]
+        leading = ordered[0].dim() - 2  # weights and biases have two dimensions
+        return {_PACKED: torch.cat([value.flatten(leading) for value in ordered], -1) if leading else joined(ordered)}
+
+    def unpack(self, params: Mapping[str, Tensor]) -> Params:
+        return self._network.unpack(params[_PACKED])
+
+    def gradient(self, params: Params) -> tuple[Tensor, Gradient]:
+        return self._gradient(params[_PACKED], self._work)
+
+    def _gradient(self, theta: Tensor, work: Tensor) -> tuple[Tensor, Gradient]:
+        losses, found = theta.new_empty(self._tasks), theta.new_empty(theta.shape)
+        (tasks, examples, uniform), where = self._sizes, (theta, theta.stride(0), losses, found, work)
+        data = self._x, self._y, self._weights
+        kernels.call("mlp_gradient", tasks, examples, *self._layers, uniform, *data, *where)
+        return losses, (found,)
+
+    def linearized(self, params: Params) -> tuple[Gradient, HessianProduct]:
+        theta, work = params[_PACKED], torch.empty_like(self._work)
+
+        def product(direction: Sequence[Tensor]) -> Gradient:
+            along, found = direction[0].contiguous(), theta.new_empty(theta.shape)
+            (tasks, examples, uniform), where = self._sizes, (theta, theta.stride(0), along, found, work)
+            kernels.call("mlp_product", tasks, examples, *self._layers, uniform, self._x, self._weights, *where)
+            return (found,)
+
+        return self._gradient(theta, work)[1], product
+
+    def bytes_kept(self, params: Params) -> int:  # noqa: ARG002
+        return self._work.nbytes
+
+    def exact(self, query: "SquaredErrorMLP", params: Params, lr: float, steps: int) -> tuple[Tensor, Gradient]:
+        """The queries' losses after gradient descent, and the sum [1, …] of their exact gradients by where it starts: the recursion
+        as one loop."""
+        theta = params[_PACKED]
+        losses, total = theta.new_empty(self._tasks), theta.new_zeros(1, theta.shape[1])
+        work = theta.new_empty((steps + 4) * theta.shape[1] + steps * self._work_of_a_task + query._work_of_a_task)
+        data = [(one._sizes[1], one._sizes[2], one._x, one._y, one._weights) for one in (self, query)]
+        where = theta, theta.stride(0), losses, total, work
+        kernels.call("mlp_exact", self._tasks, steps, *self._layers, lr, *data[0], *data[1], *where)
+        return losses, (total,)
+
+
+def _leaves(params: Params) -> Params:
+    return {name: value.detach().requires_grad_() for name, value in params.items()}

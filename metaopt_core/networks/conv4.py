@@ -1,0 +1,80 @@
+"""The convolutional network of few-shot papers."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from metaopt_core.distributions.random import Stream
+from metaopt_core.networks.convolution import convolve, max_pool
+from metaopt_core.networks.network import Params, examples_that_fit, uniform_parameters
+from metaopt_core.networks.normalization import TRANSDUCTIVE, Normalization
+
+
+@dataclass(frozen=True)
+class Conv4:
+    """Four blocks of 3×3 convolution (padding 1), normalization and ReLU, then a linear layer (Finn, Abbeel, Levine 2017).
+
+    Without pooling, convolutions have stride 2 and the linear layer takes the mean over the remaining positions (section 5.2). With
+    pooling, they have stride 1, 2×2 max-pooling ends each block, and the linear layer takes all remaining positions, as the paper's
+    code does for natural pictures. size: height and width of the pictures, which only that asks for.
+
+    Convolutions have no bias: the shift of what follows does its work.
+    """
+
+    channels: int
+    filters: int
+    outputs: int
+    normalization: Normalization = TRANSDUCTIVE
+    pooling: bool = False
+    size: tuple[int, int] = (28, 28)
+
+    blocks = 4
+    small = False
+
+    @property
+    def transductive(self) -> bool:
+        return self.normalization.by_batch
+
+    @cached_property
+    def per_step(self) -> frozenset[str]:
+        return self.normalization.per_step(self.init(0))
+
+    @property
+    def looped(self) -> bool:
+        return self.transductive and not self.pooling
+
+    @property
+    def examples_at_once(self) -> int:
+        return examples_that_fit(self.size, (self.filters,) * self.blocks) if self.pooling else 80
+
+    @property
+    def head(self) -> tuple[str, ...]:
+        return "linear.weight", "linear.bias"
+
+    def init(self, seed: int, stream: Stream = Stream.PARAMETERS) -> Params:
+        shapes: dict[str, tuple[tuple[int, ...], float]] = {}
+        for block in range(self.blocks):
+            inputs = self.filters if block else self.channels
+            glorot = math.sqrt(6 / (9 * (inputs + self.filters)))
+            shapes[f"conv{block}.weight"] = (3, 3, inputs, self.filters), glorot
+        height, width = (side >> self.blocks for side in self.size) if self.pooling else (1, 1)
+        features = height * width * self.filters
+        shapes["linear.weight"] = (features, self.outputs), math.sqrt(6 / (features + self.outputs))
+        params = uniform_parameters(shapes, seed, stream)
+        for block in range(self.blocks):
+            params |= self.normalization.init(f"norm{block}", self.filters)
+        params["linear.bias"] = torch.zeros(1, self.outputs)
+        return params
+
+    def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        x = x.movedim(2, -1)  # [tasks, examples, height, width, channels]
+        for block in range(self.blocks):
+            x = convolve(x, params[f"conv{block}.weight"], stride=1 if self.pooling else 2)
+            x = self.normalization.with_relu(params, f"norm{block}", x)
+            x = max_pool(x) if self.pooling else x
+        features = x.flatten(2) if self.pooling else x.mean((2, 3))
+        return torch.baddbmm(params["linear.bias"], features, params["linear.weight"])

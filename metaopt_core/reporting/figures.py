@@ -1,0 +1,296 @@
+"""Figures, as matplotlib objects of their own: no global state, so nothing to close and no window ever opens."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from metaopt_core.distributions.batch import TaskBatch
+from metaopt_core.evaluation.protocol import Method
+from metaopt_core.evaluation.summary import counted
+from metaopt_core.meta.learner import Learner
+from metaopt_core.networks.network import Params
+from metaopt_core.spec.models import IN_DISTRIBUTION
+
+COLORS = {
+    "maml": "tab:blue",
+    "maml_safe": "tab:cyan",
+    "protonet": "tab:green",
+    "pretrained": "tab:orange",
+    "random": "tab:gray",
+    "unadapted": "tab:brown",
+}
+_TASKS_SHOWN = 4
+_CHARACTERS_SHOWN = 8  # of a split
+_DRAWINGS_SHOWN = 10  # of a character
+_GAP = 3  # pixels between pictures
+
+_WIDE = 100  # times the median: from there on a scale is logarithmic
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG whose bytes depend on the figure alone."""
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def tasks_of_functions(tasks: TaskBatch) -> Figure:
+    """A few tasks of p(T): the function on the query grid and the support points."""
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for index in range(min(2 * _TASKS_SHOWN, len(tasks))):
+        (line,) = axes.plot(*_points(tasks.query_x[index], tasks.query_y[index]), linewidth=1)
+        axes.plot(*_points(tasks.support_x[index], tasks.support_y[index]), "o", color=line.get_color(), markersize=4)
+    axes.set(title="Meta-test tasks: the function and the support points", xlabel="x", ylabel="y")
+    return figure
+
+
+def contact_sheet(pixels: npt.NDArray[np.uint8], splits: pd.DataFrame) -> Figure:
+    """Some characters of each split, a row each with several drawings.
+
+    pixels: [characters, drawings, side, side], ink is 255. splits: a character a row, with columns alphabet, character and split.
+    """
+    names = [name for name in ("train", "validation", "test", "new_alphabets") if (splits["split"] == name).any()]
+    figure = Figure(figsize=(4.4 * len(names), 3.3), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        members = np.flatnonzero(splits["split"] == name)
+        shown = members[
+            np.linspace(0, len(members) - 1, min(_CHARACTERS_SHOWN, len(members))).astype(int)
+        ]  # spread over the alphabets
+        pictures = pixels[shown, :_DRAWINGS_SHOWN]
+        _, columns, side, _ = pictures.shape
+        pitch = side + _GAP
+        padded = np.pad(pictures, ((0, 0), (0, 0), (0, _GAP), (0, _GAP)))
+        axes.imshow(255 - padded.swapaxes(1, 2).reshape(-1, columns * pitch), cmap="gray", vmin=0, vmax=255, interpolation="none")
+        chosen = splits.iloc[shown]
+        labels = [
+            f"{alphabet.replace('_', ' ')}\n{character}"
+            for alphabet, character in zip(chosen["alphabet"], chosen["character"], strict=True)
+        ]
+        axes.set_yticks(np.arange(len(shown)) * pitch + side / 2, labels, fontsize=6.5)
+        axes.set_xticks([])
+        axes.tick_params(length=0)
+        alphabets = splits["alphabet"].iloc[members].nunique()
+        axes.set_title(f"{name.replace('_', ' ')}: {len(members)} characters, {alphabets} alphabets", fontsize=9.5)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+    return figure
+
+
+def adaptation(summary: Mapping[str, Any]) -> Figure:
+    """The mean over meta-test tasks after each number of steps, with its 95 % interval: accuracy where there is one, or error."""
+    key, label = ("accuracy", "accuracy") if summary["ways"] else ("loss", "mean squared error")
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for method, result in summary["methods"].items():
+        if method == "unadapted":  # is where the learned parameters' curve begins
+            continue
+        points = [point for point in result["steps"] if point[key]["mean"] is not None]
+        steps = [point["step"] for point in points]
+        mean = [point[key]["mean"] for point in points]
+        half = [point[key]["ci95"] or 0.0 for point in points]
+        low, high = [m - h for m, h in zip(mean, half, strict=True)], [m + h for m, h in zip(mean, half, strict=True)]
+        style = "--" if not result["takes_steps"] else "o:" if method == "maml_safe" else "o-"
+        axes.plot(steps, mean, style, color=COLORS[method], label=result["label"], markersize=3.5)
+        axes.fill_between(steps, low, high, color=COLORS[method], alpha=0.2, linewidth=0)
+    shape = f"{summary['ways']}-way {summary['shots']}-shot" if summary["ways"] else f"K = {summary['shots']}"
+    normalization = f", {summary['normalization']}" if summary["normalization"] else ""
+    axes.axvline(summary["horizon"], color="black", linewidth=0.8, linestyle=":")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(
+        title=f"Adaptation to {summary['tasks']} new tasks, mean and 95 % interval\n{shape}{normalization}",
+        xlabel="adaptation steps (dotted: where methods are compared)",
+        ylabel=label,
+    )
+    axes.title.set_fontsize(9.5)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def training(history: pd.DataFrame, summary: Mapping[str, Any], best_iteration: int, seconds: float) -> Figure:
+    """Loss or accuracy after adaptation over training, on meta-train, meta-validation and meta-test tasks, and at the end what
+    evaluation found.
+
+    seconds: what an iteration took; none are drawn where that is 0.
+    """
+    measure = "accuracy" if summary["ways"] else "loss"
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    axes = figure.subplots()
+    maml = history[history["phase"] == "maml"]
+    for name, label, color in (
+        (f"meta_train_{measure}", "meta-train tasks", "tab:gray"),
+        (f"validation_{measure}", "meta-validation tasks", "tab:blue"),
+        (f"meta_test_{measure}", "meta-test tasks", "tab:red"),
+    ):
+        curve = maml[maml["name"] == name]
+        axes.plot(curve["iteration"], curve["value"], "o-", markersize=3, label=label, color=color)
+    test = summary["methods"]["maml"]["steps"][summary["horizon"]][measure]["mean"]
+    if test is not None:
+        axes.plot([best_iteration], [test], "*", markersize=13, color="tab:red", label="evaluation of the parameters kept")
+    shown = maml.loc[maml["name"].isin([f"meta_train_{measure}", f"validation_{measure}"]), "value"]
+    if shown.max() > _WIDE * shown.median():  # a few tasks that diverged in one validation would flatten all the rest
+        axes.set_yscale("log")
+    axes.axvline(best_iteration, color="black", linewidth=0.8, linestyle=":")
+    axes.set(xlabel="iteration (dotted: the parameters that were kept)", ylabel=f"{measure} after adaptation")
+    if seconds:
+        minutes = seconds / 60
+        there, back = (lambda iteration: np.multiply(iteration, minutes)), (lambda minute: np.divide(minute, minutes))
+        top = axes.secondary_xaxis("top", functions=(there, back))
+        top.set_xlabel("minutes of training")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def calibration(summary: Mapping[str, Any]) -> Figure:
+    """Share of right answers by the probability that was given to them, of each method, at the horizon."""
+    figure = Figure(figsize=(4.6, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":")
+    for method, result in summary["methods"].items():
+        bins, ece = result["calibration"]["bins"], result["calibration"]["ece"]
+        x, y = [part["confidence"] for part in bins], [part["accuracy"] for part in bins]
+        axes.plot(x, y, color=COLORS[method], linewidth=0.8)
+        size = [4 + 120 * part["share"] for part in bins]
+        axes.scatter(x, y, s=size, color=COLORS[method], label=f"{result['label']}: error {ece:.1%}", alpha=0.8)
+    axes.set(xlabel="probability given to the answer", ylabel="share of answers that are right", xlim=(0, 1.02), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    return figure
+
+
+def losses(table: pd.DataFrame, summary: Mapping[str, Any]) -> Figure:
+    """How the loss at the horizon spreads over the meta-test tasks: the share of tasks with at most that loss, of each method."""
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axes = figure.subplots()
+    table = table[table["variant"] == IN_DISTRIBUTION]
+    for method, result in summary["methods"].items():
+        values = table.loc[table["method"] == method, f"loss_{summary['horizon']}"].to_numpy(np.float64)
+        ordered = np.sort(values[np.isfinite(values)])
+        share = np.arange(1, len(ordered) + 1) / len(values)
+        style = ":" if method == "maml_safe" else "-"
+        axes.plot(np.maximum(ordered, 1e-6), share, style, color=COLORS[method], label=result["label"])
+    axes.axhline(0.9, color="black", linewidth=0.8, linestyle=":")
+    label = f"loss of a task after {counted(summary['horizon'], 'step')} (above the dotted line: the 10 % worst)"
+    axes.set(xscale="log", ylim=(0, 1.01), xlabel=label, ylabel="share of tasks with less")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def shifted(summary: Mapping[str, Any]) -> Figure:
+    """Mean, its 95 % interval and median where methods are compared: the test tasks as trained for, and below them each variant."""
+    key, label = ("accuracy", "accuracy") if summary["ways"] else ("loss", "mean squared error")
+    variants = {IN_DISTRIBUTION: summary, **summary["shifted"]}
+    count = len(summary["methods"])
+    figure = Figure(figsize=(7.5, 1.4 + 0.2 * count * len(variants)), layout="constrained")
+    axes = figure.subplots()
+    within: list[float] = []  # what the axis shows: where tasks diverged, means and even medians may lie far beyond it
+    for place, (method, result) in enumerate(summary["methods"].items()):
+        last = [variant["methods"][method]["steps"][summary["horizon"]] for variant in variants.values()]
+        rows = np.arange(len(last)) + 0.66 / count * (place - (count - 1) / 2)
+        mean, half, median = (
+            np.array([entry[key][name] for entry in last], dtype=np.float64) for name in ("mean", "ci95", "median")
+        )
+        color = COLORS[method]
+        axes.errorbar(mean, rows, xerr=half, fmt="o", color=color, label=result["label"], markersize=4, capsize=2)
+        axes.plot(median, rows, "o", color=color, fillstyle="none", markersize=4)
+        axes.axvline(mean[0], color=color, linewidth=0.8, linestyle=":")
+        for row, entry in zip(rows, last, strict=True):
+            if entry["diverged"]:
+                right = axes.get_yaxis_transform()
+                axes.text(1.01, row, f"{entry['diverged']} diverged", transform=right, fontsize=7, va="center", color=color)
+        diverged = np.array([entry["diverged"] for entry in last])
+        within += [*median[2 * diverged < summary["tasks"]], *mean[diverged == 0]]
+    axes.plot([], [], "ko", fillstyle="none", markersize=4, label="median")
+    axes.set_yticks(range(len(variants)), [_named(name, variant) for name, variant in variants.items()], fontsize=8)
+    axes.invert_yaxis()
+    axes.axhline(0.5, color="black", linewidth=0.8)
+    if key == "loss":
+        axes.set_xscale("log")
+        axes.set_xlim(0.5 * np.nanmin(within), 2 * np.nanmax(within))
+    else:
+        axes.set_xlim(0, 1.02)
+    axes.set_title(
+        f"Shifted test tasks after {counted(summary['horizon'], 'adaptation step')}: mean, 95 % interval, median", fontsize=9.5
+    )
+    axes.set_xlabel(label)
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def _named(name: str, variant: Mapping[str, Any]) -> str:
+    """A variant's name over what it changes."""
+    changes = variant.get("changes", {})
+    return f"{name}\n{', '.join(f'{key} {_said(value)}' for key, value in changes.items())}" if changes else name
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " + ".join(name for name, weight in value.items() if weight)
+    return f"{value[0]:.3g} to {value[1]:.3g}" if isinstance(value, list) else str(value)
+
+
+def fits(compared: Sequence[Method], tasks: TaskBatch, steps: int) -> Figure:
+    """Regression: a few tasks, the function of each method that takes steps before and after adaptation."""
+    tasks = tasks[:_TASKS_SHOWN]
+    figure = Figure(figsize=(3.2 * len(tasks), 2.6 * len(compared)), layout="constrained")
+    grid = figure.subplots(len(compared), len(tasks), sharex=True, sharey="col", squeeze=False)
+    for row, method in zip(grid, compared, strict=True):
+        x, learner, color = (tasks.support_x, tasks.support_y, tasks.query_x), method.learner, COLORS[method.name]
+        before, after = (learner.predict(method.params, *x, count) for count in (0, steps))
+        for index, axes in enumerate(row):
+            grid_x = tasks.query_x[index]
+            axes.plot(*_points(grid_x, tasks.query_y[index]), color="black", linewidth=1, label="task")
+            axes.plot(*_points(grid_x, before[index]), ":", color=color, label="before")
+            axes.plot(*_points(grid_x, after[index]), color=color, label=f"after {counted(steps, 'step')}")
+            axes.plot(*_points(tasks.support_x[index], tasks.support_y[index]), "k^", markersize=5, label="support")
+        row[0].set_ylabel(method.label)
+    grid[0, 0].legend(fontsize=7)
+    return figure
+
+
+def pictures(learner: Learner, params: Params, tasks: TaskBatch, steps: int) -> Figure:
+    """Classification: a few tasks, a row each: the support pictures, then queries with the label that is predicted for them."""
+    tasks = tasks[:_TASKS_SHOWN]
+    ways = int(tasks.support_y.max()) + 1
+    shown = min(ways, 10)
+    logits = learner.predict(params, tasks.support_x, tasks.support_y, tasks.query_x, steps)
+    predicted = logits.argmax(-1)
+    figure = Figure(figsize=(0.85 * 2 * shown + 0.6, 1.15 * len(tasks) + 0.5), layout="constrained")
+    grid = figure.subplots(len(tasks), 2 * shown, squeeze=False)
+    for index, row in enumerate(grid):
+        for way in range(shown):
+            support = int(torch.nonzero(tasks.support_y[index] == way)[0])
+            query = int(torch.nonzero(tasks.query_y[index] == way)[0])
+            _picture(row[way], tasks.support_x[index, support, 0], f"class {way}", "black")
+            answer = int(predicted[index, query])
+            _picture(
+                row[shown + way], tasks.query_x[index, query, 0], f"{way} → {answer}", "tab:green" if answer == way else "tab:red"
+            )
+    figure.suptitle(f"Support pictures (left) and queries after {counted(steps, 'step')}: class → prediction (right)", fontsize=10)
+    return figure
+
+
+def _points(x: Tensor, y: Tensor) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """One task's inputs and targets, [examples, 1] each, as matplotlib takes them."""
+    return x[:, 0].numpy(), y[:, 0].numpy()
+
+
+def _picture(axes: Axes, pixels: Tensor, title: str, color: str) -> None:
+    axes.imshow(1 - pixels.numpy(), cmap="gray", vmin=0, vmax=1)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_title(title, fontsize=8, color=color)
+    for spine in axes.spines.values():
+        spine.set_color(color)
