@@ -25,7 +25,7 @@ from metaopt_core.spec.models import PipelineSpec
 from metaopt_core.tracking import runs as tracking
 from tests.made_outputs import publish_upstream, sinusoid_spec
 
-ROOT = Path(tracking.__file__).parent.parent
+ROOT = Path(tracking.__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
