@@ -345,7 +345,7 @@ def _with_prefect(spec: PipelineSpec, home: Home, running: Sequence[str], module
     for stage in running:
         importlib.import_module(f"tasks.{stage}")
     if not {"train", "log"}.isdisjoint(running):
-        tracking = importlib.import_module("metaopt_core.tracking.runs")
+        tracking = importlib.import_module("metaopt_core.tracking.connection")
         if tracking.tracking_uri(home, spec) == tracking.embedded_uri(home):
             tracking.initialize(home)
     gc.freeze()

@@ -94,11 +94,11 @@ def start_afresh(home: Home, spec: PipelineSpec, stages: Iterable[str]) -> None:
 
     What follows is then a plain run: it can be interrupted, and goes on without another `--force`.
     """
-    from metaopt_core.tracking import runs as tracking
+    from metaopt_core.tracking.runs import new_execution
 
     store, known = Store(home), identities(spec)
     for stage in {*stages, "log"}:
         with store.locked(known[stage]):
             store.discard(known[stage])
             shutil.rmtree(home.checkpoints / known[stage].fingerprint, ignore_errors=True)
-    tracking.new_execution(home, spec)
+    new_execution(home, spec)

@@ -24,7 +24,8 @@ from metaopt_core.pipeline.search import Claim, Sweep
 from metaopt_core.pipeline.store import StageOutput, write_atomically
 from metaopt_core.spec.models import PipelineSpec
 from metaopt_core.spec.ranges import with_values
-from metaopt_core.tracking import runs as tracking
+from metaopt_core.tracking.description import spec_yaml
+from metaopt_core.tracking.runs import running
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -37,7 +38,7 @@ def sweep(spec: PipelineSpec, workers: int = 1) -> dict[str, Any]:
     """
     home = Home.current()
     search = Sweep(home, spec)
-    with tracking.running(home, spec, group=search.name) as run, _helpers(spec, run.id, workers - 1, home):
+    with running(home, spec, group=search.name) as run, _helpers(spec, run.id, workers - 1, home):
         carry_out_trials(search, run.id)
         while search.running():  # in another process; should that die, its trial is carried out here
             time.sleep(_SECONDS_BETWEEN_LOOKS)
@@ -72,7 +73,7 @@ def carry_out_trials(search: Sweep, parent: str) -> None:
 def trial(spec: PipelineSpec, claim: Claim, parent: str) -> None:
     """Train with one setting and measure the objective, in an MLflow run below the sweep's."""
     logger, search, home = get_run_logger(), claim.sweep, claim.sweep.home
-    with tracking.running(home, spec) as run:
+    with running(home, spec) as run:
         run.nest(parent)
         value = None
         try:
@@ -124,7 +125,7 @@ def _result(search: Sweep, best: PipelineSpec, default: PipelineSpec, outputs: d
     """What `metaopt sweep` shows; written beside the best spec, the table of trials and the figures."""
     search.folder.mkdir(parents=True, exist_ok=True)
     file = search.folder / "best.yaml"
-    write_atomically(file, tracking.spec_yaml(best.model_copy(update={"seeds": search.spec.seeds})))
+    write_atomically(file, spec_yaml(best.model_copy(update={"seeds": search.spec.seeds})))
     search.study.trials_dataframe().to_csv(search.folder / "trials.csv", index=False)
     metric, trial = search.search.objective.metric, search.best()
     assert trial is not None  # there is a best setting

@@ -17,7 +17,7 @@ from metaopt_core.pipeline.stages import Identity
 from metaopt_core.pipeline.store import StageOutput, Store
 from metaopt_core.reporting import page as report
 from metaopt_core.spec.models import IN_DISTRIBUTION, PipelineSpec
-from metaopt_core.tracking import runs as tracking
+from metaopt_core.tracking.publishing import publish
 from tasks.retrying import DELAYS, mlflow_was_away
 
 
@@ -35,7 +35,7 @@ def log(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str, 
     with store.publish(identity, upstream) as (folder, extra):
         page = report.render(spec, upstream)
         (folder / "report.html").write_text(page, encoding="utf-8")
-        extra |= tracking.publish(home, spec, upstream, page)
+        extra |= publish(home, spec, upstream, page)
         (folder / "log.json").write_text(json.dumps(extra, indent=1))
     if FlowRunContext.get():
         summary = json.loads((upstream["evaluate"] / "summary.json").read_text())

@@ -5,7 +5,7 @@ from typing import Any
 from prefect import Task
 from prefect.client.schemas.objects import State, TaskRun
 
-from metaopt_core.tracking.runs import UnreachableError
+from metaopt_core.tracking.connection import UnreachableError
 
 DELAYS: list[float] = [2, 10, 30]  # seconds before each further attempt
 

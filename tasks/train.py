@@ -17,7 +17,7 @@ from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import Identity
 from metaopt_core.pipeline.store import StageOutput, Store
 from metaopt_core.spec.models import PipelineSpec
-from metaopt_core.tracking import runs as tracking
+from metaopt_core.tracking.runs import running
 from metaopt_core.training.loop import Record
 from metaopt_core.training.phases import computed_by, snapshots
 from metaopt_core.training.phases import train as meta_train
@@ -47,7 +47,7 @@ def train(
     distribution = load(upstream["generate"] / "")
     if FlowRunContext.get():
         get_run_logger().info("meta-gradients by %s", computed_by(spec))
-    with tracking.running(home, spec) as run, store.publish(identity, upstream) as (folder, extra):
+    with running(home, spec) as run, store.publish(identity, upstream) as (folder, extra):
 
         def on_record(phase: str, record: Record) -> None:
             run.log_curve(f"{phase}/{record.name}", record.iteration, record.value)

@@ -60,7 +60,7 @@ STAGES: Mapping[str, Stage] = {
         Stage(
             "log",
             ("generate", "train", "evaluate"),
-            ("metaopt_core.tracking.runs", "metaopt_core.reporting.page"),
+            ("metaopt_core.tracking.publishing", "metaopt_core.reporting.page"),
             ("tasks/log.py", "metaopt_core/reporting/report.html"),
             ("mlflow", "jinja2"),
         ),

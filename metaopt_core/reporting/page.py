@@ -16,7 +16,7 @@ from metaopt_core.evaluation.summary import Measure, Summary, at_horizon, best_b
 from metaopt_core.pipeline.stages import flatten
 from metaopt_core.pipeline.store import StageOutput
 from metaopt_core.spec.models import IN_DISTRIBUTION, ImplicitSpec, InnerSpec, PipelineSpec, TrainSpec
-from metaopt_core.tracking.runs import spec_yaml
+from metaopt_core.tracking.description import spec_yaml
 
 _WORST_NAMED = 10
 _PHASES = {"pretrained": "pre-training", "protonet": "ProtoNet"}

@@ -16,7 +16,7 @@ from metaopt_core.errors import UserError
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import identities
 from metaopt_core.pipeline.store import StageOutput, Store
-from metaopt_core.tracking import runs as tracking
+from metaopt_core.tracking.connection import UnreachableError
 from tasks.log import log
 from tasks.retrying import mlflow_was_away
 from tests.made_outputs import publish_upstream, sinusoid_spec
@@ -55,7 +55,7 @@ def test_a_lost_output_is_made_again_from_the_same_run(home: Home) -> None:
 def test_only_errors_that_may_pass_are_retried() -> None:
     run = TaskRun(task_key="log", dynamic_key="0")
     for error, retried in (
-        (tracking.UnreachableError("away"), True),
+        (UnreachableError("away"), True),
         (OSError("disk full"), False),
         (UserError("deleted"), False),
     ):

@@ -8,7 +8,7 @@ from mlflow import MlflowClient
 
 from metaopt_core.pipeline import seeds, stages
 from metaopt_core.pipeline.home import Home
-from metaopt_core.tracking import runs as tracking
+from metaopt_core.tracking.connection import embedded_uri
 from tasks.log import log
 from tasks.seeds import summarize
 from tests.made_outputs import publish_upstream, sinusoid_spec
@@ -40,7 +40,7 @@ def test_the_seeds_of_a_pipeline_are_one_run_with_an_interval_over_them(tmp_path
     assert loss["mean"] == pytest.approx(0.15)
     assert loss["ci95"] == pytest.approx(12.7062 * 0.05)  # Student's t for two values, times the standard error
 
-    client = MlflowClient(tracking.embedded_uri(home))
+    client = MlflowClient(embedded_uri(home))
     (group,) = client.search_runs(["1"], "tags.`metaopt.pipeline` = 'waves' AND params.seeds = '2'")
     history = client.get_metric_history(group.info.run_id, "test/maml/loss")
     assert {point.step: point.value for point in history}[2] == pytest.approx(0.15)

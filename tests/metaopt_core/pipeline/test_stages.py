@@ -41,6 +41,7 @@ def changed(before: PipelineSpec, after: PipelineSpec) -> set[str]:
         ("metaopt_core/reporting/figures.py", {"evaluate", "log"}),
         ("tasks/evaluate.py", {"evaluate", "log"}),
         ("metaopt_core/tracking/runs.py", {"log"}),
+        ("metaopt_core/tracking/publishing.py", {"log"}),
         ("metaopt_core/spec/loader.py", set()),
     ],
 )

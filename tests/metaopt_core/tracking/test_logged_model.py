@@ -24,7 +24,7 @@ from metaopt_core.networks.network import Params
 from metaopt_core.pipeline.home import Home
 from metaopt_core.spec.models import PipelineSpec
 from metaopt_core.tracking import logged_model as serving
-from metaopt_core.tracking import runs as tracking
+from metaopt_core.tracking.publishing import publish
 from tests.made_outputs import publish_upstream, sinusoid_spec
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -195,7 +195,7 @@ print(metaopt_core.__file__)
 def test_a_fresh_process_without_the_project_or_pickle_predicts_the_same(curves: Arrays, tmp_path: Path) -> None:
     home, spec = Home(tmp_path / "home"), sinusoid_spec("elsewhere", log={"tracking_uri": f"sqlite:///{tmp_path}/mlflow.db"})
     made = publish_upstream(home, spec)
-    record = tracking.publish(home, spec, made)
+    record = publish(home, spec, made)
     np.savez(tmp_path / "arrays.npz", **curves)  # type: ignore[arg-type]
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MLFLOW_TRACKING_URI")}
     arguments = [record["tracking_uri"], record["model_uri"], str(tmp_path / "arrays.npz"), str(tmp_path / "answer.npy")]

@@ -1,0 +1,132 @@
+"""The connection to MLflow's store: an embedded SQLite file in the home, or a tracking server.
+
+What MLflow raises where the store does not answer becomes UnreachableError, one message that names the address and the remedy.
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from metaopt_core.errors import UserError
+from metaopt_core.pipeline.home import Home
+from metaopt_core.pipeline.stages import without_password
+from metaopt_core.spec.models import PipelineSpec
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+UP_ADDRESS = "http://127.0.0.1:5000"  # where `metaopt up` serves the embedded store
+
+# Read by MLflow when it is imported or makes a request. What the user has set stays. Its own retries would continue for minutes.
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
+
+
+class UnreachableError(UserError):
+    """The tracking server does not answer, or not as an MLflow server does. Trying again later may help."""
+
+
+def embedded_uri(home: Home) -> str:
+    """The address of the SQLite file in the home."""
+    return f"sqlite:///{home.mlflow / 'mlflow.db'}"
+
+
+def tracking_uri(home: Home, spec: PipelineSpec) -> str:
+    """The spec's tracking address, else MLFLOW_TRACKING_URI, else the embedded store."""
+    return spec.log.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or embedded_uri(home)
+
+
+def initialize(home: Home) -> None:
+    """Make the embedded store, if it isn't there yet. Safe in several processes at once, which MLflow's own migration isn't."""
+    connect(home, embedded_uri(home))
+
+
+def connect(home: Home, uri: str) -> "MlflowClient":
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        if not is_database(uri):
+            from mlflow import MlflowClient
+
+            return MlflowClient(uri)
+
+        # The client would import this while the lock is held, and that takes seconds.
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+        from mlflow import MlflowClient
+
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it announces each table creation
+        home.mlflow.mkdir(parents=True, exist_ok=True)
+        with locked(home, "mlflow"):
+            return MlflowClient(uri, registry_uri=uri)
+    except Exception as error:
+        raise unreachable(uri, error) from error
+
+
+def is_database(uri: str) -> bool:
+    """Whether this process speaks to the database itself, and not to a server."""
+    return uri.startswith(("sqlite", "postgresql", "mysql", "mssql"))
+
+
+@contextlib.contextmanager
+def locked(home: Home, name: str) -> Iterator[None]:
+    home.locks.mkdir(parents=True, exist_ok=True)
+    with FileLock(home.locks / f"{name}.lock"):
+        yield
+
+
+def experiment_id(client: "MlflowClient", home: Home, spec: PipelineSpec) -> str:
+    """The id of the spec's experiment, which is made if need be."""
+    from mlflow.exceptions import MlflowException
+
+    name = spec.log.experiment or spec.name
+    # A server knows where its artifacts lie; a database would have them below the current folder.
+    location = (home.mlflow / "artifacts").as_uri() if is_database(client.tracking_uri) else None
+    try:
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            with contextlib.suppress(MlflowException):  # another one may have made it in the meantime; if not, we see below
+                return str(client.create_experiment(name, artifact_location=location))
+            found = client.get_experiment_by_name(name)
+    except Exception as error:
+        raise unreachable(client.tracking_uri, error) from error
+    if found is None:
+        raise UserError(
+            f"log.experiment: MLflow at {without_password(client.tracking_uri)} refuses to make an experiment named {name!r}: "
+            "choose another"
+        )
+    if found.lifecycle_stage != "active":
+        raise UserError(
+            f"log.experiment: {name!r} was deleted in MLflow: restore it with `mlflow experiments restore --experiment-id "
+            f"{found.experiment_id}`, or name another"
+        )
+    return str(found.experiment_id)
+
+
+def unreachable(uri: str, error: Exception) -> UnreachableError:
+    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UnreachableError(
+        f"MLflow at {without_password(uri)} can't be used: {cause}\nStart it, or correct log.tracking_uri in the spec or the "
+        "environment variable MLFLOW_TRACKING_URI; with neither of the two, runs are recorded in the embedded store."
+    )
+
+
+@contextlib.contextmanager
+def answering(uri: str) -> Iterator[None]:
+    """Turns what MLflow raises when its server is gone, or refuses, into an error that says so."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+
+    try:
+        yield
+    except (MlflowException, RequestException) as error:
+        raise unreachable(uri, error) from error

@@ -1,0 +1,94 @@
+"""What a run says about itself: tags, the whole spec as parameters, and the spec as a pipelines file of its own."""
+
+import contextlib
+import getpass
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from metaopt_core.pipeline.stages import ROOT, flatten, without_password
+from metaopt_core.spec.models import PipelineSpec
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
+
+_DESCRIBED = "metaopt.described"  # set when parameters and spec.yaml are complete
+_PARAMS_AT_ONCE = 100  # MLflow's own limit of a batch
+_LIBRARIES = ("metaopt", "torch", "numpy", "mlflow", "prefect")
+
+
+def tags_of(spec: PipelineSpec, fingerprints: Mapping[str, str]) -> dict[str, str]:
+    tags = {
+        "mlflow.user": _user(),
+        "mlflow.source.name": "metaopt",
+        "mlflow.source.type": "LOCAL",
+        "metaopt.pipeline": spec.name,
+        "metaopt.seed": str(spec.seed),
+        "metaopt.python": platform.python_version(),
+    }
+    tags |= {f"metaopt.fingerprint.{stage}": fingerprint for stage, fingerprint in fingerprints.items()}
+    for library in _LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            tags[f"metaopt.version.{library}"] = importlib.metadata.version(library)
+    if spec.description:
+        tags["mlflow.note.content"] = spec.description
+    if commit := _git("rev-parse", "HEAD"):
+        tags["mlflow.source.git.commit"] = commit
+        tags["metaopt.git.dirty"] = str(bool(_git("status", "--porcelain"))).lower()
+    return tags
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user id may have no name
+        return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    """What git says of the folder that the code runs from; nothing if that is no repository, or there is no git."""
+    try:
+        return subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def public(spec: PipelineSpec) -> PipelineSpec:
+    """The spec as others may read it: without a password in the tracking address."""
+    uri = spec.log.tracking_uri
+    return spec.model_copy(update={"log": spec.log.model_copy(update={"tracking_uri": uri and without_password(uri)})})
+
+
+def parameters(spec: PipelineSpec) -> dict[str, str]:
+    """The whole spec as MLflow parameters: dotted key → JSON, or a text as it is."""
+    values: dict[str, Any] = {}
+    for key, value in public(spec).model_dump(mode="json").items():
+        values |= flatten(key, value) if isinstance(value, Mapping) else {key: value}
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+
+
+def spec_yaml(spec: PipelineSpec) -> str:
+    """The spec as a pipelines file of its own, with all defaults filled in."""
+    body = public(spec).model_dump(mode="json")
+    return str(yaml.safe_dump({"pipelines": {body.pop("name"): body}}, sort_keys=False, allow_unicode=True, width=120))
+
+
+def describe(client: "MlflowClient", run: "MlflowRun", spec: PipelineSpec) -> None:
+    """Write parameters and spec once. A process may have died halfway; a changed device or schedule is still this execution."""
+    from mlflow.entities import Param
+
+    if _DESCRIBED in run.data.tags:
+        return
+    missing = [Param(key, value) for key, value in parameters(spec).items() if key not in run.data.params]
+    for start in range(0, len(missing), _PARAMS_AT_ONCE):
+        client.log_batch(run.info.run_id, params=missing[start : start + _PARAMS_AT_ONCE])
+    client.log_text(run.info.run_id, spec_yaml(spec), "spec.yaml")
+    client.set_tag(run.info.run_id, _DESCRIBED, "true")

@@ -1,0 +1,29 @@
+"""A store that can't be used is one message that names it and the remedy."""
+
+import pytest
+from mlflow import MlflowClient
+
+from metaopt_core.errors import UserError
+from metaopt_core.pipeline.home import Home
+from metaopt_core.tracking.runs import running
+from tests.made_outputs import sinusoid_spec
+
+
+def test_a_server_that_does_not_answer_is_an_error_of_one_message(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match=r"^MLflow at http://127.0.0.1:9 can't be used: .*\n.*MLFLOW_TRACKING_URI"):
+        running(home, sinusoid_spec("unreachable")).__enter__()
+
+
+@pytest.mark.parametrize("address", ["nonsense://somewhere", "/tmp/mlruns", "sqlite:////dev/null/mlflow.db"])
+def test_an_address_that_is_none_is_an_error_of_one_message(home: Home, address: str) -> None:
+    spec = sinusoid_spec("address", log={"tracking_uri": address})
+    with pytest.raises(UserError, match="can't be used"):
+        running(home, spec).__enter__()
+
+
+def test_a_deleted_experiment_is_an_error_that_says_how_to_get_it_back(home: Home, client: MlflowClient) -> None:
+    client.delete_experiment(client.create_experiment("deleted"))
+    with pytest.raises(UserError, match="mlflow experiments restore"):
+        running(home, sinusoid_spec("deleted")).__enter__()
