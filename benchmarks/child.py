@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.contender import load, set_threads
 from benchmarks.measure import Runner
 from benchmarks.setting import make_setting
-from benchmarks.workloads import Problem
+from benchmarks.workloads import MetaStep
 
 
 def main() -> None:
@@ -23,8 +23,8 @@ def main() -> None:
         answers.flush()
 
     request = json.loads(sys.argv[1])
-    problem, factory = Problem(**request["problem"]), load(request["name"])
-    setting = make_setting(problem)
+    meta_step, factory = MetaStep(**request["meta_step"]), load(request["name"])
+    setting = make_setting(meta_step)
     _forget_peak()
     idle, started = _memory("VmRSS"), time.perf_counter()
     contender = factory(setting)
@@ -33,7 +33,7 @@ def main() -> None:
     answer(first_step=time.perf_counter() - started, peak_bytes=max(0, _memory("VmHWM") - idle))
     runner: Runner | None = None
     for _ in sys.stdin:
-        runner = runner or Runner(contender, problem.steps_at_once)
+        runner = runner or Runner(contender, meta_step.steps_at_once)
         answer(blocks=runner.turn())
 
 

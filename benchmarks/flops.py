@@ -11,24 +11,24 @@ Adam aren't counted, nor is anything that is computed a second time to save memo
 
 from itertools import pairwise
 
-from benchmarks.workloads import FILTERS, HIDDEN, Problem
+from benchmarks.workloads import FILTERS, HIDDEN, MetaStep
 
 
-def multiply_adds(problem: Problem) -> tuple[int, int]:
+def multiply_adds(meta_step: MetaStep) -> tuple[int, int]:
     """Multiply-adds of one example's forward pass: in the first layer, and in all others together."""
-    if problem.ways is None:
+    if meta_step.ways is None:
         widths = (1, *HIDDEN, 1)
         first, *others = (inputs * units for inputs, units in pairwise(widths))
     else:
         sides = (14, 7, 4, 2)  # of 28 × 28 pictures after each 3 × 3 convolution of stride 2
         first = sides[0] ** 2 * 9 * FILTERS
-        others = [side**2 * 9 * FILTERS**2 for side in sides[1:]] + [FILTERS * problem.ways]
+        others = [side**2 * 9 * FILTERS**2 for side in sides[1:]] + [FILTERS * meta_step.ways]
     return first, sum(others)
 
 
-def meta_gradient_flops(problem: Problem) -> int:
+def meta_gradient_flops(meta_step: MetaStep) -> int:
     """Floating-point operations (two a multiply-add) of the exact meta-gradient of a whole meta-batch."""
-    first, others = multiply_adds(problem)
-    support = problem.inner_steps * problem.support * (4 * first + 9 * others)
-    query = problem.query * (2 * first + 3 * others)
-    return 2 * problem.tasks * (support + query)
+    first, others = multiply_adds(meta_step)
+    support = meta_step.inner_steps * meta_step.support * (4 * first + 9 * others)
+    query = meta_step.query * (2 * first + 3 * others)
+    return 2 * meta_step.tasks * (support + query)

@@ -16,7 +16,7 @@ from typing import Any, Self
 import torch
 
 from benchmarks.contender import Contender
-from benchmarks.workloads import Problem
+from benchmarks.workloads import MetaStep
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline import home
 
@@ -102,14 +102,14 @@ class Fresh:
     peak_bytes: the process's largest resident memory up to there, above what it held when everything was imported and loaded.
     """
 
-    def __init__(self, name: str, problem: Problem):
-        self._what = f"{name}, {problem}"
+    def __init__(self, name: str, meta_step: MetaStep):
+        self._what = f"{name}, {meta_step}"
         with ExitStack() as stack:
             cold = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True))
             self._errors = stack.enter_context((Path(cold) / "stderr").open("w+"))
             self._process = stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, "-m", "benchmarks.child", json.dumps({"name": name, "problem": asdict(problem)})],
+                    [sys.executable, "-m", "benchmarks.child", json.dumps({"name": name, "meta_step": asdict(meta_step)})],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=self._errors,

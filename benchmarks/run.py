@@ -54,19 +54,19 @@ def run(workload: Workload, seconds: float, say: Say) -> Result:
 def _speed(workload: Speed, seconds: float, say: Say) -> SpeedResult:
     torch._dynamo.reset()  # another workload's compiled code counts towards PyTorch's limits
     factories, notes = available(workload.contenders)
-    setting, threads_before = make_setting(workload.problem), torch.get_num_threads()
+    setting, threads_before = make_setting(workload.meta_step), torch.get_num_threads()
     say("the same gradients?")
     differences = check(workload.id, setting, factories, REFERENCE)
     torch.set_num_threads(threads_before)
     fresh = {}
     for name in factories:
         say(f"first step of {name}")
-        with Fresh(name, workload.problem) as process:
+        with Fresh(name, workload.meta_step) as process:
             fresh[name] = process.first_step, process.peak_bytes
     runners = {}
     for name, factory in factories.items():
         say(f"warm-up of {name}")
-        runners[name] = Runner(factory(setting), workload.problem.steps_at_once)
+        runners[name] = Runner(factory(setting), workload.meta_step.steps_at_once)
         torch.set_num_threads(threads_before)
     machine = sorted({runner.threads or threads_before for runner in runners.values()})
     turns: dict[str, measure.Turn] = {name: runner.turn for name, runner in runners.items()}
@@ -76,7 +76,7 @@ def _speed(workload: Speed, seconds: float, say: Say) -> SpeedResult:
 
     timings = {name: Timing.of(found[name]) for name in runners}
     peak = {threads: measure.matmul_gflops(Timing.of(found[f"matmul on {threads}"]).median) for threads in machine}
-    flops = meta_gradient_flops(workload.problem)
+    flops = meta_gradient_flops(workload.meta_step)
     contenders = []
     for name, runner in runners.items():
         gflops = flops / timings[name].median / 1e9
@@ -105,7 +105,7 @@ def _memory(workload: Memory, say: Say) -> CurvesResult:
         peaks: list[float] = []
         for count in workload.steps:
             say(f"{name}, {count} inner steps")
-            with Fresh(name, replace(workload.problem, inner_steps=count)) as process:
+            with Fresh(name, replace(workload.meta_step, inner_steps=count)) as process:
                 steps.append(count)
                 peaks.append(process.peak_bytes)
             too_much = 2 * process.peak_bytes > MEMORY_CAP or process.first_step > SECONDS_CAP
@@ -154,7 +154,7 @@ def _first_step(workload: FirstStep, say: Say) -> CurvesResult:
         seconds = []
         for count in workload.steps:
             say(f"{name}, {count} inner steps")
-            with Fresh(name, replace(workload.problem, inner_steps=count)) as process:
+            with Fresh(name, replace(workload.meta_step, inner_steps=count)) as process:
                 seconds.append(process.first_step)
         curves.append(Curve(name, list(workload.steps), seconds))
     claim = f"time to the first step at {workload.steps[-1]} inner steps by that at {workload.steps[0]}"

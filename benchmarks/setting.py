@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.workloads import FILTERS, HIDDEN, OUTER_LR, Problem
+from benchmarks.workloads import FILTERS, HIDDEN, OUTER_LR, MetaStep
 from metaopt_core.distributions import materialize, omniglot, omniglot_archives
 from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
 from metaopt_core.meta.learner import Learner
@@ -23,22 +23,22 @@ _INK = 0.15  # share of a picture's pixels, about that of Omniglot at 28 × 28
 
 @dataclass(frozen=True)
 class Setting:
-    """A problem with its tasks and its initial parameters (in the shapes of `metaopt_core.networks.models`)."""
+    """A meta-step with its tasks and its initial parameters (in the shapes of `metaopt_core.networks`)."""
 
-    problem: Problem
+    meta_step: MetaStep
     spec: PipelineSpec
     distribution: TaskDistribution
     initial: Params
 
     def draw(self, start: int, steps: int) -> TaskBatch:
         """The tasks of the meta-steps start … start+steps−1, one after another."""
-        problem = self.problem
-        episode = Episode(problem.ways, problem.shots, problem.queries)
-        return self.distribution.train(episode, start * problem.tasks, steps * problem.tasks)
+        meta_step = self.meta_step
+        episode = Episode(meta_step.ways, meta_step.shots, meta_step.queries)
+        return self.distribution.train(episode, start * meta_step.tasks, steps * meta_step.tasks)
 
     def batches(self, start: int, steps: int) -> list[TaskBatch]:
         """The same, a batch a meta-step."""
-        drawn, tasks = self.draw(start, steps), self.problem.tasks
+        drawn, tasks = self.draw(start, steps), self.meta_step.tasks
         return [drawn[step * tasks : (step + 1) * tasks] for step in range(steps)]
 
 
@@ -47,10 +47,10 @@ def cache() -> Path:
     return Home.current().root / "bench" / "cache"
 
 
-def make_setting(problem: Problem) -> Setting:
-    spec = _spec(problem)
+def make_setting(meta_step: MetaStep) -> Setting:
+    spec = _spec(meta_step)
     folder = _materialized(spec, pictures_folder())
-    return Setting(problem, spec, materialize.load(folder), Learner.for_training(spec).network.init(_SEED))
+    return Setting(meta_step, spec, materialize.load(folder), Learner.for_training(spec).network.init(_SEED))
 
 
 def pictures_folder() -> Path | None:
@@ -68,22 +68,22 @@ def in_dtype(batch: TaskBatch, dtype: torch.dtype) -> TaskBatch:
     return TaskBatch(*(value.to(dtype) if value is not None and value.is_floating_point() else value for value in values))
 
 
-def _spec(problem: Problem) -> PipelineSpec:
-    network = {"name": "conv4", "filters": FILTERS} if problem.ways else {"name": "mlp", "hidden": HIDDEN}
+def _spec(meta_step: MetaStep) -> PipelineSpec:
+    network = {"name": "conv4", "filters": FILTERS} if meta_step.ways else {"name": "mlp", "hidden": HIDDEN}
     return PipelineSpec.model_validate(
         {
             "name": "benchmark",
             "seed": _SEED,
             "device": "cpu",
-            "generate": {"distribution": problem.kind, "held_out": {"validation_tasks": 2, "test_tasks": 2}},
+            "generate": {"distribution": meta_step.kind, "held_out": {"validation_tasks": 2, "test_tasks": 2}},
             "train": {
                 "model": network,
                 "iterations": _ITERATIONS,
-                "meta_batch_size": problem.tasks,
-                "ways": problem.ways,
-                "shots": problem.shots,
-                "queries": problem.queries,
-                "inner": {"lr": problem.inner_lr, "steps": problem.inner_steps},
+                "meta_batch_size": meta_step.tasks,
+                "ways": meta_step.ways,
+                "shots": meta_step.shots,
+                "queries": meta_step.queries,
+                "inner": {"lr": meta_step.inner_lr, "steps": meta_step.inner_steps},
                 "outer": {"lr": OUTER_LR},
             },
             "evaluate": {"shots": 1, "queries": 1},

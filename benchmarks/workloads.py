@@ -14,7 +14,7 @@ FILTERS = 64
 
 
 @dataclass(frozen=True)
-class Problem:
+class MetaStep:
     """One meta-step's work. ways: none is the sinusoid with the 40-40 network, else Omniglot with the paper's convolutional one."""
 
     ways: int | None
@@ -59,7 +59,7 @@ class Speed:
 
     id: str
     title: str
-    problem: Problem
+    meta_step: MetaStep
     contenders: tuple[str, ...]
     targets: tuple[Target, ...]
     left_out: str = ""
@@ -71,7 +71,7 @@ class Memory:
 
     id: str
     title: str
-    problem: Problem
+    meta_step: MetaStep
     contenders: tuple[str, ...]
     steps: tuple[int, ...]
     base: int
@@ -84,11 +84,11 @@ class Series:
 
     title: str
     axis: Literal["inner_steps", "tasks"]
-    problem: Problem
+    meta_step: MetaStep
     values: tuple[int, ...]
 
-    def at(self, value: int) -> Problem:
-        return replace(self.problem, inner_steps=value) if self.axis == "inner_steps" else replace(self.problem, tasks=value)
+    def at(self, value: int) -> MetaStep:
+        return replace(self.meta_step, inner_steps=value) if self.axis == "inner_steps" else replace(self.meta_step, tasks=value)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class FirstStep:
 
     id: str
     title: str
-    problem: Problem
+    meta_step: MetaStep
     contenders: tuple[str, ...]
     steps: tuple[int, ...]
     at_most: float
@@ -115,9 +115,9 @@ class FirstStep:
 
 Workload = Speed | Memory | Growth | FirstStep
 
-SINUSOID = Problem(ways=None, shots=10, queries=10, tasks=25, inner_steps=1, inner_lr=0.01)
-OMNIGLOT_5 = Problem(ways=5, shots=1, queries=1, tasks=32, inner_steps=1, inner_lr=0.4)
-OMNIGLOT_20 = Problem(ways=20, shots=1, queries=1, tasks=16, inner_steps=5, inner_lr=0.1)
+SINUSOID = MetaStep(ways=None, shots=10, queries=10, tasks=25, inner_steps=1, inner_lr=0.01)
+OMNIGLOT_5 = MetaStep(ways=5, shots=1, queries=1, tasks=32, inner_steps=1, inner_lr=0.4)
+OMNIGLOT_20 = MetaStep(ways=20, shots=1, queries=1, tasks=16, inner_steps=5, inner_lr=0.1)
 
 _NO_JAX = "jax takes 20 to 52 s a step here: XLA's grouped convolutions on the CPU"
 _POWERS = tuple(2**exponent for exponent in range(7))

@@ -25,12 +25,12 @@ class JaxScan:
     threads: tuple[int, ...] = ()
 
     def __init__(self, setting: Setting, dtype: torch.dtype = torch.float32):
-        problem = setting.problem
-        if problem.ways:
+        meta_step = setting.meta_step
+        if meta_step.ways:
             raise ValueError("JAX is a contender on the sinusoid alone")
         self._setting, self._double = setting, dtype == torch.float64
         optimizer = optax.adam(OUTER_LR)
-        loss = partial(_mean_adapted_loss, inner_lr=problem.inner_lr, inner_steps=problem.inner_steps)
+        loss = partial(_mean_adapted_loss, inner_lr=meta_step.inner_lr, inner_steps=meta_step.inner_steps)
 
         def step(state: Arrays, batch: Arrays) -> tuple[Arrays, Arrays]:
             params, moments = state

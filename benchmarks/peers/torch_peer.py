@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.setting import Setting
-from benchmarks.workloads import FILTERS, HIDDEN, OUTER_LR, Problem
+from benchmarks.workloads import FILTERS, HIDDEN, OUTER_LR, MetaStep
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.networks.network import Params
 
@@ -23,16 +23,16 @@ class TorchPeer(ABC):
     threads: tuple[int, ...]
 
     def __init__(self, setting: Setting, dtype: torch.dtype = torch.float32):
-        problem = setting.problem
+        meta_step = setting.meta_step
         self.setting = setting
-        self.inner_lr, self.inner_steps = problem.inner_lr, problem.inner_steps
-        self.loss: Callable[..., Tensor] = F.cross_entropy if problem.ways else F.mse_loss
-        self.model = network(problem).to(dtype)
+        self.inner_lr, self.inner_steps = meta_step.inner_lr, meta_step.inner_steps
+        self.loss: Callable[..., Tensor] = F.cross_entropy if meta_step.ways else F.mse_loss
+        self.model = network(meta_step).to(dtype)
         with torch.no_grad():
             for name, value in _by_our_names(self.model):
                 value.copy_(setting.initial[name])
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=OUTER_LR)
-        self.threads = (torch.get_num_threads(),) if problem.ways else tuple(sorted({1, torch.get_num_threads()}, reverse=True))
+        self.threads = (torch.get_num_threads(),) if meta_step.ways else tuple(sorted({1, torch.get_num_threads()}, reverse=True))
 
     @abstractmethod
     def backward(self, batch: TaskBatch) -> Tensor:
@@ -55,10 +55,10 @@ def tasks(batch: TaskBatch) -> Iterator[Task]:
     return zip(batch.support_x, batch.support_y, batch.query_x, batch.query_y, strict=True)
 
 
-def network(problem: Problem) -> nn.Sequential:
-    """The problem's network; batch norm on the current batch alone."""
+def network(meta_step: MetaStep) -> nn.Sequential:
+    """The network of a meta-step; batch norm on the current batch alone."""
     layers: list[nn.Module] = []
-    if problem.ways is None:
+    if meta_step.ways is None:
         for inputs, units in zip((1, *HIDDEN), HIDDEN, strict=False):
             layers += [nn.Linear(inputs, units), nn.ReLU()]
         return nn.Sequential(*layers, nn.Linear(HIDDEN[-1], 1))
@@ -68,7 +68,7 @@ def network(problem: Problem) -> nn.Sequential:
             nn.BatchNorm2d(FILTERS, track_running_stats=False),
             nn.ReLU(),
         ]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(FILTERS, problem.ways))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(FILTERS, meta_step.ways))
 
 
 def _by_our_names(model: nn.Module, gradients: bool = False) -> Iterator[tuple[str, Tensor]]:

@@ -9,11 +9,11 @@ from benchmarks.check import NotTheSameWorkError, check, difference
 from benchmarks.contender import Factory, available, load
 from benchmarks.ours import Ours
 from benchmarks.setting import Setting, make_setting
-from benchmarks.workloads import PYTORCH, SINUSOID, Problem
+from benchmarks.workloads import PYTORCH, SINUSOID, MetaStep
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.networks.network import Params
 
-TWO_STEPS = Problem(ways=None, shots=3, queries=4, tasks=3, inner_steps=2, inner_lr=0.05)
+TWO_STEPS = MetaStep(ways=None, shots=3, queries=4, tasks=3, inner_steps=2, inner_lr=0.05)
 
 
 def _off_by(change: Callable[[float, Params], tuple[float, Params]]) -> Factory:
@@ -22,7 +22,7 @@ def _off_by(change: Callable[[float, Params], tuple[float, Params]]) -> Factory:
     class Off(Ours):
         def __init__(self, setting: Setting, dtype: torch.dtype = torch.float32):
             eager = setting.spec.model_copy(update={"train": setting.spec.train.model_copy(update={"compile": "off"})})
-            super().__init__(Setting(setting.problem, eager, setting.distribution, setting.initial), dtype)
+            super().__init__(Setting(setting.meta_step, eager, setting.distribution, setting.initial), dtype)
 
         def meta_gradient(self, batch: TaskBatch) -> tuple[float, Params]:
             return change(*super().meta_gradient(batch))

@@ -12,7 +12,7 @@ from benchmarks.workloads import OMNIGLOT_5, SINUSOID
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_an_unrolled_meta_gradient_takes_as_much_arithmetic_as_is_counted(steps: int) -> None:
-    problem = replace(SINUSOID, tasks=1, shots=7, queries=4, inner_steps=steps)
+    meta_step = replace(SINUSOID, tasks=1, shots=7, queries=4, inner_steps=steps)
     shapes = ((1, 40), (40,), (40, 40), (40,), (40, 1), (1,))
     initial = [torch.randn(shape, requires_grad=True) for shape in shapes]
 
@@ -26,10 +26,10 @@ def test_an_unrolled_meta_gradient_takes_as_much_arithmetic_as_is_counted(steps:
     with FlopCounterMode(display=False) as counter:
         params = initial
         for _ in range(steps):
-            gradient = torch.autograd.grad(loss(params, problem.shots), params, create_graph=True)
+            gradient = torch.autograd.grad(loss(params, meta_step.shots), params, create_graph=True)
             params = [value - 0.1 * g for value, g in zip(params, gradient, strict=True)]
-        torch.autograd.grad(loss(params, problem.queries), initial)
-    assert counter.get_total_flops() == meta_gradient_flops(problem)
+        torch.autograd.grad(loss(params, meta_step.queries), initial)
+    assert counter.get_total_flops() == meta_gradient_flops(meta_step)
 
 
 def test_the_convolutional_network_is_counted_layer_by_layer() -> None:
