@@ -77,13 +77,13 @@ def exact(loop: InnerLoop, query: Queries, theta: Params, weights: Sequence[floa
 
 
 def _as_one_loop(loop: InnerLoop, query: Queries, theta: Params, weights: Sequence[float], sizes_too: bool) -> ByTask | None:
-    """The same by a problem's own loop over tasks, where it has one and the inner loop is the plain one."""
-    problem, judge, size = loop.problem(0), query(loop.steps), loop.sizes[0]
-    if not (isinstance(problem, SquaredErrorMLP) and isinstance(judge, SquaredErrorMLP) and isinstance(size, float)):
+    """The same by a loss's own loop over tasks, where it has one and the inner loop is the plain one."""
+    inner, judge, size = loop.loss_at(0), query(loop.steps), loop.sizes[0]
+    if not (isinstance(inner, SquaredErrorMLP) and isinstance(judge, SquaredErrorMLP) and isinstance(size, float)):
         return None
-    if sizes_too or any(weights[:-1]) or len(loop.problems) > 1 or not loop.rule.plain or any(one != size for one in loop.sizes):
+    if sizes_too or any(weights[:-1]) or len(loop.losses) > 1 or not loop.rule.plain or any(one != size for one in loop.sizes):
         return None
-    losses, v = problem.exact(judge, theta, size, loop.steps)
+    losses, v = inner.exact(judge, theta, size, loop.steps)
     return ByTask(dict(zip(theta, v, strict=True)), (), losses)
 
 
@@ -92,7 +92,7 @@ def first_order(loop: InnerLoop, query: Queries, theta: Params, weights: Sequenc
     place = loop.start(theta)
     directions, upper = [], []
     for step in range(loop.steps):
-        gradient = loop.problem(step).gradient(place.theta)[1]
+        gradient = loop.loss_at(step).gradient(place.theta)[1]
         if sizes_too:
             directions.append(gradient if loop.rule.plain else loop.direction(place, gradient)[0])
         place = loop.move(place, gradient)
@@ -110,7 +110,7 @@ def first_order(loop: InnerLoop, query: Queries, theta: Params, weights: Sequenc
 
 
 def reptile(loop: InnerLoop, query: Queries, theta: Params) -> ByTask:
-    """θ − θ_K in the place of a gradient (Nichol, Achiam, Schulman 2018, algorithm 1); the loop's problems hold all examples."""
+    """θ − θ_K in the place of a gradient (Nichol, Achiam, Schulman 2018, algorithm 1); the loop's losses are of all examples."""
     *_, end = loop.walk(theta)
     losses, _ = query(loop.steps).gradient(end.theta)
     return ByTask(dict(zip(theta, torch._foreach_sub(list(theta.values()), list(end.theta.values())), strict=True)), (), losses)
@@ -124,7 +124,7 @@ def implicit(loop: InnerLoop, query: Queries, theta: Params, solver_steps: int) 
     """
     *_, end = loop.walk(theta)
     losses, v = query(loop.steps).gradient(end.theta)
-    product = loop.problem(loop.steps).linearized(end.theta)[1]
+    product = loop.loss_at(loop.steps).linearized(end.theta)[1]
 
     def applied(x: Sequence[Tensor]) -> Gradient:
         return tuple(torch._foreach_add(list(x), product(x), alpha=1 / loop.rule.proximal))

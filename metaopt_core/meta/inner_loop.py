@@ -1,6 +1,6 @@
 """The inner loop: how a task's parameters move, step by step, and how the way is walked back.
 
-A step moves packed parameters θ (`Problem.pack`) against a direction d, which a rule makes of the gradient and what it remembers:
+A step moves packed parameters θ (`TaskLoss.pack`) against a direction d, which a rule makes of the gradient and what it remembers:
 
     g = ∇L(θ),  (d, m') = rule(g, m),  θ' = θ − α ∘ d
 
@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from metaopt_core.meta.losses import Gradient, HessianProduct, Problem
+from metaopt_core.meta.losses import Gradient, HessianProduct, TaskLoss
 from metaopt_core.meta.step_sizes import Size
 from metaopt_core.networks.network import Params
 
@@ -71,9 +71,9 @@ GRADIENT_DESCENT = Rule()
 
 @dataclass(frozen=True)
 class InnerLoop:
-    """sizes: the step size of each step. problems: the inner loss of each step, over and over."""
+    """sizes: the step size of each step. losses: the inner loss of each step, over and over."""
 
-    problems: Sequence[Problem]
+    losses: Sequence[TaskLoss]
     sizes: Sequence[Size]
     rule: Rule = GRADIENT_DESCENT
 
@@ -81,8 +81,8 @@ class InnerLoop:
     def steps(self) -> int:
         return len(self.sizes)
 
-    def problem(self, step: int) -> Problem:
-        return self.problems[step % len(self.problems)]
+    def loss_at(self, step: int) -> TaskLoss:
+        return self.losses[step % len(self.losses)]
 
     def start(self, theta: Params) -> Place:
         values = list(theta.values()) * {"gradient_descent": 0, "momentum": 1, "adam": 2}[self.rule.name]
@@ -98,10 +98,10 @@ class InnerLoop:
 
     def step(self, place: Place, initial: Params | None = None) -> Place:
         """One step. initial: θ_0, which the proximal term asks for."""
-        return self.move(place, self.problem(place.step).gradient(place.theta)[1], initial)
+        return self.move(place, self.loss_at(place.step).gradient(place.theta)[1], initial)
 
     def linearized(self, place: Place) -> Linearization:
-        return Linearization(place, *self.problem(place.step).linearized(place.theta))
+        return Linearization(place, *self.loss_at(place.step).linearized(place.theta))
 
     def move(self, place: Place, gradient: Gradient, initial: Params | None = None) -> Place:
         """The step from a place where the gradient is known."""

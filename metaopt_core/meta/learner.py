@@ -20,7 +20,7 @@ from metaopt_core.meta import safe_adaptation, step_sizes
 from metaopt_core.meta.convolutional import CrossEntropyConv4
 from metaopt_core.meta.gradients import for_each_task
 from metaopt_core.meta.inner_loop import GRADIENT_DESCENT, InnerLoop, Rule
-from metaopt_core.meta.losses import Compiled, CompiledFunctions, Differentiated, Problem, Queries, SquaredErrorMLP
+from metaopt_core.meta.losses import Compiled, CompiledFunctions, Differentiated, Queries, SquaredErrorMLP, TaskLoss
 from metaopt_core.meta.parallel import side_by_side
 from metaopt_core.meta.per_step import AtStep, at_step
 from metaopt_core.meta.step_sizes import Size
@@ -111,21 +111,21 @@ class Learner:
             return F.cross_entropy(outputs.transpose(1, 2), targets, reduction="none")
         return (outputs - targets).square().mean(-1)
 
-    def support(self, batch: TaskBatch, steps: int = 1) -> Sequence[Problem]:
+    def support(self, batch: TaskBatch, steps: int = 1) -> Sequence[TaskLoss]:
         """The inner losses of each step, over and over: the tasks' losses on their support sets (or on minibatches of them), as a
         function of their parameters."""
         moving = self.rule.adapts if self.rule.clip_norm is None else None  # a norm is of the whole gradient
-        parts = [self._problem(one.support_x, one.support_y, one.support_weight, moving) for one in self._minibatches(batch)]
+        parts = [self._task_loss(one.support_x, one.support_y, one.support_weight, moving) for one in self._minibatches(batch)]
         if not self.network.per_step:
             return parts
         return [AtStep(parts[step % len(parts)], self.network.per_step, step) for step in range(max(1, steps))]
 
     def query(self, batch: TaskBatch) -> Queries:
         """The outer loss: the same on the query sets."""
-        problem = self._problem(batch.query_x, batch.query_y, batch.query_weight)
-        return lambda steps: AtStep(problem, self.network.per_step, steps - 1) if self.network.per_step else problem
+        loss = self._task_loss(batch.query_x, batch.query_y, batch.query_weight)
+        return lambda steps: AtStep(loss, self.network.per_step, steps - 1) if self.network.per_step else loss
 
-    def _problem(self, x: Tensor, y: Tensor, weight: Tensor | None, moving: frozenset[str] | None = None) -> Problem:
+    def _task_loss(self, x: Tensor, y: Tensor, weight: Tensor | None, moving: frozenset[str] | None = None) -> TaskLoss:
         """moving: the parameters that a gradient is asked for; none means all, and more than asked may be given."""
         if self.compiled:
             return Compiled(self._functions, (x, y, weight))
@@ -161,9 +161,9 @@ class Learner:
     def inner_loop(self, batch: TaskBatch, params: Mapping[str, Tensor], steps: int) -> InnerLoop:
         """The inner loop on the tasks' support sets, with the step sizes that the parameters bring, or `inner_lr`."""
         shared, learned = step_sizes.split(params)
-        problems = self.support(batch, steps)
-        sizes = [_packed(problems[0], shared, size) for size in self._sizes(shared, learned, steps)]
-        return InnerLoop(problems, sizes, self.rule)
+        losses = self.support(batch, steps)
+        sizes = [_packed(losses[0], shared, size) for size in self._sizes(shared, learned, steps)]
+        return InnerLoop(losses, sizes, self.rule)
 
     def _sizes(self, shared: Params, learned: Params, steps: int) -> list[Size]:
         """The size of each step; zero for parameters that don't move."""
@@ -212,9 +212,9 @@ class Learner:
             yield from self._adapt_safely(params, batch, steps)
             return
         loop, (shared, _) = self.inner_loop(batch, params, steps), step_sizes.split(params)
-        problem = loop.problem(0)
-        for place in loop.walk(for_each_task(problem.pack(shared), len(batch))):
-            yield problem.unpack(place.theta)
+        loss = loop.loss_at(0)
+        for place in loop.walk(for_each_task(loss.pack(shared), len(batch))):
+            yield loss.unpack(place.theta)
 
     def _adapt_safely(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> Iterator[Params]:
         assert self.can_be_safe, (
@@ -268,12 +268,12 @@ class Learner:
         return torch.cat(side_by_side(of_chunk, self._chunks(batch), support_x.device))
 
 
-def _packed(problem: Problem, shared: Params, size: Size) -> Size:
+def _packed(loss: TaskLoss, shared: Params, size: Size) -> Size:
     """A step's size as it goes with packed parameters."""
     if isinstance(size, float):
         return size
     each = {name: one.expand_as(value) for (name, value), one in zip(shared.items(), size, strict=True)}
-    return tuple(problem.pack(each).values())
+    return tuple(loss.pack(each).values())
 
 
 def _rule(spec: PipelineSpec, network: Network) -> Rule:

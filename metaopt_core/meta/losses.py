@@ -30,7 +30,7 @@ HessianProduct = Callable[[Sequence[Tensor]], Gradient]
 """u ↦ ∇²L u, for directions like a gradient; may be called more than once."""
 
 
-class Problem(Protocol):
+class TaskLoss(Protocol):
     """A loss a task, as a function of the tasks' packed parameters [tasks, …]."""
 
     def pack(self, params: Mapping[str, Tensor]) -> Params:
@@ -49,7 +49,7 @@ class Problem(Protocol):
         """How much that is, found by trying."""
 
 
-Queries = Callable[[int], Problem]
+Queries = Callable[[int], TaskLoss]
 """A number of inner steps → the outer loss of the parameters that they led to."""
 
 

@@ -12,7 +12,7 @@ from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.meta import step_sizes
 from metaopt_core.meta.gradients import ByTask, MetaGradient, exact, first_order, for_each_task, implicit, reptile
 from metaopt_core.meta.learner import Learner
-from metaopt_core.meta.losses import Problem
+from metaopt_core.meta.losses import TaskLoss
 from metaopt_core.meta.parallel import THREADS, side_by_side
 from metaopt_core.methods.prototypes import scores
 from metaopt_core.networks.network import Params
@@ -20,7 +20,8 @@ from metaopt_core.networks.network import Params
 
 @dataclass(frozen=True)
 class Plan:
-    """How a meta-gradient is computed, which changes its speed alone. tasks_at_once: in a chunk; unrolled: see `Method`."""
+    """How a meta-gradient is computed, which changes its speed alone. tasks_at_once: in a chunk; unrolled: as in
+    `MetaGradientSettings`."""
 
     tasks_at_once: int
     unrolled: bool
@@ -44,7 +45,7 @@ _SMALLEST_SHARE = 0.03  # of a loss before the last one, times the number of ste
 
 
 @dataclass(frozen=True)
-class Method:
+class MetaGradientSettings:
     """How the meta-gradient of an adapted loss is made (`metaopt_core.meta.gradients` has the equations).
 
     kind: `exact`, `first_order`, `reptile` or `implicit`. unrolled: see `InnerLoop.there_and_back`; none: where it fits into memory
@@ -67,34 +68,34 @@ class Method:
         return [others] * (steps - 1) + [1 - (steps - 1) * others]
 
 
-EXACT = Method()
+EXACT = MetaGradientSettings()
 
 
 class AfterAdaptation:
     """The query loss after the inner loop (Finn, Abbeel, Levine 2017, equation 1, and what came of it)."""
 
-    def __init__(self, learner: Learner, steps: int, method: Method = EXACT):
+    def __init__(self, learner: Learner, steps: int, settings: MetaGradientSettings = EXACT):
         if steps < 1:
             raise ValueError(f"{steps} inner steps: expected at least 1")
-        self._learner, self._steps, self._method = learner, steps, method
+        self._learner, self._steps, self._settings = learner, steps, settings
         self.plan: Plan | None = None
 
     def __call__(self, params: Params, batch: TaskBatch, iteration: int) -> MetaGradient:
-        plan = self.plan or Plan(self._learner.tasks_at_once(batch), bool(self._method.unrolled))
+        plan = self.plan or Plan(self._learner.tasks_at_once(batch), bool(self._settings.unrolled))
         return self._run(params, batch, plan, iteration)
 
     def _run(self, params: Params, batch: TaskBatch, plan: Plan, iteration: int) -> MetaGradient:
         if self._learner.compiled == "cuda":
             torch.compiler.cudagraph_mark_step_begin()  # what CUDA graphs gave in the step before may be overwritten
         if plan.tasks_at_once >= len(batch):
-            found, problem = self._of_chunk(params, batch, plan, iteration)
-            gradient = problem.unpack({name: _mean(value, len(batch)) for name, value in found.packed.items()})
-            sizes = {name: _mean(value, len(batch)) for name, value in self._by_sizes(params, found, problem).items()}
+            found, loss = self._of_chunk(params, batch, plan, iteration)
+            gradient = loss.unpack({name: _mean(value, len(batch)) for name, value in found.packed.items()})
+            sizes = {name: _mean(value, len(batch)) for name, value in self._by_sizes(params, found, loss).items()}
             return MetaGradient(gradient | sizes, found.losses, found.notes)
 
         def of_chunk(chunk: TaskBatch) -> tuple[Params, ByTask]:
-            found, problem = self._of_chunk(params, chunk, plan, iteration)
-            return problem.unpack(found.packed) | self._by_sizes(params, found, problem), found
+            found, loss = self._of_chunk(params, chunk, plan, iteration)
+            return loss.unpack(found.packed) | self._by_sizes(params, found, loss), found
 
         parts = side_by_side(of_chunk, batch.split(plan.tasks_at_once), batch.support_x.device)
         # The mean is over all tasks at once, so that it doesn't depend on a plan that was measured.
@@ -102,42 +103,42 @@ class AfterAdaptation:
         notes = {name: torch.cat([found.notes[name] for _, found in parts]) for name in parts[0][1].notes}
         return MetaGradient(gradient, torch.cat([found.losses for _, found in parts]), notes)
 
-    def _of_chunk(self, params: Params, chunk: TaskBatch, plan: Plan, iteration: int) -> tuple[ByTask, Problem]:
-        learner, method = self._learner, self._method
+    def _of_chunk(self, params: Params, chunk: TaskBatch, plan: Plan, iteration: int) -> tuple[ByTask, TaskLoss]:
+        learner, settings = self._learner, self._settings
         shared, learned = step_sizes.split(params)
-        loop = learner.inner_loop(learner.everything(chunk) if method.kind == "reptile" else chunk, params, self._steps)
-        query, problem = learner.query(chunk), loop.problem(0)
-        theta = for_each_task(problem.pack(shared), len(chunk))
-        weights, sizes_too = method.weights(self._steps, iteration), bool(learned)
-        match method.kind:
+        loop = learner.inner_loop(learner.everything(chunk) if settings.kind == "reptile" else chunk, params, self._steps)
+        query, loss = learner.query(chunk), loop.loss_at(0)
+        theta = for_each_task(loss.pack(shared), len(chunk))
+        weights, sizes_too = settings.weights(self._steps, iteration), bool(learned)
+        match settings.kind:
             case "reptile":
                 found = reptile(loop, query, theta)
             case "implicit":
-                found = implicit(loop, query, theta, method.solver_steps)
-            case "exact" if iteration >= method.first_order_until:
+                found = implicit(loop, query, theta, settings.solver_steps)
+            case "exact" if iteration >= settings.first_order_until:
                 found = exact(loop, query, theta, weights, sizes_too, plan.unrolled)
             case _:
                 found = first_order(loop, query, theta, weights, sizes_too)
-        return found, problem
+        return found, loss
 
-    def _by_sizes(self, params: Params, found: ByTask, problem: Problem) -> Params:
+    def _by_sizes(self, params: Params, found: ByTask, loss: TaskLoss) -> Params:
         learned, adapts = step_sizes.split(params)[1], self._learner.rule.adapts
-        by_step = [problem.unpack(one) for one in found.by_step]
+        by_step = [loss.unpack(one) for one in found.by_step]
         if adapts is not None:  # the size of what doesn't move is zero whatever was learned
             by_step = [{name: value for name, value in one.items() if name in adapts} for one in by_step]
         return step_sizes.gradient(learned, by_step, len(found.losses))
 
     def measure(self, params: Params, batch: TaskBatch) -> None:
         if self._learner.network.small:  # quick however it is done, and sums over tasks are made in chunks
-            self.plan = Plan(self._learner.tasks_at_once(batch), bool(self._method.unrolled))
+            self.plan = Plan(self._learner.tasks_at_once(batch), bool(self._settings.unrolled))
             return
         largest = math.ceil(len(batch) / (THREADS if batch.support_x.device.type == "cpu" else 1))
         sizes = sorted({max(1, math.ceil(largest / 2**halvings)) for halvings in range(4)})
-        plans = [Plan(size, bool(self._method.unrolled)) for size in sizes]
+        plans = [Plan(size, bool(self._settings.unrolled)) for size in sizes]
         best = min(plans, key=lambda plan: self._seconds(params, batch, plan))
         if (
-            self._method.unrolled is None
-            and self._method.kind == "exact"
+            self._settings.unrolled is None
+            and self._settings.kind == "exact"
             and self._steps > 1
             and self._unrolled_bytes(params, batch, best) <= _UNROLLED_BYTES
         ):
@@ -149,7 +150,7 @@ class AfterAdaptation:
         for _ in range(_MEASUREMENTS):
             _finish(batch.support_x.device)
             start = time.perf_counter()
-            self._run(params, batch, plan, self._method.first_order_until)
+            self._run(params, batch, plan, self._settings.first_order_until)
             _finish(batch.support_x.device)
             seconds.append(time.perf_counter() - start)
         return min(seconds)
@@ -195,12 +196,12 @@ class Joint:
             x, y, size = part.query_x, part.query_y, len(part)
             if learner.network.transductive:
                 x, y = x.flatten(0, 1)[None], y.flatten(0, 1)[None]
-            problem = learner.query(TaskBatch(x, y, x, y))(0)
-            theta = for_each_task(problem.pack(params), len(x))
-            losses, found = problem.gradient(theta)
+            loss = learner.query(TaskBatch(x, y, x, y))(0)
+            theta = for_each_task(loss.pack(params), len(x))
+            losses, found = loss.gradient(theta)
             share = size / tasks / len(x)
             gradient = {name: g.sum(0) * share for name, g in zip(theta, found, strict=True)}
-            return problem.unpack(gradient), losses.repeat_interleave(size // len(x))
+            return loss.unpack(gradient), losses.repeat_interleave(size // len(x))
 
         size = tasks if learner.network.small else math.ceil(tasks / _PARTS)
         parts = side_by_side(of_part, TaskBatch(x, y, x, y).split(size), x.device)

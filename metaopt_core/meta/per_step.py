@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from metaopt_core.meta.losses import Gradient, HessianProduct, Problem, Unpacked
+from metaopt_core.meta.losses import Gradient, HessianProduct, TaskLoss, Unpacked
 from metaopt_core.networks.network import Params
 
 
@@ -22,15 +22,15 @@ def at_step(params: Mapping[str, Tensor], names: Collection[str], step: int) -> 
 class AtStep(Unpacked):
     """A loss in one step, as a function of parameters that have rows for all of them."""
 
-    def __init__(self, problem: Problem, names: Collection[str], step: int):
-        self._problem, self._names, self._step = problem, names, step
+    def __init__(self, loss: TaskLoss, names: Collection[str], step: int):
+        self._loss, self._names, self._step = loss, names, step
 
     def gradient(self, params: Params) -> tuple[Tensor, Gradient]:
-        losses, gradient = self._problem.gradient(at_step(params, self._names, self._step))
+        losses, gradient = self._loss.gradient(at_step(params, self._names, self._step))
         return losses, self._in_its_row(params, gradient)
 
     def linearized(self, params: Params) -> tuple[Gradient, HessianProduct]:
-        gradient, product = self._problem.linearized(at_step(params, self._names, self._step))
+        gradient, product = self._loss.linearized(at_step(params, self._names, self._step))
 
         def whole(direction: Sequence[Tensor]) -> Gradient:
             along = at_step(dict(zip(params, direction, strict=True)), self._names, self._step)
@@ -39,7 +39,7 @@ class AtStep(Unpacked):
         return self._in_its_row(params, gradient), whole
 
     def bytes_kept(self, params: Params) -> int:
-        return self._problem.bytes_kept(at_step(params, self._names, self._step))
+        return self._loss.bytes_kept(at_step(params, self._names, self._step))
 
     def _in_its_row(self, params: Params, gradient: Gradient) -> Gradient:
         """Derivatives by the step's row as those by all rows."""

@@ -15,7 +15,7 @@ from metaopt_core import kernels
 from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
 from metaopt_core.meta import step_sizes
 from metaopt_core.meta.learner import INPUT_SHAPES, Learner, device_named
-from metaopt_core.meta.objectives import AfterAdaptation, Joint, Method, Objective, ProtoNet
+from metaopt_core.meta.objectives import AfterAdaptation, Joint, MetaGradientSettings, Objective, ProtoNet
 from metaopt_core.meta.parallel import one_thread, side_by_side
 from metaopt_core.methods.prototypes import embedding_learner, scores
 from metaopt_core.networks.build import build
@@ -81,7 +81,7 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
     initial = learner.network.init(spec.seed)
     objective: Objective
     if name == "maml":
-        objective = AfterAdaptation(replace(learner, compiled=compiles(spec)), spec.train.inner.steps, _method(spec))
+        objective = AfterAdaptation(replace(learner, compiled=compiles(spec)), spec.train.inner.steps, _meta_gradient(spec))
         iterations, to_adapt = spec.train.iterations, _unchanged
         initial |= step_sizes.initial(spec.train.inner, initial)
     elif name == "protonet":
@@ -147,9 +147,9 @@ def _phase(name: str, spec: PipelineSpec, distribution: TaskDistribution) -> Pha
     return Phase(training, initial, to_adapt)
 
 
-def _method(spec: PipelineSpec) -> Method:
+def _meta_gradient(spec: PipelineSpec) -> MetaGradientSettings:
     train = spec.train
-    return Method(
+    return MetaGradientSettings(
         kind=train.meta_gradient,
         unrolled={"auto": None, "unrolled": True, "recursion": False}[train.backward],
         multi_step_until=round(train.multi_step_share * train.iterations) if train.outer_loss == "multi_step" else 0,

@@ -18,8 +18,8 @@ from metaopt_core.meta.convolutional import CrossEntropyConv4
 from metaopt_core.meta.gradients import ByTask, MetaGradient, exact, for_each_task, implicit
 from metaopt_core.meta.inner_loop import GRADIENT_DESCENT, InnerLoop, Rule
 from metaopt_core.meta.learner import Learner, adapting
-from metaopt_core.meta.losses import Differentiated, Gradient, Problem, SquaredErrorMLP
-from metaopt_core.meta.objectives import EXACT, AfterAdaptation, Method, Plan
+from metaopt_core.meta.losses import Differentiated, Gradient, SquaredErrorMLP, TaskLoss
+from metaopt_core.meta.objectives import EXACT, AfterAdaptation, MetaGradientSettings, Plan
 from metaopt_core.networks.build import build
 from metaopt_core.networks.conv4 import Conv4
 from metaopt_core.networks.mlp import MLP
@@ -183,9 +183,9 @@ def plain_loop(
 
 
 def ours(
-    learner: Learner, params: Params, batch: TaskBatch, steps: int, method: Method = EXACT, iteration: int = 0
+    learner: Learner, params: Params, batch: TaskBatch, steps: int, settings: MetaGradientSettings = EXACT, iteration: int = 0
 ) -> MetaGradient:
-    return AfterAdaptation(learner, steps, method)(params, batch, iteration)
+    return AfterAdaptation(learner, steps, settings)(params, batch, iteration)
 
 
 def relative_error(found: list[Tensor], expected: list[Tensor]) -> float:
@@ -213,8 +213,8 @@ def test_every_network_equals_the_unrolled_loop_over_tasks(name: str) -> None:
     y = torch.arange(3).expand(TASKS, 3)
     params, batch = doubled(learner.network.init(0)), TaskBatch(x, y, qx, torch.cat([y, y], 1))
     loss, gradient = plain_loop(learner, params, batch, 2)
-    for method in (EXACT, Method(unrolled=True)):
-        found = ours(learner, params, batch, 2, method)
+    for settings in (EXACT, MetaGradientSettings(unrolled=True)):
+        found = ours(learner, params, batch, 2, settings)
         assert found.losses.mean().item() == pytest.approx(loss.item(), rel=PLAIN_LOOP_TOLERANCE)
         assert relative_error(list(found.gradient.values()), gradient) < PLAIN_LOOP_TOLERANCE
     inner, expected = learner.support(batch)[0].gradient(for_each_task(params, TASKS))[1], plain_inner(learner, params, batch)
@@ -309,8 +309,8 @@ def test_every_rule_is_differentiated_exactly(problem: tuple[Learner, Params, Ta
     learner = replace(learner, rule=RULES[rule], inner_lr=0.03)
     sizes = doubled(step_sizes.initial(InnerSpec(lr=0.03, steps=steps, learned_lr="per_layer_and_step"), params))
     loss, gradient = plain_loop(learner, params | sizes, batch, steps)
-    for method in (EXACT, Method(unrolled=True)):
-        found = ours(learner, params | sizes, batch, steps, method)
+    for settings in (EXACT, MetaGradientSettings(unrolled=True)):
+        found = ours(learner, params | sizes, batch, steps, settings)
         assert found.losses.mean().item() == pytest.approx(loss.item(), rel=1e-8)
         assert relative_error(list(found.gradient.values()), gradient) < 1e-7
         assert relative_error(list(found.gradient.values())[len(params) :], gradient[len(params) :]) < 1e-7
@@ -346,11 +346,16 @@ def test_every_step_has_its_own_normalization(network: type[Conv4 | ResNet12], l
     }
     params = doubled(params)
     assert {value.shape for name, value in params.items() if "norm" in name} <= {(3, 4), (3, 2), (3, 3)}
-    several = Method(multi_step_until=100)
-    for steps, method in ((2, EXACT), (5, Method(unrolled=True)), (4, several), (3, Method("first_order", multi_step_until=100))):
-        first, weights = method.kind == "first_order", method.weights(steps, 10)
+    several = MetaGradientSettings(multi_step_until=100)
+    for steps, settings in (
+        (2, EXACT),
+        (5, MetaGradientSettings(unrolled=True)),
+        (4, several),
+        (3, MetaGradientSettings("first_order", multi_step_until=100)),
+    ):
+        first, weights = settings.kind == "first_order", settings.weights(steps, 10)
         loss, gradient = plain_loop(learner, params, batch, steps, first, weights)
-        found = ours(learner, params, batch, steps, method, 10)
+        found = ours(learner, params, batch, steps, settings, 10)
         assert found.losses.mean().item() == pytest.approx(loss.item(), rel=PLAIN_LOOP_TOLERANCE)
         assert relative_error(list(found.gradient.values()), gradient) < PLAIN_LOOP_TOLERANCE
         used = [bool(row.abs().max() > 0) for row in found.gradient["norm0.scale" if network is Conv4 else "block0.norm0.scale"]]
@@ -378,7 +383,7 @@ def test_step_sizes_are_learned_for_what_adapts_alone(
     sizes = doubled(step_sizes.initial(InnerSpec(lr=learner.inner_lr, steps=2, learned_lr=kind), params))
     for first in (False, True):
         _, gradient = plain_loop(learner, params | sizes, batch, 2, first)
-        found = ours(learner, params | sizes, batch, 2, Method("first_order" if first else "exact")).gradient
+        found = ours(learner, params | sizes, batch, 2, MetaGradientSettings("first_order" if first else "exact")).gradient
         of_sizes = [found[name] for name in sizes]
         assert relative_error(of_sizes, gradient[len(params) :]) < PLAIN_LOOP_TOLERANCE
         moving = [name in (learner.rule.adapts or ()) for name in params]
@@ -404,20 +409,20 @@ def test_a_name_of_no_parameter_is_refused() -> None:
 def test_losses_after_every_step_count_by_their_weights(problem: tuple[Learner, Params, TaskBatch], first: bool) -> None:
     learner, params, batch = problem
     sizes = doubled(step_sizes.initial(InnerSpec(lr=learner.inner_lr, steps=3, learned_lr="per_layer_and_step"), params))
-    method = Method(kind="first_order" if first else "exact", multi_step_until=100)
+    settings = MetaGradientSettings(kind="first_order" if first else "exact", multi_step_until=100)
     for iteration in (0, 40, 200):
-        loss, gradient = plain_loop(learner, params | sizes, batch, 3, first, method.weights(3, iteration))
-        found = ours(learner, params | sizes, batch, 3, method, iteration)
+        loss, gradient = plain_loop(learner, params | sizes, batch, 3, first, settings.weights(3, iteration))
+        found = ours(learner, params | sizes, batch, 3, settings, iteration)
         assert found.losses.mean().item() == pytest.approx(loss.item(), rel=PLAIN_LOOP_TOLERANCE)
         assert relative_error(list(found.gradient.values()), gradient) < PLAIN_LOOP_TOLERANCE
 
 
 def test_weights_move_from_all_steps_to_the_last() -> None:
-    method = Method(multi_step_until=100)
-    assert method.weights(5, 0) == pytest.approx([0.2] * 5)
-    assert method.weights(5, 50) == pytest.approx([0.1] * 4 + [0.6])
-    assert method.weights(5, 99) == pytest.approx([0.006] * 4 + [0.976])
-    assert method.weights(5, 100) == [0.0] * 4 + [1.0]
+    settings = MetaGradientSettings(multi_step_until=100)
+    assert settings.weights(5, 0) == pytest.approx([0.2] * 5)
+    assert settings.weights(5, 50) == pytest.approx([0.1] * 4 + [0.6])
+    assert settings.weights(5, 99) == pytest.approx([0.006] * 4 + [0.976])
+    assert settings.weights(5, 100) == [0.0] * 4 + [1.0]
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -426,9 +431,9 @@ def test_the_first_order_gradient_is_that_of_a_loop_without_second_derivatives(
 ) -> None:
     learner, params, batch = problem
     loss, gradient = plain_loop(learner, params, batch, steps, first_order=True)
-    annealed = Method(first_order_until=10)
+    annealed = MetaGradientSettings(first_order_until=10)
     for found in (
-        ours(learner, params, batch, steps, Method(kind="first_order")),
+        ours(learner, params, batch, steps, MetaGradientSettings(kind="first_order")),
         ours(learner, params, batch, steps, annealed, 9),
     ):
         assert found.losses.mean().item() == pytest.approx(loss.item(), rel=PLAIN_LOOP_TOLERANCE)
@@ -439,7 +444,7 @@ def test_the_first_order_gradient_is_that_of_a_loop_without_second_derivatives(
 
 def test_reptile_goes_the_way_that_the_inner_loop_went_on_all_examples(problem: tuple[Learner, Params, TaskBatch]) -> None:
     learner, params, batch = problem
-    found = ours(learner, params, batch, 3, Method(kind="reptile"))
+    found = ours(learner, params, batch, 3, MetaGradientSettings(kind="reptile"))
     x, y = torch.cat([batch.support_x, batch.query_x], 1), torch.cat([batch.support_y, batch.query_y], 1)
     ways = []
     for task in range(len(batch)):
@@ -455,7 +460,7 @@ def test_reptile_goes_the_way_that_the_inner_loop_went_on_all_examples(problem: 
 def test_the_implicit_gradient_solves_its_equation() -> None:
     learner, params, batch = mlp_problem()
     learner = replace(learner, rule=Rule(proximal=3.0))
-    found = ours(learner, params, batch, 4, Method(kind="implicit", solver_steps=200))
+    found = ours(learner, params, batch, 4, MetaGradientSettings(kind="implicit", solver_steps=200))
     expected = []
     for task in range(len(batch)):
         start = torch.cat([value.flatten() for value in params.values()])
@@ -476,7 +481,7 @@ def test_the_implicit_gradient_solves_its_equation() -> None:
     flat = torch.cat([value.flatten() for value in found.gradient.values()])
     assert relative_error([flat], [torch.stack(expected).mean(0)]) < 1e-6
     assert found.notes["solver_residual"].max() < 1e-7
-    unsolved = ours(learner, params, batch, 4, Method(kind="implicit", solver_steps=1)).notes["solver_residual"]
+    unsolved = ours(learner, params, batch, 4, MetaGradientSettings(kind="implicit", solver_steps=1)).notes["solver_residual"]
     assert (unsolved > 1e-3).all()
 
 
@@ -484,7 +489,10 @@ def test_the_implicit_gradient_solves_its_equation() -> None:
 def test_the_way_back_is_the_same_bits_kept_or_made_again(problem: tuple[Learner, Params, TaskBatch], steps: int) -> None:
     learner, params, batch = problem
     for rule in (learner.rule, Rule(name="momentum")):
-        found = [ours(replace(learner, rule=rule), params, batch, steps, Method(unrolled=unrolled)) for unrolled in (False, True)]
+        found = [
+            ours(replace(learner, rule=rule), params, batch, steps, MetaGradientSettings(unrolled=unrolled))
+            for unrolled in (False, True)
+        ]
         assert torch.equal(found[0].losses, found[1].losses)
         assert all(torch.equal(found[0].gradient[name], found[1].gradient[name]) for name in params)
 
@@ -506,7 +514,7 @@ def test_derivatives_that_are_written_out_equal_automatic_ones(kind: str) -> Non
     learner, params, batch = PROBLEMS[kind]()
     random = torch.Generator().manual_seed(2)
     weight = torch.rand(batch.support_y.shape[:2], generator=random, dtype=torch.float64)
-    ours = learner._problem(batch.support_x, batch.support_y, weight)
+    ours = learner._task_loss(batch.support_x, batch.support_y, weight)
     automatic = Differentiated(lambda theta: learner._loss_of(theta, batch.support_x, batch.support_y, weight))
     assert isinstance(ours, (SquaredErrorMLP, CrossEntropyConv4))
 
@@ -525,7 +533,7 @@ def test_derivatives_that_are_written_out_equal_automatic_ones(kind: str) -> Non
         assert relative_error(by_name(ours, theta, found), list(expected)) < PLAIN_LOOP_TOLERANCE
 
 
-def by_name(problem: Problem, theta: Params, packed: Gradient) -> list[Tensor]:
+def by_name(problem: TaskLoss, theta: Params, packed: Gradient) -> list[Tensor]:
     found = problem.unpack(dict(zip(problem.pack(theta), packed, strict=True)))
     return [found[name] for name in theta]
 
@@ -538,7 +546,7 @@ def test_single_precision_is_precise_where_much_of_a_picture_is_empty() -> None:
     labels = torch.arange(60).remainder(3).expand(TASKS, 60)
     found = []
     for dtype in (torch.float64, torch.float32):
-        problem = learner._problem(x.to(dtype), labels, None)
+        problem = learner._task_loss(x.to(dtype), labels, None)
         found.append(problem.gradient(for_each_task({name: value.to(dtype) for name, value in params.items()}, TASKS))[1])
     assert relative_error([value.double() for value in found[1]], list(found[0])) < 2e-6
 
@@ -554,12 +562,12 @@ def test_what_a_linearization_keeps_is_known() -> None:
 
 def test_the_plan_is_measured_and_kept_within_the_batch() -> None:
     learner, params, batch = conv_problem()
-    objective = AfterAdaptation(learner, 2, Method(unrolled=None))
+    objective = AfterAdaptation(learner, 2, MetaGradientSettings(unrolled=None))
     objective.measure(params, batch)
     assert objective.plan is not None
     assert 1 <= objective.plan.tasks_at_once <= len(batch)
     learner, params, batch = mlp_problem()
-    objective = AfterAdaptation(learner, 2, Method(unrolled=None))
+    objective = AfterAdaptation(learner, 2, MetaGradientSettings(unrolled=None))
     objective.measure(params, batch)
     assert objective.plan == Plan(len(batch), unrolled=False)
 
