@@ -34,7 +34,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Problem:
+class Mistake:
     """A mistake: where, at which key (dotted; empty for the file as a whole), and what is wrong and expected."""
 
     place: Place
@@ -110,16 +110,16 @@ def scalar(text: str) -> bool | int | float | str | None:
     return text
 
 
-def read_file(text: str, name: str) -> tuple[Node | None, list[Problem]]:
+def read_file(text: str, name: str) -> tuple[Node | None, list[Mistake]]:
     """The tree of a pipelines file, or none if it is no YAML, and the mistakes that show without knowing what keys mean."""
     reader = _Reader(name, is_file=True)
-    return reader.read(text), reader.problems
+    return reader.read(text), reader.mistakes
 
 
-def read_value(text: str, source: str, path: tuple[str, ...]) -> tuple[Node | None, list[Problem]]:
+def read_value(text: str, source: str, path: tuple[str, ...]) -> tuple[Node | None, list[Mistake]]:
     """The same for the value of a `--set` option, by the same rules; `source` is the whole option and `path` its key."""
     reader = _Reader(source, is_file=False)
-    return reader.read(text, path), reader.problems
+    return reader.read(text, path), reader.mistakes
 
 
 class _TooDeepError(Exception):
@@ -131,7 +131,7 @@ class _TooDeepError(Exception):
 class _Reader:
     source: str
     is_file: bool
-    problems: list[Problem] = field(default_factory=list)
+    mistakes: list[Mistake] = field(default_factory=list)
 
     def read(self, text: str, path: tuple[str, ...] = ()) -> Node | None:
         try:
@@ -231,7 +231,7 @@ class _Reader:
 
     def _report(self, place: Place, path: tuple[str, ...], message: str) -> None:
         shown = path[1:] if self.is_file and len(path) > 1 and path[0] == "pipelines" else path
-        self.problems.append(Problem(place, dotted(shown), message))
+        self.mistakes.append(Mistake(place, dotted(shown), message))
 
     def _broken(self, place: Place, path: tuple[str, ...], message: str) -> Node:
         self._report(place, path, message)

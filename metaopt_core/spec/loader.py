@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from metaopt_core.errors import UserError
 from metaopt_core.spec import explain, ranges
-from metaopt_core.spec.document import BROKEN, Entry, Node, Place, Problem, dotted, read_file, read_value
+from metaopt_core.spec.document import BROKEN, Entry, Mistake, Node, Place, dotted, read_file, read_value
 from metaopt_core.spec.models import OmniglotSpec, PipelineSpec
 from metaopt_core.spec.schema import Schema, kind_key, kinds, member_of, models_schema, resolve
 
@@ -27,12 +27,12 @@ _NAME_RULE = "lower-case letters, digits, . _ and -, a letter or digit first"
 class SpecError(UserError):
     """Every mistake of a pipelines file and of the `--set` options given with it: a line each, in the order of the file."""
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(self, mistakes: Iterable[Mistake]) -> None:
         ordered = sorted(
-            dict.fromkeys(problems), key=lambda problem: (not problem.place.line, problem.place.line, problem.place.column)
+            dict.fromkeys(mistakes), key=lambda mistake: (not mistake.place.line, mistake.place.line, mistake.place.column)
         )
-        self.problems = tuple(ordered)
-        super().__init__("\n".join(str(problem) for problem in self.problems))
+        self.mistakes = tuple(ordered)
+        super().__init__("\n".join(str(mistake) for mistake in self.mistakes))
 
 
 def load(path: Path, overrides: Mapping[str, Sequence[str]] = MappingProxyType({})) -> dict[str, PipelineSpec]:
@@ -44,11 +44,11 @@ def load(path: Path, overrides: Mapping[str, Sequence[str]] = MappingProxyType({
 
     Returns all pipelines by name, in the order of the file. Raises SpecError.
     """
-    root, problems = read_file(_text(path), str(path))
+    root, mistakes = read_file(_text(path), str(path))
     if root is None:
-        raise SpecError(problems)
-    blocks = _blocks(root, Place(str(path), 1, 1), problems)
-    parents = _parents(blocks, problems)
+        raise SpecError(mistakes)
+    blocks = _blocks(root, Place(str(path), 1, 1), mistakes)
+    parents = _parents(blocks, mistakes)
 
     checked: dict[str, _Checked] = {}
     for name in sorted(blocks, key=lambda name: len(parents[name].names)):  # parents first
@@ -57,19 +57,19 @@ def load(path: Path, overrides: Mapping[str, Sequence[str]] = MappingProxyType({
         block = reduce(_merge, map(_without_extends, layers), Node(blocks[name].node.place, {}))
         said = frozenset[tuple[str, str]]().union(*(checked[parent].said for parent in lineage.names if parent in checked))
         checked[name] = _check(name, block, blocks[name].key, lineage.complete, said)
-        problems += checked[name].problems
+        mistakes += checked[name].mistakes
         if overrides.get(name):
-            key, options = _options(overrides[name], problems)
+            key, options = _options(overrides[name], mistakes)
             changed = _check(name, _merge(block, options), key, lineage.complete, checked[name].said)
-            problems += changed.problems
+            mistakes += changed.mistakes
             checked[name] = replace(changed, said=checked[name].said)
     for name in [name for name in overrides if blocks and name not in blocks]:
         message = explain.unknown_name("pipeline", name, blocks)
-        problems += [Problem(_option_place(option), "", message) for option in overrides[name]]
+        mistakes += [Mistake(_option_place(option), "", message) for option in overrides[name]]
 
     specs = {name: checked[name].spec for name in blocks}
-    if problems:
-        raise SpecError(problems)
+    if mistakes:
+        raise SpecError(mistakes)
     return {name: _beside(path, spec) for name, spec in specs.items() if spec is not None}
 
 
@@ -99,34 +99,34 @@ def _text(path: Path) -> str:
         except UnicodeDecodeError as error:
             before = data[: error.start].decode()
             place = Place(str(path), before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
-            problem = Problem(place, "", f"byte 0x{data[error.start]:02X} is not UTF-8, expected text in UTF-8")
-            raise SpecError([problem]) from None
-    raise SpecError([Problem(Place(str(path)), "", message)])
+            mistake = Mistake(place, "", f"byte 0x{data[error.start]:02X} is not UTF-8, expected text in UTF-8")
+            raise SpecError([mistake]) from None
+    raise SpecError([Mistake(Place(str(path)), "", message)])
 
 
-def _blocks(root: Node, start: Place, problems: list[Problem]) -> dict[str, Entry]:
+def _blocks(root: Node, start: Place, mistakes: list[Mistake]) -> dict[str, Entry]:
     """The entries below `pipelines`: name → block."""
     if root.value is None:
-        problems.append(Problem(start, "", "the file is empty, expected a mapping with the key pipelines"))
+        mistakes.append(Mistake(start, "", "the file is empty, expected a mapping with the key pipelines"))
     elif not isinstance(root.value, dict):
         if root.value is not BROKEN:
-            problems.append(Problem(root.place, "", f"expected a mapping with the key pipelines, found {root.describe()}"))
+            mistakes.append(Mistake(root.place, "", f"expected a mapping with the key pipelines, found {root.describe()}"))
     else:
         unknown = [(entry.key, key) for key, entry in root.entries.items() if key != "pipelines"]
-        problems += [Problem(place, key, explain.unknown_key(key, ["pipelines"])) for place, key in unknown]
-        if "pipelines" not in root.entries and not any("did you mean" in problem.message for problem in problems):
-            problems.append(Problem(root.place, "pipelines", "missing, expected a mapping from names to pipelines"))
+        mistakes += [Mistake(place, key, explain.unknown_key(key, ["pipelines"])) for place, key in unknown]
+        if "pipelines" not in root.entries and not any("did you mean" in mistake.message for mistake in mistakes):
+            mistakes.append(Mistake(root.place, "pipelines", "missing, expected a mapping from names to pipelines"))
     blocks = root.entries.get("pipelines", Entry(start, Node(start, BROKEN))).node
     if blocks.value is not BROKEN and not blocks.entries:
-        problems.append(
-            Problem(blocks.place, "pipelines", f"expected a mapping from names to pipelines, found {blocks.describe()}")
+        mistakes.append(
+            Mistake(blocks.place, "pipelines", f"expected a mapping from names to pipelines, found {blocks.describe()}")
         )
     for name, entry in blocks.entries.items():
         if not _NAME.fullmatch(name):
-            problems.append(Problem(entry.key, name, f'expected a name of {_NAME_RULE}, found "{name}"'))
+            mistakes.append(Mistake(entry.key, name, f'expected a name of {_NAME_RULE}, found "{name}"'))
         if not isinstance(entry.node.value, dict) and entry.node.value is not BROKEN:
             message = f"expected a mapping with keys such as extends, generate, train, found {entry.node.describe()}"
-            problems.append(Problem(entry.node.place, name, message))
+            mistakes.append(Mistake(entry.node.place, name, message))
     return blocks.entries
 
 
@@ -138,8 +138,8 @@ class _Lineage:
     complete: bool
 
 
-def _parents(blocks: Mapping[str, Entry], problems: list[Problem]) -> dict[str, _Lineage]:
-    target = {name: _extended(name, entry.node, blocks, problems) for name, entry in blocks.items()}
+def _parents(blocks: Mapping[str, Entry], mistakes: list[Mistake]) -> dict[str, _Lineage]:
+    target = {name: _extended(name, entry.node, blocks, mistakes) for name, entry in blocks.items()}
     in_circles: set[str] = set()
     lineages: dict[str, _Lineage] = {}
     for name in blocks:
@@ -150,8 +150,8 @@ def _parents(blocks: Mapping[str, Entry], problems: list[Problem]) -> dict[str, 
             in_circles.update(chain)
             place = blocks[name].node.entries["extends"].node.place
             circle = " extends ".join([*chain, name])
-            problems.append(
-                Problem(place, f"{name}.extends", f"a circle ({circle}), expected a pipeline that does not extend this one")
+            mistakes.append(
+                Mistake(place, f"{name}.extends", f"a circle ({circle}), expected a pipeline that does not extend this one")
             )
         readable = (isinstance(blocks[link].node.value, dict) for link in chain)
         ends = target[chain[-1]] is None and "extends" not in blocks[chain[-1]].node.entries
@@ -159,7 +159,7 @@ def _parents(blocks: Mapping[str, Entry], problems: list[Problem]) -> dict[str, 
     return lineages
 
 
-def _extended(name: str, block: Node, blocks: Mapping[str, Entry], problems: list[Problem]) -> str | None:
+def _extended(name: str, block: Node, blocks: Mapping[str, Entry], mistakes: list[Mistake]) -> str | None:
     """The pipeline that a block extends, if there is one that it can."""
     if "extends" not in block.entries:
         return None
@@ -170,7 +170,7 @@ def _extended(name: str, block: Node, blocks: Mapping[str, Entry], problems: lis
         known = [other for other in blocks if other != name]
         message = f"expected the name of a pipeline, found {node.describe()}"
         message = explain.unknown_name("pipeline", node.value, known) if isinstance(node.value, str) and known else message
-        problems.append(Problem(node.place, f"{name}.extends", message))
+        mistakes.append(Mistake(node.place, f"{name}.extends", message))
     return None
 
 
@@ -219,7 +219,7 @@ def _together(lower: Place, upper: Place) -> Place:
 # --- `--set` ------------------------------------------------------------------------------------------------------------
 
 
-def _options(options: Sequence[str], problems: list[Problem]) -> tuple[Place, Node]:
+def _options(options: Sequence[str], mistakes: list[Mistake]) -> tuple[Place, Node]:
     """The place of all options together, and the block that they amount to."""
     everywhere = Place(" ".join(_option_place(option).source for option in options))
     block = Node(everywhere, {})
@@ -228,13 +228,13 @@ def _options(options: Sequence[str], problems: list[Problem]) -> tuple[Place, No
         key, equals, text = option.partition("=")
         path = tuple(key.strip().split("."))
         if not equals or not all(path):
-            problems.append(Problem(place, "", "expected KEY=VALUE, as in train.outer.lr=0.002"))
+            mistakes.append(Mistake(place, "", "expected KEY=VALUE, as in train.outer.lr=0.002"))
             continue
         if path[0] in ("extends", "name"):
-            problems.append(Problem(place, path[0], "cannot be set by an option, expected it in the file"))
+            mistakes.append(Mistake(place, path[0], "cannot be set by an option, expected it in the file"))
             continue
         node, more = read_value(text, place.source, path)
-        problems += more
+        mistakes += more
         if node is not None:
             block = _merge(block, reduce(lambda inner, part: Node(place, {part: Entry(place, inner)}), reversed(path), node))
     return everywhere, block
@@ -252,7 +252,7 @@ class _Checked:
     """spec: the pipeline, if it is right. said: path and message of every mistake, those of its parents included."""
 
     spec: PipelineSpec | None
-    problems: list[Problem] = field(default_factory=list)
+    mistakes: list[Mistake] = field(default_factory=list)
     said: frozenset[tuple[str, str]] = frozenset()
 
 
@@ -263,10 +263,10 @@ def _check(name: str, block: Node, layer: Place, complete: bool, said: frozenset
     complete: all lower layers are there; otherwise what seems to be missing may be in them.
     said: what was said of the lower layers.
     """
-    problems = []
+    mistakes = []
     if "name" in block.entries:
         message = "unknown key: the key of the block is the pipeline's name, expected no other"
-        problems.append(_problem(block.entries["name"].key, ("name",), message))
+        mistakes.append(_mistake(block.entries["name"].key, ("name",), message))
     values = {key: entry.node.plain() for key, entry in block.entries.items()} | {
         "name": name if _NAME.fullmatch(name) else "unnamed"
     }
@@ -284,8 +284,8 @@ def _check(name: str, block: Node, layer: Place, complete: bool, said: frozenset
         if remark in said and not written_here:
             continue  # said of a lower layer, where it is to be mended
         repeated.add(remark)
-        problems.append(_problem(place, refusal.path, refusal.message))
-    return _Checked(spec, problems, frozenset(repeated))
+        mistakes.append(_mistake(place, refusal.path, refusal.message))
+    return _Checked(spec, mistakes, frozenset(repeated))
 
 
 def _validate(values: Mapping[str, Any], block: Node) -> tuple[PipelineSpec | None, list[explain.Refusal]]:
@@ -326,5 +326,5 @@ def _locate(block: Node, refusal: explain.Refusal, layer: Place) -> tuple[Place,
     return place, written
 
 
-def _problem(place: Place, path: tuple[str | int, ...], message: str) -> Problem:
-    return Problem(place, dotted((place.pipeline, *path) if place.pipeline else path), message)
+def _mistake(place: Place, path: tuple[str | int, ...], message: str) -> Mistake:
+    return Mistake(place, dotted((place.pipeline, *path) if place.pipeline else path), message)

@@ -113,9 +113,9 @@ def test_not_a_number_is_read() -> None:
 
 @pytest.mark.parametrize(("text", "value"), [('"1e-3"', "1e-3"), ("'true'", "true"), ('""', ""), ("|\n  1\n", "1\n")])
 def test_quoted_scalar_is_text(text: str, value: str) -> None:
-    node, problems = read_value(text, "--set x=", ("x",))
+    node, mistakes = read_value(text, "--set x=", ("x",))
     assert node is not None
-    assert (node.value, problems) == (value, [])
+    assert (node.value, mistakes) == (value, [])
 
 
 def test_file_may_begin_with_a_byte_order_mark(folder: Path) -> None:

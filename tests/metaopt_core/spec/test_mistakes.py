@@ -167,5 +167,5 @@ pipelines:
         "pipelines.yaml:25:7: letters.train.ways: 30 ways, but held-out tasks store 20 classes: expected at most that many, or a larger generate.held_out_ways",
         "pipelines.yaml:29:19: letters.log.experiment: expected non-empty text or null, found 5",
     ]
-    assert [problem.place.line for problem in error.value.problems] == [1, 4, 5, 8, 9, 12, 13, 16, 18, 21, 22, 25, 29]
-    assert error.value.problems[5].path == "waves.train.model.hiden"
+    assert [mistake.place.line for mistake in error.value.mistakes] == [1, 4, 5, 8, 9, 12, 13, 16, 18, 21, 22, 25, 29]
+    assert error.value.mistakes[5].path == "waves.train.model.hiden"

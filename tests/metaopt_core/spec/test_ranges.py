@@ -31,7 +31,7 @@ def complaints(line: str) -> list[str]:
     Path("pipelines.yaml").write_text(text)
     with pytest.raises(SpecError) as error:
         load(Path("pipelines.yaml"))
-    return [str(problem).split(": waves.sweep.", 1)[1] for problem in error.value.problems]
+    return [str(mistake).split(": waves.sweep.", 1)[1] for mistake in error.value.mistakes]
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,9 @@ def test_shipped_pipelines_fit_the_schema_that_their_first_line_names() -> None:
     text = (ROOT / "pipelines.yaml").read_text()
     first = text.splitlines()[0]
     assert first == "# yaml-language-server: $schema=./pipelines.schema.json"
-    root, problems = read_file(text, "pipelines.yaml")
+    root, mistakes = read_file(text, "pipelines.yaml")
     assert root is not None
-    assert problems == []
+    assert mistakes == []
     jsonschema.Draft202012Validator(json.loads((ROOT / "pipelines.schema.json").read_text())).validate(root.plain())
 
 
