@@ -1,12 +1,14 @@
 """A batch of tasks as plain frozen data, and what is common to every distribution that tasks come from."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from metaopt_core.spec.models import ShiftSpec
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # takes half a second, and most have no use for it
 
 HeldOutSplit = Literal["validation", "test"]
 
@@ -61,6 +63,17 @@ class Episode:
     queries: int
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """What a method made of a few tasks' queries, for a figure: outputs [tasks, queries, outputs] before and after adaptation."""
+
+    label: str
+    color: str
+    before: Tensor
+    after: Tensor
+    steps: int
+
+
 class TaskDistribution(Protocol):
     """What training and evaluation ask of a distribution. A loaded one holds its data in memory; drawing a task is indexing."""
 
@@ -81,5 +94,14 @@ class TaskDistribution(Protocol):
     def on(self, device: torch.device) -> "TaskDistribution":
         """The same with its data on a device, where drawing a task then is indexing."""
 
-    def shifted(self, shift: ShiftSpec) -> "TaskDistribution":
-        """The same with the test tasks that a variant says, apart from its ways, shots and queries. They are as much held out."""
+    def shifted(self, changes: Mapping[str, Any]) -> "TaskDistribution":
+        """The same with the test tasks of a shifted variant (`DistributionSpec.shifted`). They are still disjoint from training."""
+
+    def contents(self) -> Mapping[str, Any]:
+        """What is in it, as JSON values to be recorded with the output: counts, say."""
+
+    def overview(self) -> "Figure":
+        """A figure that shows what its tasks are."""
+
+    def examples(self, tasks: TaskBatch, predictions: Sequence[Prediction]) -> "Figure":
+        """A figure of a few tasks with what methods made of their queries; the first is the logged model's."""

@@ -27,11 +27,11 @@ from metaopt_core.meta.step_sizes import Size
 from metaopt_core.networks.build import build, without_steps
 from metaopt_core.networks.mlp import MLP
 from metaopt_core.networks.network import Network, Params
-from metaopt_core.spec.models import ImplicitSpec, OmniglotSpec, PipelineSpec
+from metaopt_core.spec.distribution import TaskShape
+from metaopt_core.spec.pipeline import PipelineSpec
+from metaopt_core.spec.train import ImplicitSpec
 
 _GPU_CHUNK = 64  # times as many examples as on a CPU; not measured
-
-INPUT_SHAPES = {"sinusoid": (1,), "mixture": (1,), "omniglot": (1, 28, 28)}
 
 
 @dataclass(frozen=True)
@@ -65,23 +65,23 @@ class Learner:
     bfloat16: bool = False
 
     @classmethod
-    def from_spec(cls, spec: PipelineSpec) -> "Learner":
-        """The learner as `evaluate` and the logged model use it."""
-        return replace(cls._with_step_size(spec, spec.evaluate_inner_lr), adaptation=spec.evaluate.adaptation)
+    def from_spec(cls, spec: PipelineSpec, shape: TaskShape) -> "Learner":
+        """The learner as `evaluate` and the logged model use it, for tasks of a shape."""
+        return replace(cls._with_step_size(spec, shape, spec.evaluate_inner_lr), adaptation=spec.evaluate.adaptation)
 
     @classmethod
-    def for_training(cls, spec: PipelineSpec) -> "Learner":
-        """The learner as `train` uses it."""
-        learner = cls._with_step_size(spec, spec.train.inner.lr)
+    def for_training(cls, spec: PipelineSpec, shape: TaskShape) -> "Learner":
+        """The learner as `train` uses it, for tasks of a shape."""
+        learner = cls._with_step_size(spec, shape, spec.train.inner.lr)
         return replace(learner, bfloat16=spec.train.precision == "bfloat16")
 
     @classmethod
-    def _with_step_size(cls, spec: PipelineSpec, inner_lr: float) -> "Learner":
+    def _with_step_size(cls, spec: PipelineSpec, shape: TaskShape, inner_lr: float) -> "Learner":
         ways = spec.train.ways
-        network = build(spec.train.model, INPUT_SHAPES[spec.generate.distribution], ways or 1, spec.train.inner.steps)
+        network = build(spec.train.model, shape.input_shape, shape.outputs_for(ways), spec.train.inner.steps)
         return cls(
             network=network,
-            classification=isinstance(spec.generate, OmniglotSpec),
+            classification=shape.targets == "classes",
             loss_scale=float(ways) if ways and spec.train.reduction == "sum_over_ways" else 1.0,
             inner_lr=inner_lr,
             rule=_rule(spec, network),
@@ -105,6 +105,11 @@ class Learner:
         each = self._of_each_example(outputs, targets)
         mean = each.mean(1) if weight is None else (each * weight).sum(1) / weight.sum(1)
         return mean if self.loss_scale == 1.0 else mean * self.loss_scale
+
+    def accuracy(self, outputs: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Each task's (weighted) share of right answers [tasks]; shapes as in `loss`."""
+        right = (outputs.argmax(-1) == labels).float()
+        return right.mean(1) if weight is None else (right * weight).sum(1) / weight.sum(1)
 
     def _of_each_example(self, outputs: Tensor, targets: Tensor) -> Tensor:
         if self.classification:
@@ -252,6 +257,10 @@ class Learner:
 
         losses, accuracies = zip(*side_by_side(of_chunk, self._chunks(batch), batch.support_x.device), strict=True)
         return Curves(torch.cat(losses).cpu(), torch.cat(accuracies).cpu() if self.classification else None)
+
+    def predict_queries(self, params: Mapping[str, Tensor], tasks: TaskBatch, steps: int) -> Tensor:
+        """`predict` for the queries of a batch."""
+        return self.predict(params, tasks.support_x, tasks.support_y, tasks.query_x, steps)
 
     def predict(self, params: Mapping[str, Tensor], support_x: Tensor, support_y: Tensor, query_x: Tensor, steps: int) -> Tensor:
         """The network's outputs [tasks, queries, outputs] for the queries after `steps` steps on the support sets.

@@ -14,8 +14,8 @@ from metaopt_core.meta.gradients import ByTask, MetaGradient, exact, first_order
 from metaopt_core.meta.learner import Learner
 from metaopt_core.meta.losses import TaskLoss
 from metaopt_core.meta.parallel import THREADS, side_by_side
-from metaopt_core.methods.prototypes import scores
 from metaopt_core.networks.network import Params
+from metaopt_core.spec.train import ImplicitSpec, TrainSpec
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Objective(Protocol):
         """Choose a plan by short measurements on a batch, where there is a choice."""
 
 
-_PARTS = 4  # of a meta-batch, side by side: a number of their own, so that no result depends on the number of cores
+PARTS = 4  # of a meta-batch, side by side: a number of their own, so that no result depends on the number of cores
 _UNROLLED_BYTES = 2**29  # of what unrolled steps may keep
 _MEASUREMENTS = 3
 _SMALLEST_SHARE = 0.03  # of a loss before the last one, times the number of steps, while such losses count at all
@@ -79,6 +79,18 @@ class AfterAdaptation:
             raise ValueError(f"{steps} inner steps: expected at least 1")
         self._learner, self._steps, self._settings = learner, steps, settings
         self.plan: Plan | None = None
+
+    @classmethod
+    def from_spec(cls, learner: Learner, train: TrainSpec) -> "AfterAdaptation":
+        """What a spec trains the learner by."""
+        settings = MetaGradientSettings(
+            kind=train.meta_gradient,
+            unrolled={"auto": None, "unrolled": True, "recursion": False}[train.backward],
+            multi_step_until=round(train.multi_step_share * train.iterations) if train.outer_loss == "multi_step" else 0,
+            first_order_until=round(train.first_order_share * train.iterations),
+            solver_steps=(train.implicit or ImplicitSpec()).solver_steps,
+        )
+        return cls(learner, train.inner.steps, settings)
 
     def __call__(self, params: Params, batch: TaskBatch, iteration: int) -> MetaGradient:
         plan = self.plan or Plan(self._learner.tasks_at_once(batch), bool(self._settings.unrolled))
@@ -171,71 +183,3 @@ def _mean(gradients: Tensor, tasks: int) -> Tensor:
 def _finish(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-class Joint:
-    """The loss on the examples of all tasks together, without adaptation: what the pre-trained baseline is trained by.
-
-    For classification, the labels are the classes of the whole split, and the learner's network has an output for each. A network
-    that normalizes by its batch does so by a quarter of the examples at a time, as batch norm does where a batch is spread over
-    devices.
-    """
-
-    plan: Plan | None = None
-
-    def __init__(self, learner: Learner):
-        self._learner = learner
-
-    def __call__(self, params: Params, batch: TaskBatch, iteration: int = 0) -> MetaGradient:  # noqa: ARG002
-        learner, tasks = self._learner, len(batch)
-        x, y = torch.cat([batch.support_x, batch.query_x], 1), torch.cat([batch.support_y, batch.query_y], 1)
-        if batch.classes is not None:
-            y = batch.classes.gather(1, y)
-
-        def of_part(part: TaskBatch) -> tuple[Params, Tensor]:
-            x, y, size = part.query_x, part.query_y, len(part)
-            if learner.network.transductive:
-                x, y = x.flatten(0, 1)[None], y.flatten(0, 1)[None]
-            loss = learner.query(TaskBatch(x, y, x, y))(0)
-            theta = for_each_task(loss.pack(params), len(x))
-            losses, found = loss.gradient(theta)
-            share = size / tasks / len(x)
-            gradient = {name: g.sum(0) * share for name, g in zip(theta, found, strict=True)}
-            return loss.unpack(gradient), losses.repeat_interleave(size // len(x))
-
-        size = tasks if learner.network.small else math.ceil(tasks / _PARTS)
-        parts = side_by_side(of_part, TaskBatch(x, y, x, y).split(size), x.device)
-        gradient = {name: torch.stack([gradients[name] for gradients, _ in parts]).sum(0) for name in params}
-        return MetaGradient(gradient, torch.cat([losses for _, losses in parts]))
-
-    def measure(self, params: Params, batch: TaskBatch) -> None:
-        """There is no choice."""
-
-
-class ProtoNet:
-    """The loss of telling the queries apart by the nearest class mean in the embedding (Snell et al. 2017, algorithm 1).
-
-    The learner's network is the embedding.
-    """
-
-    plan: Plan | None = None
-
-    def __init__(self, learner: Learner):
-        self._learner = learner
-
-    def __call__(self, params: Params, batch: TaskBatch, iteration: int = 0) -> MetaGradient:  # noqa: ARG002
-        learner = self._learner
-
-        def of_chunk(chunk: TaskBatch) -> tuple[tuple[Tensor, ...], Tensor]:
-            leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-            found = scores(learner.network, leaves, chunk.ways, chunk.support_x, chunk.support_y, chunk.query_x)
-            losses = learner.loss(found, chunk.query_y, chunk.query_weight)
-            return torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True), losses.detach()
-
-        size = min(learner.tasks_at_once(batch), math.ceil(len(batch) / _PARTS))
-        gradients, losses = zip(*side_by_side(of_chunk, batch.split(size), batch.support_x.device), strict=True)
-        mean = (torch.stack(parts).sum(0) / len(batch) for parts in zip(*gradients, strict=True))
-        return MetaGradient(dict(zip(params, mean, strict=True)), torch.cat(losses))
-
-    def measure(self, params: Params, batch: TaskBatch) -> None:
-        """There is no choice."""

@@ -1,27 +1,28 @@
-"""Regression of functions of one number: sinusoids, or a mixture of lines, quadratics and sinusoids.
+"""How tasks that are functions of one number are drawn.
 
 A task is two or three parameters, uniform in the ranges of the spec, and inputs. The random numbers of a task don't depend on the
 ranges, so a shifted variant of the held-out tasks is the same tasks in other ranges, and differences between the two are those of
 the shift. A mixture of sinusoids alone is the same distribution as `sinusoid`, task by task.
 """
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from matplotlib.figure import Figure
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from metaopt_core.distributions.batch import Episode, HeldOutSplit, TaskBatch
+from metaopt_core.distributions.batch import Episode, HeldOutSplit, Prediction, TaskBatch
+from metaopt_core.distributions.functions import figures
+from metaopt_core.distributions.functions import FunctionsSpec, MixtureSpec, SinusoidSpec
 from metaopt_core.distributions.random import Stream, normal, uniform
-from metaopt_core.spec.models import MixtureSpec, ShiftSpec, SinusoidSpec
 
 Array = npt.NDArray[np.float64]
-FunctionsSpec = SinusoidSpec | MixtureSpec
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ _NEVER_TRAINED_ON = 2**40
 
 
 def materialize(spec: FunctionsSpec, seed: int, folder: Path) -> None:
-    """Write the spec and the seed (distribution.json) and the random numbers of the held-out tasks (held_out.safetensors).
+    """Write the random numbers of the held-out tasks (held_out.safetensors).
 
     For either split: `<split>.tasks` [tasks, 2 + support_points] and `<split>.family` [tasks, 2], uniform in [0, 1): two parameters
     and the inputs, and the family with a third parameter; `<split>.noise` [tasks, support_points], standard normal.
@@ -57,7 +58,6 @@ def materialize(spec: FunctionsSpec, seed: int, folder: Path) -> None:
         held_out[f"{split}.family"] = uniform(seed, streams.family, 0, tasks, 2)
         held_out[f"{split}.noise"] = normal(seed, streams.noise, 0, tasks, points)
     save_file({name: np.ascontiguousarray(numbers) for name, numbers in held_out.items()}, folder / "held_out.safetensors")
-    (folder / "distribution.json").write_text(json.dumps(spec.model_dump(mode="json") | {"seed": seed}, indent=1))
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,8 @@ class Functions:
     train_classes: None = None
 
     @classmethod
-    def load(cls, folder: Path) -> "Functions":
-        values = json.loads((folder / "distribution.json").read_text())
-        seed = values.pop("seed")
-        kind = SinusoidSpec if values["distribution"] == "sinusoid" else MixtureSpec
-        return cls(kind.model_validate(values), seed, load_file(folder / "held_out.safetensors"))
+    def load(cls, spec: FunctionsSpec, seed: int, folder: Path) -> "Functions":
+        return cls(spec, seed, load_file(folder / "held_out.safetensors"))
 
     def train(self, episode: Episode, start: int, count: int) -> TaskBatch:
         """The meta-train tasks with indices start … start+count−1: support and query inputs are uniform, every y has noise."""
@@ -109,11 +106,18 @@ class Functions:
     def on(self, device: torch.device) -> "Functions":  # noqa: ARG002 - there is no data to lie anywhere
         return self
 
-    def shifted(self, shift: ShiftSpec) -> "Functions":
+    def shifted(self, changes: Mapping[str, Any]) -> "Functions":
         """The same held-out tasks in other ranges, with other noise or of other families."""
-        spec = shift.of(self.spec)
-        assert isinstance(spec, FunctionsSpec)  # a shift doesn't turn functions into pictures
-        return replace(self, spec=spec)
+        return replace(self, spec=self.spec.shifted(changes))
+
+    def contents(self) -> Mapping[str, Any]:
+        return {}
+
+    def overview(self) -> Figure:
+        return figures.overview(self.held_out("test", Episode(None, self.spec.support_points, 100)))
+
+    def examples(self, tasks: TaskBatch, predictions: Sequence[Prediction]) -> Figure:
+        return figures.examples(tasks, predictions)
 
 
 def _values(spec: FunctionsSpec, parameters: Array, family: Array | None, x: Array) -> Array:
@@ -122,6 +126,7 @@ def _values(spec: FunctionsSpec, parameters: Array, family: Array | None, x: Arr
     sinusoid = _within(spec.amplitude, first) * np.sin(x - _within(spec.phase, second))
     if isinstance(spec, SinusoidSpec):
         return sinusoid
+    assert isinstance(spec, MixtureSpec)
     assert family is not None
     chosen, third = family[:, :1], family[:, 1:]
     line = _within(spec.slope, first) * x + _within(spec.offset, second)

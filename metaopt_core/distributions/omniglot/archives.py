@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metaopt_core.errors import UserError
-from metaopt_core.spec.models import DRAWINGS_PER_CHARACTER
+from metaopt_core.distributions.omniglot import DRAWINGS_PER_CHARACTER, SIZE
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 VARIABLE = "METAOPT_OMNIGLOT"
 SIDE = 105  # pixels of a drawing as published
-SIZE = 28  # pixels of a picture as learned from
 _ATTEMPTS = 4  # of a download, with a pause of 1, 2 and 3 s between them
 _CHUNK = 1 << 16  # bytes
 _MEGABYTE = 10**6

@@ -1,28 +1,28 @@
-"""Omniglot's characters as a distribution of classification tasks.
+"""How classification tasks are drawn from Omniglot's characters.
 
 Source: Lake et al. 2015; protocol of Finn, Abbeel, Levine 2017, section 5.2. A split's class c is its character c // rotations (in
 the order of splits.parquet), turned counterclockwise by (c % rotations) steps of 360° / rotations. A task is `ways` distinct
 classes of a split, with distinct drawings of each as support and queries.
 """
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
-from metaopt_core.distributions.batch import Episode, HeldOutSplit, TaskBatch
-from metaopt_core.distributions.omniglot_archives import Pictures
+from metaopt_core.distributions.batch import Episode, HeldOutSplit, Prediction, TaskBatch
+from metaopt_core.distributions.omniglot import DRAWINGS_PER_CHARACTER, OmniglotSpec, figures
+from metaopt_core.distributions.omniglot.archives import Pictures
 from metaopt_core.distributions.random import Stream, uniform, without_replacement
 from metaopt_core.errors import UserError
-from metaopt_core.spec.models import DRAWINGS_PER_CHARACTER, OmniglotSpec, ShiftSpec
 
 Split = Literal["train", "validation", "test", "new_alphabets"]
 Integers = npt.NDArray[np.int64]
@@ -41,7 +41,6 @@ def materialize(spec: OmniglotSpec, seed: int, pictures: Pictures, folder: Path)
         test, new_alphabets or unused).
     held_out.safetensors: for every split but train `<split>.classes`, int64 [tasks, held_out_ways], and `<split>.drawings`, int64
         [tasks, held_out_ways, 20], the order in which a task uses up a class's drawings.
-    distribution.json: the spec and the seed.
 
     Raises UserError where whole alphabets leave too few characters to train on.
     """
@@ -58,9 +57,6 @@ def materialize(spec: OmniglotSpec, seed: int, pictures: Pictures, folder: Path)
     save_file({"pixels": pictures.pixels}, folder / "pictures.safetensors")
     save_file(held_out, folder / "held_out.safetensors")
     splits.to_parquet(folder / "splits.parquet", index=False)
-    (folder / "distribution.json").write_text(
-        json.dumps(spec.model_dump(mode="json", exclude={"folder"}) | {"seed": seed}, indent=1)
-    )
 
 
 def splits_of(spec: OmniglotSpec, seed: int, pictures: Pictures) -> pd.DataFrame:
@@ -110,25 +106,24 @@ class Omniglot:
     """The distribution in memory.
 
     pixels: split → uint8 [classes, 20, 28, 28], with the rotations as classes.
-    held_out_tasks: as in held_out.safetensors.
+    held_out_tasks: as in held_out.safetensors. characters: as in splits.parquet.
     """
 
     spec: OmniglotSpec
     seed: int
     pixels: Mapping[Split, Tensor]
     held_out_tasks: Mapping[str, Tensor]
+    characters: pd.DataFrame
 
     @classmethod
-    def load(cls, folder: Path) -> "Omniglot":
-        values = json.loads((folder / "distribution.json").read_text())
-        seed = values.pop("seed")
-        spec = OmniglotSpec.model_validate(values)
+    def load(cls, spec: OmniglotSpec, seed: int, folder: Path) -> "Omniglot":
         pixels = torch.from_numpy(load_file(folder / "pictures.safetensors")["pixels"])
-        split_of = pd.read_parquet(folder / "splits.parquet")["split"].to_numpy()
+        characters = pd.read_parquet(folder / "splits.parquet")
+        split_of = characters["split"].to_numpy()
         splits: tuple[Split, ...] = ("train", "validation", "test", "new_alphabets")
         by_split = {split: _rotated(pixels[torch.from_numpy(split_of == split)], spec.rotations) for split in splits}
         held_out = {name: torch.from_numpy(array) for name, array in load_file(folder / "held_out.safetensors").items()}
-        return cls(spec, seed, by_split, held_out)
+        return cls(spec, seed, by_split, held_out, characters)
 
     @property
     def train_classes(self) -> int:
@@ -168,9 +163,9 @@ class Omniglot:
     def on(self, device: torch.device) -> "Omniglot":
         return replace(self, pixels={split: pixels.to(device) for split, pixels in self.pixels.items()})
 
-    def shifted(self, shift: ShiftSpec) -> "Omniglot":
-        """The same, with characters of new alphabets in the place of the test characters where the shift asks for it."""
-        if shift.alphabets is None:
+    def shifted(self, changes: Mapping[str, Any]) -> "Omniglot":
+        """The same, with characters of new alphabets instead of the test characters where the shift asks for it."""
+        if changes.get("alphabets") is None:
             return self
         tasks = {f"test.{name}": self.held_out_tasks[f"new_alphabets.{name}"] for name in ("classes", "drawings")}
         return replace(
@@ -178,6 +173,16 @@ class Omniglot:
             pixels={**self.pixels, "test": self.pixels["new_alphabets"]},
             held_out_tasks={**self.held_out_tasks, **tasks},
         )
+
+    def contents(self) -> Mapping[str, Any]:
+        sizes = self.characters.groupby("split").agg(characters=("character", "size"), alphabets=("alphabet", "nunique"))
+        return {"splits": sizes.to_dict("index")}
+
+    def overview(self) -> Figure:
+        return figures.overview(self.spec.rotations, self.pixels, self.characters)
+
+    def examples(self, tasks: TaskBatch, predictions: Sequence[Prediction]) -> Figure:
+        return figures.examples(tasks, predictions[0])
 
     def _batch(self, split: Split, classes: Tensor, drawings: Tensor, episode: Episode) -> TaskBatch:
         """Tasks from classes [T, ways] and drawings [T, ways, shots + queries]: examples are ordered by label, 0, 0, …, 1, 1, …"""

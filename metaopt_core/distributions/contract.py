@@ -1,0 +1,49 @@
+"""The contract of a task distribution: its declared side (`metaopt_core.spec.distribution`), and how its tasks are made and drawn.
+
+`generate` materializes a distribution into a folder; whoever needs tasks loads it from there, with their shape, which may be known
+only since the data have been seen. Modules of distributions import torch, NumPy and pandas only inside the functions that compute.
+"""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from metaopt_core.spec.components import DISTRIBUTIONS, find
+from metaopt_core.spec.distribution import DistributionSpec, TaskShape
+
+if TYPE_CHECKING:
+    from metaopt_core.distributions.batch import TaskDistribution
+
+
+class Distribution(DistributionSpec):
+    """Base of all distributions. A subclass is a component that a spec may name."""
+
+    def materialize(self, seed: int, downloads: Path, folder: Path) -> TaskShape:
+        """Write all that `load` needs into a folder, held-out tasks included, in formats that are safe to open.
+
+        downloads: a folder for what has to be downloaded, which outlives the output. Raises UserError for data that can't be used.
+        """
+        raise NotImplementedError
+
+    def load(self, seed: int, folder: Path) -> "TaskDistribution":
+        """The distribution in memory, from what `materialize` wrote."""
+        raise NotImplementedError
+
+
+def materialize(distribution: DistributionSpec, seed: int, downloads: Path, folder: Path) -> TaskShape:
+    """Write a distribution into a folder, with the spec and the seed (distribution.json) and the shape of its tasks (shape.json)."""
+    assert isinstance(distribution, Distribution)
+    shape = distribution.materialize(seed, downloads, folder)
+    values = distribution.model_dump(mode="json", exclude=set(distribution.not_identity)) | {"seed": seed}
+    (folder / "distribution.json").write_text(json.dumps(values, indent=1))
+    (folder / "shape.json").write_text(json.dumps(shape.as_json()))
+    return shape
+
+
+def load(folder: Path) -> "tuple[TaskDistribution, TaskShape]":
+    """The distribution that `materialize` wrote, and the shape of its tasks."""
+    values = json.loads((folder / "distribution.json").read_text())
+    seed = values.pop("seed")
+    kind: type[Distribution] = find(DISTRIBUTIONS, Distribution, values["distribution"])
+    shape = TaskShape.from_json(json.loads((folder / "shape.json").read_text()))
+    return kind.model_validate(values).load(seed, folder), shape

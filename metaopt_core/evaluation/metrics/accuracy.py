@@ -1,0 +1,15 @@
+"""The share of queries whose class gets the largest output."""
+
+from typing import TYPE_CHECKING
+
+from metaopt_core.spec.metric import metric
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@metric(title="accuracy", targets="classes", larger_is_better=True, form="percent", rank=0)
+def accuracy(outputs: "Tensor", targets: "Tensor", weight: "Tensor | None" = None) -> "Tensor":
+    """outputs [tasks, queries, ways]; targets [tasks, queries], labels; weight [tasks, queries]; a share a task [tasks]."""
+    right = (outputs.argmax(-1) == targets).float()
+    return right.mean(1) if weight is None else (right * weight).sum(1) / weight.sum(1)

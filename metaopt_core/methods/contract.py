@@ -1,0 +1,85 @@
+"""The contract of a method: its declared side (`metaopt_core.spec.method`), how it is trained, and how it adapts and predicts.
+
+A method that ships is a module of this package, found by looking; one of the user's is named by its import path in
+`train.baselines`. Whoever plans imports these modules, so they import torch only inside the functions that compute.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, Self, cast
+
+from metaopt_core.spec.distribution import TaskShape
+from metaopt_core.spec.method import MethodInfo
+from metaopt_core.spec.pipeline import PipelineSpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from metaopt_core.distributions.batch import TaskBatch, TaskDistribution
+    from metaopt_core.networks.network import Params
+    from metaopt_core.training.phase import Phase
+
+Predict = Callable[["Tensor"], "Tensor"]
+"""Queries [tasks, queries, …] → outputs [tasks, queries, outputs], of one method that has seen the support sets."""
+
+TOGETHER, INDUCTIVE, COLLECTED = "", "inductive_", "collected_"
+"""By whose statistics queries are normalized, as it stands before the names of measures: all queries' own, those of the support set
+and the query, and those collected on meta-train tasks."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where a method is trained or evaluated: the pipeline, and the distribution in memory with the shape of its tasks."""
+
+    spec: PipelineSpec
+    shape: TaskShape
+    distribution: "TaskDistribution"
+
+
+class Adapter(Protocol):
+    """A method that is ready to meet tasks.
+
+    steps: how many gradient steps it takes. inner_lr: its step size; not a number where there are no steps, or where it is learned.
+    """
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def inner_lr(self) -> float: ...
+
+    def tasks_at_once(self, tasks: "TaskBatch") -> int:
+        """How many tasks are quickest to compute together. Results don't depend on it."""
+
+    def to(self, device: "torch.device") -> Self:
+        """The same with its parameters on a device."""
+
+    def on(self, setting: Setting) -> Self:
+        """The same for the tasks of another setting, which may have other ways."""
+
+    def adapted(self, tasks: "TaskBatch") -> Iterator[Mapping[str, Predict]]:
+        """What it predicts after 0, 1, … `steps` steps on the support sets, in each way of normalizing that there is for it.
+
+        TOGETHER is always there.
+        """
+
+
+class Method(MethodInfo):
+    """Base of all methods. A subclass declares what it is called, and is a component that a spec may name."""
+
+    def phase(self, setting: Setting) -> "Phase":
+        """How it is trained; asked only where `trained` is true."""
+        raise NotImplementedError
+
+    def prepare(self, setting: Setting, trained: "Mapping[str, Params]") -> Adapter | None:
+        """The method ready for tasks; none where it can't be had in this setting.
+
+        trained: the parameters to adapt of every method that was trained, by its key, on the CPU.
+        """
+        raise NotImplementedError
+
+
+def compared(spec: PipelineSpec) -> tuple[Method, ...]:
+    """The methods of a pipeline, in the order of tables."""
+    return cast("tuple[Method, ...]", spec.methods)

@@ -1,0 +1,25 @@
+"""The pipeline's own parameters as they are: what adaptation has to improve on."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from metaopt_core.methods.contract import Adapter, Method, Setting
+
+if TYPE_CHECKING:
+    from metaopt_core.networks.network import Params
+
+
+class Unadapted(Method):
+    """No adaptation."""
+
+    name = "unadapted"
+    title = "no adaptation"
+    rank = 90
+    color = "tab:brown"
+    line = ""  # where the curve of the learned parameters begins
+    optional = False
+
+    def prepare(self, setting: Setting, trained: "Mapping[str, Params]") -> Adapter | None:
+        from metaopt_core.methods.by_gradient import learned
+
+        return learned(setting, trained[setting.spec.train.slug], 0)

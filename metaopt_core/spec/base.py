@@ -1,0 +1,50 @@
+"""What all models of `pipelines.yaml` share: strictness, and the types of their values."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+Impossibility = tuple[tuple[str, ...], str]
+"""A combination of values that no run could carry out: the path to the key that has to change, and the message."""
+
+
+class Spec(BaseModel):
+    """Base of all: unknown keys and silently converted types are errors, and a checked spec never changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def as_tuple(value: Any) -> Any:
+    """A list of the file as the tuple that a frozen model holds."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def ascending(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not bounds[0] < bounds[1]:
+        raise PydanticCustomError("range_order", "expected two numbers, the smaller one first")
+    return bounds
+
+
+_IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+
+
+def is_import_path(text: Any) -> bool:
+    """Whether a value has the form module:Name, as in mypackage.nets:Net."""
+    return isinstance(text, str) and _IMPORT_PATH.fullmatch(text) is not None
+
+
+def _import_path(path: str) -> str:
+    if not is_import_path(path):
+        raise PydanticCustomError("import_path", "expected module:Class, as in mypackage.nets:Net")
+    return path
+
+
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+StepSize = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Ways = Annotated[int, Field(ge=2)]
+Range = Annotated[tuple[float, float], BeforeValidator(as_tuple), AfterValidator(ascending)]
+ImportPath = Annotated[str, AfterValidator(_import_path)]

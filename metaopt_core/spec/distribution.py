@@ -1,0 +1,130 @@
+"""The contract of a task distribution p(T), as far as it can be asked without its data.
+
+This is the declared side, which parsing and planning ask: the settings that `generate:` may have, what the tasks look like, what is
+impossible, what a variant may change. `metaopt_core.distributions.contract` has the other side: how tasks are made and drawn. Nobody
+outside of a distribution asks which one it is.
+"""
+
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self, get_args
+
+from pydantic import Field
+
+from metaopt_core.spec.base import Impossibility, Positive, Spec
+
+Targets = Literal["real", "classes"]
+
+
+class HeldOut(Spec):
+    """Tasks that are drawn once, in `generate`, and are the same for every model that is ever compared on them."""
+
+    validation_tasks: Positive = Field(200, description="Meta-validation tasks: they choose the best checkpoint.")
+    test_tasks: Positive = Field(1000, description="Meta-test tasks: they are seen by `evaluate` alone.")
+
+
+@dataclass(frozen=True)
+class TaskShape:
+    """What the tasks of a distribution look like.
+
+    input_shape: of one example, without task and example dimensions. targets: real numbers, or classes, whose number a task's ways
+    say. outputs: real numbers of a target; of classes there is one for each way.
+    """
+
+    input_shape: tuple[int, ...]
+    targets: Targets
+    outputs: int = 1
+
+    def outputs_for(self, ways: int | None) -> int:
+        """The outputs of a network for tasks of so many ways."""
+        return ways or self.outputs
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        return cls(tuple(values["input_shape"]), values["targets"], values["outputs"])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a pipeline asks of the tasks.
+
+    episodes: shots and queries (per class, where there are classes), by the path of the block that asks. said: paths of those of
+    validation and evaluation that the spec says itself, and doesn't take from training. trains: whether tasks of these ways are
+    trained on, or evaluated alone.
+    """
+
+    ways: int | None
+    episodes: Mapping[tuple[str, ...], tuple[int, int]]
+    said: Set[tuple[str, ...]]
+    trains: bool = True
+
+
+class NoShift(Spec):
+    """Nothing of the distribution can be shifted."""
+
+
+class DistributionSpec(Spec):
+    """Base of the specs of all distributions: settings, and what is known of the tasks before there are any.
+
+    A subclass gives `distribution` the type Literal["its name"] (a component of the user's is named by its import path), adds its
+    settings, and overrides what differs.
+    """
+
+    noun: ClassVar[str] = "such tasks"
+    """What messages call its tasks, in the plural."""
+
+    not_identity: ClassVar[frozenset[str]] = frozenset()
+    """Settings that say where data are, not what they are."""
+
+    not_shown: ClassVar[frozenset[str]] = frozenset({"distribution", "held_out"})
+    """Settings that a report leaves out of its line about the tasks."""
+
+    Shift: ClassVar[type[Spec]] = NoShift
+    """What a variant of the test tasks may change beside ways, shots and queries; every field is optional."""
+
+    distribution: str = Field(description="Which p(T): where tasks come from.")
+    held_out: HeldOut = Field(HeldOut(), description="The tasks that are drawn once.")
+
+    @classmethod
+    def component_name(cls) -> str:
+        """The name by which a spec asks for it; empty for a base class."""
+        names = get_args(cls.model_fields["distribution"].annotation)
+        return str(names[0]) if len(names) == 1 else ""
+
+    @property
+    def targets(self) -> Targets:
+        """Whether its tasks have real targets or classes; known before the data are."""
+        raise NotImplementedError
+
+    @property
+    def shape(self) -> TaskShape | None:
+        """What its tasks look like, where the spec says it all; else `generate` finds out."""
+        return None
+
+    def data(self) -> str | None:
+        """A digest of the data that it is going to read, if it reads any. Raises UserError where they aren't there."""
+        return None
+
+    def beside(self, folder: Path) -> Self:  # noqa: ARG002
+        """The same with relative paths taken as beside the pipelines file, whose folder this is."""
+        return self
+
+    def impossibilities(self, asked: Asked) -> Iterator[Impossibility]:  # noqa: ARG002
+        """What no such distribution could give, with the path from the pipeline's block to the key that has to change."""
+        yield from ()
+
+    def shift_refusals(self, changes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # noqa: ARG002
+        """Keys of a shift that it has, but can't apply as it stands, and why."""
+        yield from ()
+
+    def shift_keys(self, changes: Mapping[str, Any]) -> frozenset[str]:  # noqa: ARG002
+        """The keys that a shift with these changes may have, beside ways, shots and queries."""
+        return frozenset(type(self).Shift.model_fields)
+
+    def shifted(self, changes: Mapping[str, Any]) -> "DistributionSpec":  # noqa: ARG002
+        """The distribution of a shifted variant's test tasks. Raises pydantic's ValidationError."""
+        return self

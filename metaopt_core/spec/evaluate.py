@@ -1,0 +1,109 @@
+"""`evaluate`: few-shot adaptation to new tasks, and to variants of them."""
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, create_model, model_serializer
+from pydantic_core import PydanticCustomError
+
+from metaopt_core.spec.base import Positive, Spec, StepSize, Ways, as_tuple
+from metaopt_core.spec.generate import shipped
+from metaopt_core.spec.metric import MetricPath
+
+IN_DISTRIBUTION = "in-distribution"
+"""The name of the test tasks that are not shifted, where results say which ones they are of."""
+
+
+class ShiftSpec(Spec):
+    """What a variant of the test tasks changes: settings of `generate` that training does not know, and of the protocol.
+
+    Settings of a distribution are checked by the pipeline as a whole, which knows the distribution.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    ways: Ways | None = Field(
+        None,
+        description="Classification: another number of classes. Further outputs start as those that were learned, one by one.",
+    )
+    shots: Positive | None = Field(None, description="Another number of support examples (per class).")
+    queries: Positive | None = Field(None, description="Another number of query examples (per class).")
+
+    @model_serializer(mode="wrap")
+    def _what_is_said(self, serialize: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return {key: value for key, value in serialize(self).items() if value is not None}
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """Key → value of all that it changes."""
+        return {key: value for key, value in self if value is not None}
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """What it changes of the distribution."""
+        return {key: value for key, value in self.said.items() if key not in PROTOCOL}
+
+
+PROTOCOL = frozenset({"ways", "shots", "queries"})
+"""What a variant changes of the protocol, whatever the distribution."""
+
+
+def _with_shifts_of_all() -> type[ShiftSpec]:
+    """The model with what any distribution that ships can shift, for the schema and for messages that name types."""
+    fields: dict[str, Any] = {}
+    for distribution in shipped():
+        fields |= {name: (field.annotation, field) for name, field in distribution.Shift.model_fields.items()}
+    made: type[ShiftSpec] = create_model("ShiftSpec", __base__=ShiftSpec, __doc__=ShiftSpec.__doc__, **fields)
+    return made
+
+
+if TYPE_CHECKING:
+    AnyShift = ShiftSpec
+else:
+    AnyShift = _with_shifts_of_all()
+
+
+def _variant_names(shifts: dict[str, Any]) -> dict[str, Any]:
+    for name in shifts:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name == IN_DISTRIBUTION:
+            message = "expected names of lower-case letters, digits, _ and -, a letter or digit first, other than in-distribution"
+            raise PydanticCustomError("variant_name", message)
+    return shifts
+
+
+class EvaluateSpec(Spec):
+    """Few-shot adaptation to every meta-test task, for the learned parameters and for each baseline."""
+
+    steps: Positive = Field(
+        10,
+        description="Adaptation steps; every number from 0 to this is recorded. Methods are compared after "
+        "`train.validation.steps` of them, or after the last where these are fewer.",
+    )
+    shots: Positive | None = Field(None, description="Support examples (per class); none means as in training.")
+    queries: Positive | None = Field(
+        None, description="Query examples (per class), for sinusoids on an even grid; none means as in training."
+    )
+    inner_lr: StepSize | None = Field(
+        None,
+        description="Step size of adaptation; none means as in training. Learned step sizes stay.",
+    )
+    baseline_lrs: Annotated[tuple[StepSize, ...], Field(min_length=1), BeforeValidator(as_tuple)] | None = Field(
+        None,
+        description="Step sizes from which each baseline takes the one that is best on the meta-validation tasks; none means 0.03, "
+        "0.1, 0.3, 1, 3 and 10 times that of the inner loop.",
+    )
+    adaptation: Literal["plain", "safe"] = Field(
+        "plain",
+        description="How the logged model adapts: `plain` gradient descent, or `safe`, with step sizes that halve until the "
+        "support loss falls, and stopping once adaptation surely harms a held-out part of a support set of 25 or more. Both are "
+        "evaluated.",
+    )
+    shifted: Annotated[dict[str, AnyShift | None], AfterValidator(_variant_names)] | None = Field(
+        None,
+        description="Variants of the test tasks that differ from what was trained on, by name; each says what it changes. One that "
+        "is null is left out.",
+    )
+    metrics: Annotated[tuple[MetricPath, ...], BeforeValidator(as_tuple)] = Field(
+        (), description="Further metrics by import path, as in [mypackage.metrics:median_error]; those that ship are always there."
+    )

@@ -1,0 +1,36 @@
+"""`generate`: a distribution that ships, chosen by its name, or one of the user's, by its import path."""
+
+from typing import TYPE_CHECKING, Annotated, Any, Union
+
+from pydantic import Field, SerializeAsAny, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic_core import PydanticCustomError
+
+from metaopt_core.spec import components
+from metaopt_core.spec.base import is_import_path
+from metaopt_core.spec.distribution import DistributionSpec
+
+
+def shipped() -> tuple[type[DistributionSpec], ...]:
+    """The specs of all distributions that ship."""
+    return tuple(components.known(components.DISTRIBUTIONS, DistributionSpec).values())
+
+
+def _resolved(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
+    """A distribution of the user's, else one of those that ship."""
+    if isinstance(value, DistributionSpec) and is_import_path(value.distribution):
+        return value
+    if not (isinstance(value, dict) and is_import_path(value.get("distribution"))):
+        return validated(value)
+    kind = components.imported(value["distribution"], DistributionSpec)
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        problems = [(("generate", *map(str, one["loc"])), f"{one['msg'][:1].lower()}{one['msg'][1:]}") for one in error.errors()]
+        text = "; ".join(f"{'.'.join(path)}: {message}" for path, message in problems)
+        raise PydanticCustomError("impossible", "{text}", {"text": text, "problems": problems}) from None
+
+
+if TYPE_CHECKING:
+    GenerateSpec = DistributionSpec
+else:
+    GenerateSpec = Annotated[Union[shipped()], Field(discriminator="distribution"), WrapValidator(_resolved), SerializeAsAny()]  # noqa: UP007

@@ -1,0 +1,181 @@
+"""Combinations of values, each fine alone, that no run could carry out."""
+
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+
+from metaopt_core.spec.base import Impossibility
+from metaopt_core.spec.distribution import Asked
+from metaopt_core.spec.evaluate import PROTOCOL, ShiftSpec
+from metaopt_core.spec.method import named_method
+from metaopt_core.spec.networks import PicturesSpec
+from metaopt_core.spec.resolved import Resolved
+from metaopt_core.spec.sweep import SweepSpec
+from metaopt_core.spec.train import TrainSpec
+
+
+def impossibilities(spec: Resolved) -> Iterator[Impossibility]:
+    """Combinations of values, each fine alone, that no run could carry out."""
+    yield from _plain_impossibilities(spec)
+    for name, shift in spec.shifts.items():
+        yield from _shift_impossibilities(spec, name, shift)
+    if spec.sweep is not None:
+        yield from _sweep_impossibilities(spec, spec.sweep)
+
+
+def _plain_impossibilities(spec: Resolved, trains: bool = True) -> Iterator[Impossibility]:
+    """trains: whether tasks of these ways are trained on, or evaluated alone."""
+    yield from _impossibilities_of_targets(spec)
+    yield from spec.generate.impossibilities(_asked(spec, trains))
+    yield from _train_impossibilities(spec.train)
+    if spec.evaluate.adaptation == "safe":
+        yield from _safe_impossibilities(spec.train)
+
+
+def _asked(spec: Resolved, trains: bool) -> Asked:
+    return Asked(
+        spec.train.ways,
+        {
+            ("train",): (spec.train.shots, spec.train.queries),
+            ("train", "validation"): (spec.validation_shots, spec.validation_queries),
+            ("evaluate",): (spec.evaluate_shots, spec.evaluate_queries),
+        },
+        {
+            (*block, key)
+            for block, own in ((("train", "validation"), spec.train.validation), (("evaluate",), spec.evaluate))
+            for key in ("shots", "queries")
+            if getattr(own, key) is not None
+        },
+        trains,
+    )
+
+
+def _impossibilities_of_targets(spec: Resolved) -> Iterator[Impossibility]:
+    """What tasks with real targets, or with classes, can't have, whatever the distribution."""
+    noun, train, shape = spec.generate.noun, spec.train, spec.generate.shape
+    if spec.generate.targets == "classes":
+        if train.ways is None:
+            yield ("train", "ways"), f"missing, and {noun} are classification: expected the number of classes of a task"
+    else:
+        if train.ways is not None:
+            yield ("train", "ways"), f"{train.ways} ways, but {noun} are regression tasks and have no classes: remove it"
+        if train.reduction != "mean":
+            yield ("train", "reduction"), f"sum_over_ways needs classes, and {noun} have none: expected mean"
+    for name in train.baselines or ():
+        method = named_method(name)
+        if (why := method.refusal(train, spec.generate.targets)) is not None:
+            yield ("train", "baselines"), f"{name} {why.replace('TASKS', noun)}: remove it"
+    if isinstance(train.model, PicturesSpec) and shape is not None and len(shape.input_shape) != 3:
+        yield ("train", "model", "name"), f"{train.model.name} takes pictures, and {noun} have none: expected mlp or module"
+
+
+def _safe_impossibilities(train: TrainSpec) -> Iterator[Impossibility]:
+    why = None
+    if train.inner.rule != "gradient_descent":
+        why = f"train.inner.rule is {train.inner.rule}"
+    elif train.inner.minibatch is not None:
+        why = f"train.inner.minibatch is {train.inner.minibatch}"
+    elif train.meta_gradient == "implicit":
+        why = "train.meta_gradient is implicit, whose inner loss has a term of its own"
+    elif isinstance(train.model, PicturesSpec) and train.model.normalization == "per_step":
+        why = "train.model.normalization is per_step, which belongs to the steps as they were learned"
+    if why is not None:
+        yield ("evaluate", "adaptation"), f"safe is gradient descent on the whole support set, but {why}: expected plain"
+
+
+def _train_impossibilities(train: TrainSpec) -> Iterator[Impossibility]:
+    model = train.model
+    if isinstance(model, PicturesSpec) and model.normalization == "group":
+        indivisible = [filters for filters in model.every_width if filters % model.groups]
+        if indivisible:
+            yield (
+                ("train", "model", "groups"),
+                f"{model.groups} groups of {indivisible[0]} filters: expected a divisor",
+            )
+    kind, inner = train.meta_gradient, train.inner
+    if isinstance(model, PicturesSpec) and model.normalization == "per_step":
+        where = "train", "model", "normalization"
+        first_order = kind == "first_order" or train.first_order_share == 1
+        several_losses = train.outer_loss == "multi_step" and train.multi_step_share > 0
+        if kind in {"reptile", "implicit"}:
+            yield (
+                where,
+                f"the meta-gradient `{kind}` says nothing about what belongs to a single step: expected another than per_step",
+            )
+        elif inner.steps > 1 and first_order and not several_losses:
+            yield (
+                where,
+                "by a first-order meta-gradient of the last step's loss, no other step's scale and shift are learned: expected "
+                "outer_loss: multi_step, or another than per_step",
+            )
+    if kind in {"reptile", "implicit"}:
+        if inner.adapts != "all":
+            yield ("train", "inner", "adapts"), f"the meta-gradient `{kind}` learns nothing but what adapts: expected all"
+        if inner.learned_lr != "none":
+            yield ("train", "inner", "learned_lr"), f"the meta-gradient `{kind}` says nothing about step sizes: expected none"
+        if train.outer_loss != "last_step":
+            yield ("train", "outer_loss"), f"the meta-gradient `{kind}` knows the end of the inner loop alone: expected last_step"
+    if kind != "exact":
+        if train.first_order_share:
+            yield ("train", "first_order_share"), f"the meta-gradient is `{kind}` from the first iteration on: expected 0"
+        if train.backward != "auto":
+            yield ("train", "backward"), f"the meta-gradient `{kind}` does not go back through the inner loop: expected auto"
+    if kind == "implicit" and inner.minibatch is not None:
+        yield ("train", "inner", "minibatch"), "the implicit meta-gradient is of one inner loss, the whole support set's: remove it"
+    if train.implicit is not None and kind != "implicit":
+        yield ("train", "implicit"), f"the meta-gradient is `{kind}`: remove it, or expected meta_gradient: implicit"
+    if inner.lr_bounds is not None:
+        low, high = inner.lr_bounds
+        if inner.learned_lr == "none":
+            yield ("train", "inner", "lr_bounds"), "no step size is learned: remove it, or choose a learned_lr"
+        elif not low <= inner.lr <= high:
+            yield (
+                ("train", "inner", "lr"),
+                f"{inner.lr:g}, where step sizes begin, is out of lr_bounds: expected {low:g} to {high:g}",
+            )
+    support = train.shots * (train.ways or 1)
+    if inner.minibatch is not None and inner.minibatch > support:
+        yield ("train", "inner", "minibatch"), f"{inner.minibatch} of {support} support examples: expected at most all of them"
+
+
+def _sweep_impossibilities(spec: Resolved, sweep: SweepSpec) -> Iterator[Impossibility]:
+    names = [one.name for one in spec.metrics if not one.pooled]
+    if (name := sweep.objective.metric) not in names:
+        needs = f"{name} needs classes, and regression tasks have none" if name == "accuracy" else f"no metric {name} for such tasks"
+        yield ("sweep", "objective", "metric"), f"{needs}: expected {' or '.join(names)}"
+    if (sweep.objective.steps or 0) > spec.evaluate.steps:
+        yield (
+            ("sweep", "objective", "steps"),
+            f"{sweep.objective.steps} steps, but evaluate goes to {spec.evaluate.steps}: expected at most that many, or a larger "
+            "evaluate.steps",
+        )
+    for key in sweep.trial.keys() & sweep.parameters.keys():
+        yield ("sweep", "trial", key), "searched under sweep.parameters: expected it in one of the two"
+
+
+def _shift_impossibilities(spec: Resolved, name: str, shift: ShiftSpec) -> Iterator[Impossibility]:
+    """What a variant changes that its tasks don't have, and what would be impossible for a pipeline of its own."""
+    generate, place, changes = spec.generate, ("evaluate", "shifted", name), shift.changes
+    if not shift.said:
+        example = "ways" if generate.targets == "classes" else next(iter(sorted(generate.shift_keys(changes) - {"distribution"})), "shots")
+        yield place, f"nothing is shifted, expected a key such as {example}"
+        return
+    protocol = PROTOCOL if generate.targets == "classes" else PROTOCOL - {"ways"}
+    takes = generate.shift_keys(changes) | protocol
+    if strange := [key for key in shift.said if key not in takes]:
+        kind = changes.get("distribution") or generate.distribution
+        for key in strange:
+            yield (*place, key), f"{kind} tasks have no such setting, expected one of {', '.join(sorted(takes))}"
+        return
+    for key, why in generate.shift_refusals(changes):
+        yield (*place, key), why
+    before = set(_plain_impossibilities(spec))
+    try:
+        shifted = spec.shifted_by(shift)
+    except ValidationError as error:
+        for one in error.errors():
+            yield (*place, *map(str, one["loc"])), f"{one['msg'][:1].lower()}{one['msg'][1:]}"
+        return
+    for path, message in _plain_impossibilities(shifted, trains=False):
+        if (path, message) not in before:
+            yield (*place, *(key for key in path[-1:] if key in shift.said)), message

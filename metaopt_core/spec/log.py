@@ -1,0 +1,27 @@
+"""`log`: the MLflow run of an execution."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from metaopt_core.spec.base import Spec
+
+
+def _model_name(name: str) -> str:
+    if not re.fullmatch(r"[\w .-]*\w[\w .-]*", name):
+        raise PydanticCustomError("model_name", "expected a name of letters, digits, spaces and the signs _ . - alone")
+    return name
+
+
+class LogSpec(Spec):
+    """The MLflow run of an execution."""
+
+    tracking_uri: str | None = Field(
+        None, description="MLflow server; none means the environment variable MLFLOW_TRACKING_URI, else the embedded store."
+    )
+    experiment: str | None = Field(None, min_length=1, description="MLflow experiment; none means the pipeline's name.")
+    register_as: Annotated[str, AfterValidator(_model_name)] | None = Field(
+        None, description="Registered model that gets a version; none means no version."
+    )

@@ -1,0 +1,93 @@
+"""The contract of a method, as far as planning and reports ask for it: what it is called, and what it applies to.
+
+A method is one of the things that are compared on the meta-test tasks. `metaopt_core.methods.contract` has the other side: how it is
+trained, and how it adapts and predicts. Nobody outside of a method asks which one it is.
+"""
+
+from typing import Annotated, Any, ClassVar, Protocol
+
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
+from metaopt_core.spec.base import is_import_path
+from metaopt_core.spec.components import METHODS, find, known
+from metaopt_core.spec.distribution import Targets
+
+
+class Named(Protocol):
+    """What methods ask of `train`."""
+
+    @property
+    def label(self) -> str:
+        """The algorithm's name as people write it."""
+
+    @property
+    def slug(self) -> str:
+        """The same as results, files and metrics have it."""
+
+
+class MethodInfo:
+    """What is declared of a method.
+
+    name: in results, files and metrics. rank: its place in tables, the smaller the earlier. color, line: in figures, as matplotlib
+    takes them. baseline: false for what the pipeline is there to learn. trained: whether it has a training of its own. optional:
+    whether it is compared only where `train.baselines` leaves it in. takes_steps: whether it adapts by gradient steps.
+    of_model: for a way to adapt the pipeline's own parameters, the `evaluate.adaptation` that makes it the logged model's.
+    """
+
+    name: ClassVar[str] = ""
+    title: ClassVar[str] = ""
+    rank: ClassVar[float] = 35
+    color: ClassVar[str] = "tab:purple"
+    line: ClassVar[str] = "o-"
+    baseline: ClassVar[bool] = True
+    trained: ClassVar[bool] = False
+    optional: ClassVar[bool] = True
+    takes_steps: ClassVar[bool] = False
+    of_model: ClassVar[str | None] = None
+
+    @classmethod
+    def component_name(cls) -> str:
+        return cls.name
+
+    def key(self, train: Named) -> str:  # noqa: ARG002
+        """Its name in the results of a pipeline."""
+        return self.name
+
+    def label(self, train: Named) -> str:  # noqa: ARG002
+        """Its name as people write it."""
+        return self.title or self.name
+
+    def refusal(self, train: Named, targets: Targets) -> str | None:  # noqa: ARG002
+        """Why it can't be compared on such tasks, if it can't: words that go on after its name."""
+        return None
+
+
+def named_method(name: str) -> MethodInfo:
+    """The method of a name or import path. Raises PydanticCustomError."""
+    method: type[MethodInfo] = find(METHODS, MethodInfo, name)
+    return method()
+
+
+def optional_methods() -> tuple[str, ...]:
+    """Those that ship and that `train.baselines` may leave out."""
+    return tuple(name for name, method in known(METHODS, MethodInfo).items() if method.optional)
+
+
+def _baseline(name: str) -> str:
+    if name not in optional_methods():
+        if not is_import_path(name):
+            expected = {"names": " or ".join(optional_methods())}
+            raise PydanticCustomError("baseline", "expected {names}, or an import path module:Class", expected)
+        named_method(name)
+    return name
+
+
+class _Schema:
+    """The names, asked for when a schema is made: methods are components, and import this module."""
+
+    def __get_pydantic_json_schema__(self, *_: Any) -> dict[str, Any]:
+        return {"anyOf": [{"enum": list(optional_methods())}, {"type": "string", "pattern": ":"}]}
+
+
+BaselineName = Annotated[str, AfterValidator(_baseline), _Schema()]

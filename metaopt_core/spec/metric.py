@@ -1,0 +1,83 @@
+"""The contract of a metric: one function of predictions, targets and weights to one number a task, and how to read that number."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
+from metaopt_core.spec.base import is_import_path
+from metaopt_core.spec.components import METRICS, find, known
+from metaopt_core.spec.distribution import Targets
+
+Form = Literal["number", "percent"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What methods are judged by.
+
+    name: in tables, results and MLflow. title: in words. of: (outputs [tasks, queries, outputs], targets [tasks, queries, outputs] or
+    [tasks, queries] class labels, weight [tasks, queries] or none) → [tasks]. targets: the kind of tasks that it judges.
+    larger_is_better: its direction. form: how it is written, `percent` for shares. unit: of a number, if it has one. rank: the metric
+    with the smallest one is what methods are compared by. pooled: it is a number of all tasks' queries together (they are handed over
+    as one task). follows_reduction: it is multiplied by what `train.reduction` multiplies the training's loss by.
+    """
+
+    name: str
+    title: str
+    of: Callable[..., Any]
+    targets: Targets
+    larger_is_better: bool = False
+    form: Form = "number"
+    unit: str = ""
+    rank: float = 50
+    pooled: bool = False
+    follows_reduction: bool = False
+
+    @property
+    def __module__(self) -> str:  # type: ignore[override]
+        """That of its function, which is what computes it."""
+        return str(self.of.__module__)
+
+    def component_name(self) -> str:
+        return str(self.of.__name__)
+
+
+def metric(**declared: Any) -> Callable[[Callable[..., Any]], Metric]:
+    """Make a metric of a function: its name is the function's, unless `name` gives another."""
+
+    def of(function: Callable[..., Any]) -> Metric:
+        return Metric(**{"name": function.__name__, "of": function, **declared})
+
+    return of
+
+
+def metric_names() -> tuple[str, ...]:
+    """The names of the metrics that ship and that every task has a number of."""
+    return tuple(dict.fromkeys(one.name for one in known(METRICS, Metric).values() if not one.pooled))
+
+
+def _name(name: str) -> str:
+    if name not in metric_names():
+        if not is_import_path(name):
+            raise PydanticCustomError("metric", "expected {names}", {"names": " or ".join(sorted(metric_names(), reverse=True))})
+        find(METRICS, Metric, name)
+    return name
+
+
+def _path(path: str) -> str:
+    find(METRICS, Metric, path)
+    return path
+
+
+class _Schema:
+    """The names, asked for when a schema is made: metrics are components, and import this module."""
+
+    def __get_pydantic_json_schema__(self, *_: Any) -> dict[str, Any]:
+        return {"enum": sorted(metric_names(), reverse=True)}
+
+
+MetricName = Annotated[str, AfterValidator(_name), _Schema()]
+MetricPath = Annotated[str, AfterValidator(_path)]

@@ -1,0 +1,25 @@
+"""One pipeline of `pipelines.yaml`: the four stages together, checked as a whole.
+
+These models are also the parameters of the Prefect flows, so a spec that arrives through Prefect's API meets the same rules as one
+that was read from a file.
+"""
+
+from typing import Self
+
+from pydantic import model_validator
+from pydantic_core import PydanticCustomError
+
+from metaopt_core.spec.impossible import impossibilities
+from metaopt_core.spec.resolved import Resolved
+
+
+class PipelineSpec(Resolved):
+    """One pipeline, with all defaults filled in, that a run can carry out."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        problems = list(impossibilities(self))
+        if problems:
+            text = "; ".join(f"{'.'.join(path)}: {message}" for path, message in problems)
+            raise PydanticCustomError("impossible", "{text}", {"text": text, "problems": problems})
+        return self

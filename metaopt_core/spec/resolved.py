@@ -1,0 +1,122 @@
+"""What a pipeline's spec says once all defaults are filled in: no default is written anywhere else."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field
+
+from metaopt_core.spec.base import Positive, Spec, is_import_path
+from metaopt_core.spec.components import METHODS, METRICS, find, known
+from metaopt_core.spec.evaluate import EvaluateSpec, ShiftSpec
+from metaopt_core.spec.generate import GenerateSpec
+from metaopt_core.spec.log import LogSpec
+from metaopt_core.spec.method import MethodInfo, named_method
+from metaopt_core.spec.metric import Metric
+from metaopt_core.spec.schedule import ScheduleSpec
+from metaopt_core.spec.sweep import SweepSpec
+from metaopt_core.spec.train import TrainSpec
+
+
+class Resolved(Spec):
+    """One pipeline with all defaults filled in, each of its values fine alone."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="The pipeline's key in pipelines.yaml.")
+    description: str = Field("", description="One line for `metaopt list`.")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="Every random number is a function of it.")
+    seeds: Positive = Field(
+        1, description="How often it runs, with seed, seed + 1, …; more than once, results are also averaged over the seeds."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="`auto` is the GPU where there is one, else the CPU. Not part of a result's identity."
+    )
+    generate: GenerateSpec = Field(description="Stage 1: the task distribution.")
+    train: TrainSpec = Field(description="Stage 2: meta-training.")
+    evaluate: EvaluateSpec = Field(EvaluateSpec(), description="Stage 3: adaptation to new tasks.")
+    log: LogSpec = Field(LogSpec(), description="Stage 4: the MLflow run.")
+    sweep: SweepSpec | None = Field(None, description="What `metaopt sweep` searches; a run takes no notice of it.")
+    schedule: ScheduleSpec | None = Field(None, description="When `metaopt serve` runs it; none means only when asked.")
+
+    # Resolved defaults, in one place.
+
+    @property
+    def validation_shots(self) -> int:
+        return self.train.validation.shots or self.train.shots
+
+    @property
+    def validation_queries(self) -> int:
+        return self.train.validation.queries or self.train.queries
+
+    @property
+    def evaluate_shots(self) -> int:
+        return self.evaluate.shots or self.train.shots
+
+    @property
+    def evaluate_queries(self) -> int:
+        return self.evaluate.queries or self.train.queries
+
+    @property
+    def shifted(self) -> "dict[str, Self]":
+        """The variants of the test tasks, each as the pipeline that would evaluate nothing else; for `evaluate` alone."""
+        return {name: self.shifted_by(shift) for name, shift in self.shifts.items()}
+
+    @property
+    def shifts(self) -> dict[str, ShiftSpec]:
+        return {name: shift for name, shift in (self.evaluate.shifted or {}).items() if shift is not None}
+
+    @property
+    def evaluate_inner_lr(self) -> float:
+        return self.evaluate.inner_lr or self.train.inner.lr
+
+    @property
+    def pretrain_iterations(self) -> int:
+        return self.train.pretrain_iterations or self.train.iterations
+
+    @property
+    def methods(self) -> tuple[MethodInfo, ...]:
+        """The methods that are compared, in the order of tables."""
+        shipped = [method() for method in known(METHODS, MethodInfo).values()]
+        named = [named_method(name) for name in self.train.baselines or () if is_import_path(name)]
+        wanted = self.train.baselines
+        compared = [
+            method
+            for method in shipped
+            if not (method.optional and wanted is not None and method.name not in wanted)
+            and method.refusal(self.train, self.generate.targets) is None
+        ]
+        return tuple(sorted(compared + named, key=lambda method: method.rank))
+
+    @property
+    def learned(self) -> MethodInfo:
+        """The method that the pipeline is there to learn."""
+        return next(method for method in self.methods if not method.baseline and method.trained)
+
+    @property
+    def model_method(self) -> str:
+        """The key of the method that the logged model adapts by."""
+        return next(method.key(self.train) for method in self.methods if method.of_model == self.evaluate.adaptation)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What methods are judged by on such tasks; the first is what they are compared by."""
+        named: list[Metric] = [find(METRICS, Metric, name) for name in self.evaluate.metrics]
+        fitting = [one for one in (*known(METRICS, Metric).values(), *named) if one.targets == self.generate.targets]
+        return tuple(sorted(fitting, key=lambda one: one.rank))
+
+    @property
+    def baseline_lrs(self) -> tuple[float, ...]:
+        times = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+        return self.evaluate.baseline_lrs or tuple(float(f"{factor * self.evaluate_inner_lr:.6g}") for factor in times)
+
+    @property
+    def horizon(self) -> int:
+        """The number of adaptation steps with which the model is used, and at which methods are compared."""
+        return min(self.train.validation.steps, self.evaluate.steps)
+
+    def shifted_by(self, shift: ShiftSpec) -> Self:
+        """The pipeline that would evaluate a variant of the test tasks and nothing else."""
+        protocol = {"shots": shift.shots or self.evaluate_shots, "queries": shift.queries or self.evaluate_queries, "shifted": None}
+        changes = {
+            "generate": self.generate.shifted(shift.changes),
+            "train": self.train.model_copy(update={"ways": shift.ways or self.train.ways}),
+            "evaluate": self.evaluate.model_copy(update=protocol),
+        }
+        return self.model_copy(update=changes)

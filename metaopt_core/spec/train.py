@@ -1,0 +1,201 @@
+"""`train`: the meta-training of initial parameters, and the names of algorithms as presets of independent choices."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
+
+from metaopt_core.spec.base import Positive, Share, Spec, StepSize, Ways, as_tuple, ascending
+from metaopt_core.spec.method import BaselineName
+from metaopt_core.spec.networks import ModelSpec
+
+
+class InnerSpec(Spec):
+    """The inner loop: gradient descent on the support set."""
+
+    lr: StepSize = Field(0.01, description="Step size α of the inner loop, or where learned step sizes begin.")
+    steps: Positive = Field(1, description="Gradient steps from the initialization to the adapted parameters, in training.")
+    learned_lr: Literal["none", "scalar", "per_layer_and_step", "per_parameter"] = Field(
+        "none",
+        description="Which step sizes the outer loop learns, by its own step size: none, one `scalar`, `per_layer_and_step` one "
+        "for each tensor of parameters and inner step (MAML++), or `per_parameter` one for each number in them (Meta-SGD).",
+    )
+    lr_bounds: Annotated[tuple[float, float], BeforeValidator(as_tuple), AfterValidator(ascending)] | None = Field(
+        None, description="Learned step sizes are kept between these two after every outer step; none means that they are free."
+    )
+    adapts: Literal["all", "head", "body"] | Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(as_tuple)] = Field(
+        "all",
+        description="Which parameters the inner loop moves: `all`, the `head` alone, which is the last layer (ANIL), the `body` "
+        "alone, which is all the rest (BOIL), or a list of names, as in [conv3.*, linear.*].",
+    )
+    rule: Literal["gradient_descent", "momentum", "adam"] = Field(
+        "gradient_descent", description="What a step makes of a gradient; it is differentiated like all of the inner loop."
+    )
+    momentum: Annotated[float, Field(gt=0, lt=1)] = Field(0.9, description="μ of the rule `momentum`.")
+    clip_norm: StepSize | None = Field(None, description="Largest norm of a task's gradient; none means no clipping.")
+    minibatch: Positive | None = Field(
+        None, description="Support examples of an inner step, which takes the next ones; none means all of them in every step."
+    )
+
+
+class ImplicitSpec(Spec):
+    """The implicit meta-gradient (Rajeswaran et al. 2019)."""
+
+    proximal: StepSize = Field(2.0, description="λ: the inner loss gets λ/2 times the squared distance from the initialization.")
+    solver_steps: Positive = Field(
+        5, description="Steps of conjugate gradients; `solver_residual` in the curves says what is left."
+    )
+
+
+class OuterSpec(Spec):
+    """The outer loop: Adam on the meta-gradient."""
+
+    lr: StepSize = Field(0.001, description="Adam's step size.")
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="`cosine` lets the step size fall to zero over the iterations."
+    )
+    clip_norm: StepSize | None = Field(None, description="Largest norm of the meta-gradient; none means no clipping.")
+
+
+class ValidationSpec(Spec):
+    """Meta-validation during training; the parameters with the lowest loss after `steps` steps are the ones that are kept."""
+
+    every: Positive = Field(1000, description="Iterations between two validations.")
+    steps: Positive = Field(10, description="Adaptation steps: the horizon at which the model will be used.")
+    shots: Positive | None = Field(None, description="Support examples a class; none means as in training.")
+    queries: Positive | None = Field(None, description="Query examples a class; none means as in training.")
+    patience: Positive | None = Field(
+        None, description="Validations in a row without a better loss after which training stops; none means that it never does."
+    )
+
+
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "maml": {},
+    "fomaml": {"meta_gradient": "first_order"},
+    "reptile": {"meta_gradient": "reptile"},
+    "anil": {"inner": {"adapts": "head"}},
+    "boil": {"inner": {"adapts": "body"}},
+    "meta-sgd": {"inner": {"learned_lr": "per_parameter"}},
+    "maml++": {
+        "outer_loss": "multi_step",
+        "first_order_share": 0.3,
+        "inner": {"learned_lr": "per_layer_and_step"},
+        "outer": {"schedule": "cosine"},
+        "model": {"normalization": "per_step"},
+    },
+    "imaml": {"meta_gradient": "implicit"},
+}
+"""What the names of algorithms stand for; a network that doesn't normalize by a batch has none of `model`."""
+
+
+_LABELS = {"anil": "ANIL", "boil": "BOIL", "meta-sgd": "Meta-SGD", "maml++": "MAML++"}
+_LABELS_BY_META_GRADIENT = {"exact": "MAML", "first_order": "FOMAML", "reptile": "Reptile", "implicit": "iMAML"}
+
+
+class TrainSpec(Spec):
+    """Meta-training."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _named(cls, values: Any, validated: ModelWrapValidatorHandler[Self]) -> Self:
+        """Fill in what the algorithm's name stands for, where the spec says nothing itself. It counts as not set."""
+        name = values.get("algorithm") if isinstance(values, dict) else None
+        if not isinstance(name, str):
+            return validated(values)
+        choices, model = ALGORITHMS.get(name, {}), values.get("model")
+        if not (isinstance(model, dict) and model.get("name") in ("conv4", "resnet12")) or "batch_norm" in model:
+            choices = {key: value for key, value in choices.items() if key != "model"}
+        made = validated(_under(values, choices))
+        _unset(made, values, choices)
+        return made
+
+    model: ModelSpec = Field(description="The network whose initial parameters are learned.")
+    iterations: Positive = Field(description="Steps of the outer loop.")
+    meta_batch_size: Positive = Field(25, description="Tasks per outer step.")
+    ways: Ways | None = Field(None, description="Classes of a task (classification only).")
+    shots: Positive = Field(description="Support examples (per class) that a task is adapted on.")
+    queries: Positive = Field(description="Query examples (per class) that judge the adapted parameters.")
+    reduction: Literal["mean", "sum_over_ways"] = Field(
+        "mean",
+        description="How a task's losses become one: `mean` over its examples, or that times the number of ways, as the 2017 code "
+        "does, which acts like a step size `ways` times as large.",
+    )
+    algorithm: Literal["maml", "fomaml", "reptile", "anil", "boil", "meta-sgd", "maml++", "imaml"] = Field(
+        "maml",
+        description="A name for several of the choices below. A choice that is made itself goes before what the name stands for.",
+    )
+    meta_gradient: Literal["exact", "first_order", "reptile", "implicit"] = Field(
+        "exact",
+        description="`exact`, through the inner loop (MAML); `first_order`, without second derivatives (FOMAML); `reptile`, the "
+        "way that the inner loop went on all examples of a task; `implicit`, from where the inner loop ends alone (iMAML).",
+    )
+    outer_loss: Literal["last_step", "multi_step"] = Field(
+        "last_step",
+        description="Which query losses count: after the `last_step`, or (MAML++) after every step, all alike at first and then "
+        "the last one ever more.",
+    )
+    multi_step_share: Share = Field(
+        0.15, description="Share of the iterations in which `multi_step` counts more than the last step."
+    )
+    first_order_share: Share = Field(
+        0.0, description="Share of the iterations, from the first, in which `exact` leaves out second derivatives (MAML++)."
+    )
+    implicit: ImplicitSpec | None = Field(None, description="The implicit meta-gradient's own settings.")
+    inner: InnerSpec = Field(InnerSpec(), description="The inner loop.")
+    outer: OuterSpec = Field(OuterSpec(), description="The outer loop.")
+    validation: ValidationSpec = Field(ValidationSpec(), description="Meta-validation during training.")
+    baselines: Annotated[tuple[BaselineName, ...], BeforeValidator(as_tuple)] | None = Field(
+        None,
+        description="Baselines that are compared as well: `pretrained` on all tasks together, `protonet`, the nearest class mean in a "
+        "learned embedding (classification only), or one of your own by import path; none means all that ship and apply.",
+    )
+    pretrain_iterations: Positive | None = Field(
+        None, description="Iterations of each of the baselines; none means as many as `iterations`."
+    )
+    backward: Literal["auto", "recursion", "unrolled"] = Field(
+        "auto",
+        description="Whether inner steps are kept for the way back (`unrolled`) or made again (`recursion`: memory does not grow "
+        "with them); the exact meta-gradient is the same. `auto` takes what is quicker by measurement, and fits into memory.",
+    )
+    precision: Literal["float32", "tf32", "bfloat16"] = Field(
+        "float32",
+        description="How a GPU computes the network in training; parameters and both loops' updates are float32. A CPU computes in "
+        "float32 whatever this says.",
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether torch.compile makes the meta-gradient's functions; `auto` does it for long trainings where the "
+        "network has no compiled loops of its own.",
+    )
+    checkpoint_every: StepSize = Field(
+        30.0, description="Seconds between two checkpoints. Does not change the result, so changing it re-runs nothing."
+    )
+
+    @property
+    def label(self) -> str:
+        """The algorithm's name as people write it."""
+        return _LABELS.get(self.algorithm) or _LABELS_BY_META_GRADIENT[self.meta_gradient]
+
+    @property
+    def slug(self) -> str:
+        """The same as results, files and metrics have it."""
+        return self.label.lower().replace("+", "p")
+
+
+def _under(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Values with defaults for what they leave out, key by key at every depth."""
+    filled = dict(values)
+    for key, default in defaults.items():
+        if isinstance(default, dict) and isinstance(values.get(key), dict):
+            filled[key] = _under(values[key], default)
+        else:
+            filled.setdefault(key, default)
+    return filled
+
+
+def _unset(made: BaseModel, said: dict[str, Any], filled: dict[str, Any]) -> None:
+    """Mark what was filled in as not set, at every depth."""
+    for key, value in filled.items():
+        if key not in said:
+            made.model_fields_set.discard(key)
+        elif isinstance(value, dict) and isinstance(said[key], dict):
+            _unset(getattr(made, key), said[key], value)

@@ -1,0 +1,136 @@
+"""The trainings that a pipeline asks for, one after the other: each method says what it descends on, the rest is common to all."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
+from metaopt_core.meta import step_sizes
+from metaopt_core.meta.learner import Learner, device_named
+from metaopt_core.meta.objectives import Objective
+from metaopt_core.meta.parallel import one_thread
+from metaopt_core.networks.network import Params
+from metaopt_core.spec.distribution import TaskShape
+from metaopt_core.spec.pipeline import PipelineSpec
+from metaopt_core.training.loop import Record, Trained, Training, fit
+
+_SNAPSHOTS = "snapshots"
+
+
+def _unchanged(params: Params) -> Params:
+    return params
+
+
+@dataclass(frozen=True)
+class Phase:
+    """How one method is trained.
+
+    key: the method's name in results. title: what progress bars and errors call it. objective: what it descends on. initial: its
+    initial parameters. predict: (parameters to adapt, tasks) → outputs for all queries after adaptation, for validation. to_adapt:
+    makes the parameters that are adapted of those that are trained. keeps_snapshots: whether the parameters of every validation are
+    kept. computed_by: what computes the gradient, in words.
+    """
+
+    key: str
+    title: str
+    objective: Objective
+    initial: Params
+    iterations: int
+    predict: Callable[[Params, TaskBatch], Tensor]
+    to_adapt: Callable[[Params], Params] = _unchanged
+    keeps_snapshots: bool = False
+    computed_by: str = ""
+
+
+def train(
+    spec: PipelineSpec,
+    shape: TaskShape,
+    distribution: TaskDistribution,
+    phases: Sequence[Phase],
+    checkpoints: Path,
+    on_record: Callable[[str, Record], None] = lambda *_: None,
+    traces: Path | None = None,
+) -> dict[str, Trained]:
+    """Train, or resume, every phase; its key → parameters to adapt on the CPU, history and seconds.
+
+    checkpoints: a folder of this training's own, which also has what `snapshots` reads. on_record gets (key, point) of every curve,
+    as it happens. traces: a folder for a profile of each phase.
+    """
+    results = {}
+    for phase in phases:
+        training = training_of(spec, shape, distribution, phase)
+        if traces is not None:
+            training = replace(training, trace=traces / f"{phase.key}.json.gz")
+        if phase.keeps_snapshots:
+            training = replace(training, snapshots=checkpoints / _SNAPSHOTS)
+        with _precision(spec), one_thread() if device_named(spec.device).type == "cpu" else nullcontext():
+            trained = fit(training, phase.initial, checkpoints / f"{phase.key}.safetensors", partial(on_record, phase.key))
+        params = {name: value.cpu() for name, value in phase.to_adapt(trained.params).items()}
+        results[phase.key] = replace(trained, params=params)
+    return results
+
+
+def snapshots(checkpoints: Path) -> dict[str, Tensor]:
+    """The parameters at every validation of a training that was done with such a folder: ITERATION/NAME → tensor."""
+    found: Params = {}
+    for path in sorted((checkpoints / _SNAPSHOTS).iterdir(), key=lambda path: int(path.stem)):
+        found |= {f"{path.stem}/{name}": value for name, value in load_file(path).items()}
+    return found
+
+
+def training_of(spec: PipelineSpec, shape: TaskShape, distribution: TaskDistribution, phase: Phase) -> Training:
+    """A phase as the outer loop takes it."""
+    device, judge = device_named(spec.device), Learner.for_training(spec, shape)
+    distribution = distribution.on(device)
+    episode = Episode(spec.train.ways, spec.validation_shots, spec.validation_queries)
+    validation = distribution.held_out("validation", episode).to(device)
+    trained = Episode(spec.train.ways, spec.train.shots, spec.train.queries)
+    trained_on = distribution.train_sample(trained, episode, len(validation)).to(device)  # for the gap between the two
+
+    def validate(params: Params) -> dict[str, float]:
+        shared, found = phase.to_adapt(params), {}
+        for split, tasks in (("validation", validation), ("meta_train", trained_on)):
+            outputs = phase.predict(shared, tasks)
+            found[f"{split}_loss"] = judge.loss(outputs, tasks.query_y, tasks.query_weight).mean().item()
+            if judge.classification:
+                found[f"{split}_accuracy"] = judge.accuracy(outputs, tasks.query_y, tasks.query_weight).mean().item()
+        return found
+
+    return Training(
+        name=phase.title,
+        objective=phase.objective,
+        distribution=distribution,
+        episode=trained,
+        meta_batch_size=spec.train.meta_batch_size,
+        iterations=phase.iterations,
+        outer=spec.train.outer,
+        validate=validate,
+        validate_every=spec.train.validation.every,
+        checkpoint_every=spec.train.checkpoint_every,
+        device=device,
+        patience=spec.train.validation.patience,
+        project=partial(_keep_within, spec.train.inner.lr_bounds) if spec.train.inner.lr_bounds else None,
+    )
+
+
+def _keep_within(bounds: tuple[float, float], params: Params) -> None:
+    """Move learned step sizes into their bounds."""
+    for size in step_sizes.split(params)[1].values():
+        size.clamp_(*bounds)
+
+
+@contextmanager
+def _precision(spec: PipelineSpec) -> Iterator[None]:
+    """For the length of a block, the precision that a spec asks a GPU's matrix products to have."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if spec.train.precision == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
