@@ -5,23 +5,26 @@ import torch
 from benchmarks.setting import Setting
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.meta.parallel import one_thread
+from metaopt_core.methods.contract import Setting as Tasks
+from metaopt_core.methods.contract import compared
 from metaopt_core.networks.network import Params
-from metaopt_core.training.loop import _begin, _step
-from metaopt_core.training.phases import _phase
+from metaopt_core.training.loop import begin, step
+from metaopt_core.training.phase import training_of
 
 
 class Ours:
     threads: tuple[int, ...] = ()  # it sees to them itself
 
     def __init__(self, setting: Setting, dtype: torch.dtype = torch.float32):
-        phase = _phase("maml", setting.spec, setting.distribution)
-        self._setting, self._training = setting, phase.training
-        self._state = _begin(phase.training, {name: value.to(dtype) for name, value in phase.initial.items()})
+        spec, shape, distribution = setting.spec, setting.shape, setting.distribution
+        phase = compared(spec)[0].phase(Tasks(spec, shape, distribution))
+        self._setting, self._training = setting, training_of(spec, shape, distribution, phase)
+        self._state = begin(self._training, {name: value.to(dtype) for name, value in phase.initial.items()})
 
     def run(self, start: int, steps: int) -> None:
         with one_thread():  # as in `meta.training`; chunks of tasks run side by side
             for batch in self._setting.batches(start, steps):
-                _step(self._training, self._state, batch)
+                step(self._training, self._state, batch)
                 self._state.iteration += 1
 
     def meta_gradient(self, batch: TaskBatch) -> tuple[float, Params]:

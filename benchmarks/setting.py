@@ -9,12 +9,14 @@ import numpy as np
 import torch
 
 from benchmarks.workloads import FILTERS, HIDDEN, OUTER_LR, MetaStep
-from metaopt_core.distributions import materialize, omniglot, omniglot_archives
+from metaopt_core.distributions import contract
 from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
+from metaopt_core.distributions.omniglot import CHARACTERS, OmniglotSpec, archives, drawing
 from metaopt_core.meta.learner import Learner
 from metaopt_core.networks.network import Params
 from metaopt_core.pipeline.home import Home
-from metaopt_core.spec.models import CHARACTERS, OmniglotSpec, PipelineSpec
+from metaopt_core.spec.distribution import TaskShape
+from metaopt_core.spec.pipeline import PipelineSpec
 
 _SEED = 0
 _ITERATIONS = 60_000  # of the paper's trainings: what the pipeline bases its choices on
@@ -27,6 +29,7 @@ class Setting:
 
     meta_step: MetaStep
     spec: PipelineSpec
+    shape: TaskShape
     distribution: TaskDistribution
     initial: Params
 
@@ -50,16 +53,17 @@ def cache() -> Path:
 def make_setting(meta_step: MetaStep) -> Setting:
     spec = _spec(meta_step)
     folder = _materialized(spec, pictures_folder())
-    return Setting(meta_step, spec, materialize.load(folder), Learner.for_training(spec).network.init(_SEED))
+    distribution, shape = contract.load(folder)
+    return Setting(meta_step, spec, shape, distribution, Learner.for_training(spec, shape).network.init(_SEED))
 
 
 def pictures_folder() -> Path | None:
     """Where the real Omniglot archives lie, if they are here: where the variable says, or among the pipeline's downloads."""
-    named = os.environ.get(omniglot_archives.VARIABLE)
+    named = os.environ.get(archives.VARIABLE)
     if named:
         return Path(named)
     downloads = Home.current().downloads
-    return downloads if all((downloads / part.archive).is_file() for part in omniglot_archives.PARTS) else None
+    return downloads if all((downloads / part.archive).is_file() for part in archives.PARTS) else None
 
 
 def in_dtype(batch: TaskBatch, dtype: torch.dtype) -> TaskBatch:
@@ -94,21 +98,22 @@ def _spec(meta_step: MetaStep) -> PipelineSpec:
 def _materialized(spec: PipelineSpec, pictures: Path | None) -> Path:
     """The distribution's folder, written at the first call with these pictures."""
     real = isinstance(spec.generate, OmniglotSpec) and pictures is not None
-    source = omniglot_archives.identity(str(pictures)) if real else "made up"
+    source = archives.identity(str(pictures)) if real else "made up"
     key = hashlib.sha256(f"{spec.generate.model_dump_json()} {source}".encode()).hexdigest()[:12]
     folder = cache() / f"{spec.generate.distribution}-{key}"
-    if not (folder / "distribution.json").is_file():  # written last
+    if not (folder / "shape.json").is_file():  # written last
         folder.mkdir(parents=True, exist_ok=True)
         if isinstance(spec.generate, OmniglotSpec):
-            drawings = omniglot_archives.read(str(pictures), cache()) if real else _noise()
-            omniglot.materialize(spec.generate, _SEED, drawings, folder)
+            drawings = archives.read(str(pictures), cache()) if real else _noise()
+            drawing.materialize(spec.generate, _SEED, drawings, folder)
+            contract.record(spec.generate, spec.generate.shape, _SEED, folder)
         else:
-            materialize.materialize(spec, cache(), folder)
+            contract.materialize(spec.generate, _SEED, cache(), folder)
     return folder
 
 
-def _noise() -> omniglot_archives.Pictures:
+def _noise() -> archives.Pictures:
     """As many pictures as Omniglot has, with as much ink. How fast learning computes doesn't depend on what is on them."""
     ink = np.random.default_rng(_SEED).random((CHARACTERS, 20, 28, 28), dtype=np.float32) < _INK
     names = [f"character{index:04}" for index in range(CHARACTERS)]
-    return omniglot_archives.Pictures(ink * np.uint8(255), ["noise"] * CHARACTERS, names)
+    return archives.Pictures(ink * np.uint8(255), ["noise"] * CHARACTERS, names)

@@ -24,7 +24,8 @@ import typer
 from flows import environment, planning
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline.home import TRACES, Home
-from metaopt_core.spec.models import CronSchedule, PipelineSpec, ScheduleSpec
+from metaopt_core.spec.pipeline import PipelineSpec
+from metaopt_core.spec.schedule import CronSchedule, ScheduleSpec
 
 if TYPE_CHECKING:
     from flows.planning import StagePlan

@@ -7,7 +7,7 @@ from flows.stages import FLOWS, StageName, start_afresh
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.seeds import repeats
 from metaopt_core.pipeline.store import StageOutput, Store
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.pipeline import PipelineSpec
 
 
 @flow(flow_run_name="{spec.name}", persist_result=False, validate_parameters=True)

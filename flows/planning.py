@@ -8,7 +8,7 @@ from flows import environment
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline.stages import STAGES, Identity, identities
 from metaopt_core.pipeline.store import StageOutput, Store
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.pipeline import PipelineSpec
 
 EVERYTHING = tuple(STAGES)
 

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from flows import environment
-from metaopt_core.evaluation.summary import counted, difference
-from metaopt_core.pipeline import seeds
+from metaopt_core.evaluation import over_seeds as merged
+from metaopt_core.evaluation.summary import Measure, counted, difference
 from metaopt_core.pipeline.store import StageOutput
-from metaopt_core.spec.models import IN_DISTRIBUTION
+from metaopt_core.spec.evaluate import IN_DISTRIBUTION
 
 _LARGE = 1000.0  # from here on numbers have an exponent: adaptation that diverges makes any size
 _STEPS_SHOWN = (0, 1, 2, 3, 5, 10, 20, 50, 100)
@@ -38,7 +38,7 @@ def over_seeds(executions: Sequence[Mapping[str, StageOutput]]) -> dict[str, Any
     if len(executions) == 1:
         return summary(executions[0])
     summaries = [found for outputs in executions if (found := summary(outputs))]
-    return seeds.summarize(summaries) if len(summaries) == len(executions) else None
+    return merged.summarize(summaries) if len(summaries) == len(executions) else None
 
 
 def show(executions: Sequence[Mapping[str, StageOutput]], home: Path) -> None:
@@ -60,17 +60,17 @@ def show(executions: Sequence[Mapping[str, StageOutput]], home: Path) -> None:
 def show_sweep(result: Mapping[str, Any], home: Path) -> None:
     """Print what a sweep has found: the best values, how they do on the meta-test tasks, and where everything is."""
     console = Console(highlight=False, soft_wrap=True)
-    best, default, metric = result["best"], result["default"], result["metric"]
+    best, default, metric, form = result["best"], result["default"], result["metric"], result["form"]
     console.print(f"best of {result['trials']} trials ({result['pruned']} of them given up early): trial {best['trial']}")
     for key, value in best["values"].items():
         console.print(f"  {key}  {json.dumps(value)}")
     console.print(f"{metric} on the meta-test tasks, mean ± 95 % interval")
-    console.print(f"  best        {_mean(metric, best['test'])} after {counted(best['steps'], 'step')}")
-    console.print(f"  default     {_mean(metric, default['test'])} after {counted(default['steps'], 'step')}")
+    console.print(f"  best        {_mean(form, best['test'])} after {counted(best['steps'], 'step')}")
+    console.print(f"  default     {_mean(form, default['test'])} after {counted(default['steps'], 'step')}")
     if result["difference"] is None:
         console.print("  difference  not known: the two have different meta-test tasks")
     else:
-        console.print(f"  difference  {_mean(metric, result['difference'])} (best − default, paired on the same tasks)")
+        console.print(f"  difference  {_mean(form, result['difference'])} (best − default, paired on the same tasks)")
     for path in result["figures"]:
         console.print(f"figure  {path}")
     console.print(f"study   {result['study']} in {result['storage']}")
@@ -81,7 +81,8 @@ def show_sweep(result: Mapping[str, Any], home: Path) -> None:
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
     """By number of adaptation steps the methods that take any, side by side; then all methods where they are compared."""
-    key, title = ("accuracy", "Accuracy") if results["ways"] else ("loss", "Mean squared error")
+    measure = Measure(results)
+    key, title = measure.key, measure.name.capitalize()
     return [_by_step(results, key, title), _compared(results, key, title)]
 
 
@@ -142,7 +143,8 @@ def _compared(results: Mapping[str, Any], key: str, title: str) -> Table:
 
 def shifted_table(results: Mapping[str, Any]) -> Table:
     """The test tasks as trained for and each shifted variant: every method at the horizon, and the change in percent."""
-    measure, title = ("accuracy", "Accuracy") if results["metric"] == "cross_entropy" else ("loss", "Mean squared error")
+    read = Measure(results)
+    measure, title = read.key, read.name.capitalize()
     caption = f"Δ: change of the mean against {IN_DISTRIBUTION}; div.: diverged tasks, of {results['tasks']}"
     table = _table(f"{title} on shifted test tasks, after {counted(results['horizon'], 'adaptation step')}", caption)
     for heading in ("test tasks", "method"):
@@ -167,7 +169,7 @@ def _mean(measure: str, values: Mapping[str, float | None], sign: str = "") -> s
 def _number(measure: str, value: float | None, sign: str = "") -> str:
     if value is None:
         return "-"
-    if measure == "accuracy":
+    if measure == "percent":
         return f"{value:{sign}.1%}"
     return f"{value:{sign}.3f}" if abs(value) < _LARGE else f"{value:{sign}.1e}"
 

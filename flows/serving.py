@@ -15,7 +15,8 @@ from prefect.types.entrypoint import EntrypointType
 
 from flows.pipeline import pipeline
 from flows.stages import FLOWS
-from metaopt_core.spec.models import CronSchedule, IntervalSchedule, PipelineSpec
+from metaopt_core.spec.pipeline import PipelineSpec
+from metaopt_core.spec.schedule import CronSchedule, IntervalSchedule
 
 
 def deployments(spec: PipelineSpec) -> list[RunnerDeployment]:

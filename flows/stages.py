@@ -16,7 +16,7 @@ from flows.planning import assess, require
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import STAGES, identities
 from metaopt_core.pipeline.store import StageOutput, Store
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.pipeline import PipelineSpec
 
 StageName = Literal["generate", "train", "evaluate", "log"]
 

@@ -15,14 +15,16 @@ from safetensors.torch import load_file
 
 from flows.pipeline import pipeline
 from flows.stages import carry_out
-from metaopt_core.distributions.materialize import load
+from metaopt_core.distributions.contract import load
 from metaopt_core.errors import DivergedError, StoppedError, UserError
-from metaopt_core.evaluation import protocol as evaluation
+from metaopt_core.evaluation.protocol import objective
+from metaopt_core.evaluation.statistics import of_method, paired
+from metaopt_core.methods.contract import Setting
 from metaopt_core.pipeline import search as sweeps
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.search import Claim, Sweep
 from metaopt_core.pipeline.store import StageOutput, write_atomically
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.spec.ranges import with_values
 from metaopt_core.tracking.description import spec_yaml
 from metaopt_core.tracking.runs import running
@@ -78,9 +80,10 @@ def trial(spec: PipelineSpec, claim: Claim, parent: str) -> None:
         value = None
         try:
             generated = carry_out("generate", spec, aside=True)
-            trained = carry_out("train", spec, aside=True, watch=claim.watch(spec.train.iterations))
+            trained = carry_out("train", spec, aside=True, watch=claim.watch(spec.learned.key(spec.train), spec.train.iterations))
             parameters, steps = load_file(trained / "parameters.safetensors"), search.steps_of(spec)
-            value = evaluation.objective(spec, load(generated / ""), parameters, search.search.objective.metric, steps)
+            distribution, shape = load(generated / "")
+            value = objective(Setting(spec, shape, distribution), parameters, search.search.objective.metric, steps)
             run.log_points([run.point("objective", 0, value)])
             outcome = f"{value:.4g}"
         except StoppedError as error:
@@ -131,7 +134,8 @@ def _result(search: Sweep, best: PipelineSpec, default: PipelineSpec, outputs: d
     assert trial is not None  # there is a best setting
     columns = {name: f"{metric}_{search.steps_of(spec)}" for name, spec in (("best", best), ("default", default))}
     tables = {name: pd.read_parquet(outputs[name]["evaluate"] / "tasks.parquet") for name in columns}
-    method = search.spec.evaluate.method
+    methods = {"best": best.model_method, "default": default.model_method}
+    read = next(one for one in search.spec.metrics if one.name == metric)
     same_tasks = outputs["best"]["generate"].content == outputs["default"]["generate"].content
     result = {
         "study": search.name,
@@ -139,20 +143,23 @@ def _result(search: Sweep, best: PipelineSpec, default: PipelineSpec, outputs: d
         "trials": len(search.finished()),
         "pruned": sum(trial.value is None or trial.state.name == "PRUNED" for trial in search.finished()),
         "metric": metric,
+        "form": read.form,
         "best": {
             "trial": trial.number,
             "objective": trial.value,
             "values": search.decoded(trial.params),
             "steps": search.steps_of(best),
-            "test": evaluation.of_method(tables["best"], columns["best"], method),
+            "test": of_method(tables["best"], columns["best"], methods["best"], read.larger_is_better),
             "spec": str(file),
             "pipeline": best.name,
         },
         "default": {
             "steps": search.steps_of(default),
-            "test": evaluation.of_method(tables["default"], columns["default"], method),
+            "test": of_method(tables["default"], columns["default"], methods["default"], read.larger_is_better),
         },
-        "difference": evaluation.paired(tables["default"], columns["default"], tables["best"], columns["best"], method)
+        "difference": paired(
+            *(tables["default"], columns["default"], methods["default"]), *(tables["best"], columns["best"], methods["best"])
+        )
         if same_tasks
         else None,
         "figures": [str(path) for path in sweeps.figures(search)],

@@ -23,7 +23,7 @@ def main() -> None:
     threading.Thread(target=stop_when_alone, daemon=True).start()
     from flows.console import OwnLines
     from flows.sweep import work
-    from metaopt_core.spec.models import PipelineSpec
+    from metaopt_core.spec.pipeline import PipelineSpec
 
     OwnLines.install()
     work(PipelineSpec.model_validate(job["spec"]), job["parent"])

@@ -7,14 +7,15 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from safetensors.torch import load_file
 
-from metaopt_core.distributions.materialize import load
-from metaopt_core.evaluation import protocol as evaluation
+from metaopt_core.distributions.contract import load
+from metaopt_core.evaluation import protocol, statistics
 from metaopt_core.evaluation.summary import worst_tasks
+from metaopt_core.methods.contract import Setting, compared, parameters_file
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import Identity
 from metaopt_core.pipeline.store import StageOutput, Store
-from metaopt_core.reporting import figures as plots
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.reporting import figures
+from metaopt_core.spec.pipeline import PipelineSpec
 
 _TASKS_SHOWN = 4
 
@@ -25,37 +26,39 @@ def evaluate(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[
 
     Not retried: it only computes.
     """
-    store = Store(home)
-    distribution = load(upstream["generate"] / "")
-    files = {"maml": "parameters"} | {name: name for name in spec.baselines}
-    trained = {name: load_file(upstream["train"] / f"{file}.safetensors") for name, file in files.items()}
+    store, learned = Store(home), spec.learned.key(spec.train)
+    distribution, shape = load(upstream["generate"] / "")
+    setting, methods = Setting(spec, shape, distribution), compared(spec)
+    trained = {
+        method.key(spec.train): load_file(upstream["train"] / parameters_file(spec, method)) for method in methods if method.trained
+    }
     history = pd.read_parquet(upstream["train"] / "history.parquet")
     with store.publish(identity, upstream) as (folder, _):
-        compared = evaluation.methods(spec, distribution, trained)
-        table = evaluation.evaluate(spec, distribution, compared)
+        ready = protocol.prepare(setting, methods, trained)
+        measured = protocol.evaluate(setting, ready)
+        table = measured.tasks
         table.to_parquet(folder / "tasks.parquet", index=False)
-        over_training = evaluation.over_training(spec, distribution, load_file(upstream["train"] / "snapshots.safetensors"))
+        over_training = protocol.over_training(setting, learned, load_file(upstream["train"] / "snapshots.safetensors"))
         over_training.to_parquet(folder / "over_training.parquet", index=False)
-        summary = evaluation.summarize(spec, table)
+        summary = statistics.summarize(setting, measured, ready)
         (folder / "summary.json").write_text(json.dumps(summary, indent=1))
 
-        plots.save(plots.adaptation(summary), folder / "adaptation.png")
+        figures.save(figures.adaptation(summary), folder / "adaptation.png")
         told = upstream["train"].extra
-        seconds = told["seconds_by_phase"]["maml"] / told["iterations_by_phase"]["maml"]
-        plots.save(
-            plots.training(pd.concat([history, over_training]), summary, told["best_iteration"], seconds), folder / "training.png"
-        )
-        plots.save(plots.losses(table, summary), folder / "losses.png")
+        seconds = told["seconds_by_phase"][learned] / told["iterations_by_phase"][learned]
+        curves = pd.concat([history, over_training])
+        figures.save(figures.training(curves, summary, told["best_iteration"], seconds), folder / "training.png")
+        figures.save(figures.losses(table, summary), folder / "losses.png")
         if summary["shifted"]:
-            plots.save(plots.shifted(summary), folder / "shifted.png")
-        tasks, steps, model = evaluation.test_tasks(spec, distribution), spec.horizon, compared[summary["model"]]
-        worst = tasks[worst_tasks(summary, table, _TASKS_SHOWN)]
-        if spec.train.ways:
-            plots.save(plots.calibration(summary), folder / "calibration.png")
-            plots.save(plots.pictures(model.learner, model.params, tasks[:_TASKS_SHOWN], steps), folder / "examples.png")
-            plots.save(plots.pictures(model.learner, model.params, worst, steps), folder / "worst.png")
-        else:
-            shown = [method for method in compared.values() if summary["methods"][method.name]["takes_steps"]]
-            plots.save(plots.fits(shown, tasks[:_TASKS_SHOWN], steps), folder / "examples.png")
-            plots.save(plots.fits([model], worst, steps), folder / "worst.png")
+            figures.save(figures.shifted(summary), folder / "shifted.png")
+        if any(method["calibration"] for method in summary["methods"].values()):
+            figures.save(figures.calibration(summary), folder / "calibration.png")
+        tasks, steps = protocol.test_tasks(spec, distribution), spec.horizon
+        of_model = [one for one in ready if one.key == summary["model"]]
+        others = [one for one in ready if one.method.takes_steps and one.key != summary["model"]]
+        for name, shown, of in (
+            ("examples", tasks[:_TASKS_SHOWN], of_model + others),
+            ("worst", tasks[worst_tasks(summary, table, _TASKS_SHOWN)], of_model),
+        ):
+            figures.save(distribution.examples(shown, protocol.predictions(of, shown, steps)), folder / f"{name}.png")
     return store.made(identity)

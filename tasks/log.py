@@ -16,7 +16,8 @@ from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import Identity
 from metaopt_core.pipeline.store import StageOutput, Store
 from metaopt_core.reporting import page as report
-from metaopt_core.spec.models import IN_DISTRIBUTION, PipelineSpec
+from metaopt_core.spec.evaluate import IN_DISTRIBUTION
+from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking.publishing import publish
 from tasks.retrying import DELAYS, mlflow_was_away
 
@@ -77,7 +78,7 @@ def _compared(summary: Mapping[str, Any]) -> list[list[str]]:
 
 def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row a number of adaptation steps, a column a method that takes any: mean ± half of the 95 % interval, diverged tasks."""
-    measure = "accuracy" if summary["metric"] == "cross_entropy" else "loss"
+    measure = summary["primary"]
     rows: dict[int, dict[str, Any]] = {}
     for results in (method for method in summary["methods"].values() if method["takes_steps"]):
         for entry in results["steps"]:
@@ -88,7 +89,7 @@ def table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 def shifted_table(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A row a variant of the test tasks, a column a method: its cell of `table` at the horizon, and the change against
     in-distribution."""
-    measure = "accuracy" if summary["metric"] == "cross_entropy" else "loss"
+    measure = summary["primary"]
     rows = []
     for name, variant in {IN_DISTRIBUTION: summary, **summary["shifted"]}.items():
         row = {"test tasks": name}
@@ -113,7 +114,7 @@ def _cell(entry: Mapping[str, Any], measure: str) -> str:
 
 
 def _caption(spec: PipelineSpec, summary: Mapping[str, Any]) -> str:
-    measure = "Accuracy" if summary["metric"] == "cross_entropy" else "Mean squared error"
+    measure = Measure(summary).name.capitalize()
     ways = f"{summary['ways']} ways, " if summary["ways"] else ""
     normalization = f", {summary['normalization']}" if summary["normalization"] else ""
     return (

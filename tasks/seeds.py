@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from metaopt_core.evaluation import over_seeds
 from metaopt_core.pipeline import seeds
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.store import StageOutput, write_atomically
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking.publishing import publish_seeds
 from tasks.retrying import DELAYS, mlflow_was_away
 
@@ -24,7 +25,7 @@ from tasks.retrying import DELAYS, mlflow_was_away
 )
 def summarize(spec: PipelineSpec, home: Home, evaluated: Sequence[StageOutput], logged: Sequence[StageOutput]) -> None:
     """Write the statistics over seeds, in MLflow and in the home. Retried, for a tracking server may be away for a while."""
-    summary = seeds.summarize([json.loads((output / "summary.json").read_text()) for output in evaluated])
+    summary = over_seeds.summarize([json.loads((output / "summary.json").read_text()) for output in evaluated])
     publish_seeds(home, spec, seeds.group(spec), summary, [output.extra["run_id"] for output in logged])
     file = seeds.record(home, spec)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -10,17 +10,18 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 from safetensors.torch import save_file
 
-from metaopt_core.distributions.materialize import load
+from metaopt_core.distributions.contract import load
 from metaopt_core.errors import StoppedError
 from metaopt_core.meta.learner import device_named
+from metaopt_core.methods.contract import Setting, compared, parameters_file
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import Identity
 from metaopt_core.pipeline.store import StageOutput, Store
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking.runs import running
 from metaopt_core.training.loop import Record
-from metaopt_core.training.phases import computed_by, snapshots
-from metaopt_core.training.phases import train as meta_train
+from metaopt_core.training.phase import snapshots
+from metaopt_core.training.phase import train as meta_train
 from tasks.retrying import DELAYS, mlflow_was_away
 
 
@@ -44,9 +45,14 @@ def train(
     watch: gets (phase, point) of every curve as it happens; raising StoppedError there ends the training for good.
     """
     store, checkpoints = Store(home), home.checkpoints / identity.fingerprint
-    distribution = load(upstream["generate"] / "")
+    distribution, shape = load(upstream["generate"] / "")
+    setting, learned = Setting(spec, shape, distribution), spec.learned.key(spec.train)
+    methods = [method for method in compared(spec) if method.trained]
+    phases = [method.phase(setting) for method in methods]
     if FlowRunContext.get():
-        get_run_logger().info("meta-gradients by %s", computed_by(spec))
+        for phase in phases:
+            if phase.computed_by:
+                get_run_logger().info("meta-gradients by %s", phase.computed_by)
     with running(home, spec) as run, store.publish(identity, upstream) as (folder, extra):
 
         def on_record(phase: str, record: Record) -> None:
@@ -54,22 +60,22 @@ def train(
             watch(phase, record)
 
         try:
-            trained = meta_train(spec, distribution, checkpoints, on_record, home.traces)
+            trained = meta_train(spec, shape, distribution, phases, checkpoints, on_record, home.traces)
         except StoppedError:
             shutil.rmtree(checkpoints, ignore_errors=True)
             raise
-        for phase, result in trained.items():
-            save_file(result.params, folder / f"{'parameters' if phase == 'maml' else phase}.safetensors")
+        for method in methods:
+            save_file(trained[method.key(spec.train)].params, folder / parameters_file(spec, method))
         save_file(snapshots(checkpoints), folder / "snapshots.safetensors")
         rows = [(phase, *record) for phase, result in trained.items() for record in result.history]
         pd.DataFrame(rows, columns=["phase", "iteration", "name", "value"]).to_parquet(folder / "history.parquet", index=False)
         extra |= {
             "mlflow_run": run.id,
             "iterations_by_phase": {phase: result.iterations for phase, result in trained.items()},
-            "best_iteration": trained["maml"].best_iteration,
+            "best_iteration": trained[learned].best_iteration,
             "seconds_by_phase": {phase: round(result.seconds, 3) for phase, result in trained.items()},
             "time_shares": {phase: result.time_shares for phase, result in trained.items()},
-            "plan": None if trained["maml"].plan is None else asdict(trained["maml"].plan),
+            "plan": asdict(plan) if (plan := trained[learned].plan) else None,
             "device": str(device_named(spec.device)),
         }
     shutil.rmtree(checkpoints)

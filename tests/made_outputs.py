@@ -12,7 +12,7 @@ from metaopt_core.meta.learner import Learner
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import identities
 from metaopt_core.pipeline.store import StageOutput, Store
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.pipeline import PipelineSpec
 
 METHODS = {"maml": "MAML", "pretrained": "pre-trained", "random": "random init"}
 TASKS = 4

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from metaopt_core.distributions.omniglot_archives import Pictures
-from metaopt_core.spec.models import CHARACTERS, PipelineSpec
+from metaopt_core.distributions.omniglot import CHARACTERS
+from metaopt_core.distributions.omniglot.archives import Pictures
+from metaopt_core.spec.pipeline import PipelineSpec
 
 SMALL_CONV = PipelineSpec.model_validate(
     {

@@ -31,13 +31,19 @@ class Distribution(DistributionSpec):
 
 
 def materialize(distribution: DistributionSpec, seed: int, downloads: Path, folder: Path) -> TaskShape:
-    """Write a distribution into a folder, with the spec and the seed (distribution.json) and the shape of its tasks (shape.json)."""
+    """Write a distribution into a folder, with the spec and the seed (distribution.json) and the shape of its tasks
+    (shape.json)."""
     assert isinstance(distribution, Distribution)
     shape = distribution.materialize(seed, downloads, folder)
+    record(distribution, shape, seed, folder)
+    return shape
+
+
+def record(distribution: DistributionSpec, shape: TaskShape, seed: int, folder: Path) -> None:
+    """Write what `load` finds a materialized distribution by."""
     values = distribution.model_dump(mode="json", exclude=set(distribution.not_identity)) | {"seed": seed}
     (folder / "distribution.json").write_text(json.dumps(values, indent=1))
     (folder / "shape.json").write_text(json.dumps(shape.as_json()))
-    return shape
 
 
 def load(folder: Path) -> "tuple[TaskDistribution, TaskShape]":

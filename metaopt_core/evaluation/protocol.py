@@ -7,6 +7,7 @@ statistics of meta-train tasks' queries in that step (by collected statistics).
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -21,7 +22,6 @@ from metaopt_core.meta.parallel import side_by_side
 from metaopt_core.methods.contract import TOGETHER, Adapter, Method, Setting
 from metaopt_core.networks.network import Params
 from metaopt_core.progress import bar
-from metaopt_core.spec.distribution import TaskShape
 from metaopt_core.spec.evaluate import IN_DISTRIBUTION
 from metaopt_core.spec.metric import Metric
 from metaopt_core.spec.pipeline import PipelineSpec
@@ -93,10 +93,10 @@ def evaluate(setting: Setting, compared: Sequence[Prepared]) -> Measured:
     """Evaluate every method on every meta-test task, and on every task of each shifted variant.
 
     A row a variant, method and task: `variant`, `method`, `task`, `inner_lr`, and NAME_K for each metric after K = 0 …
-    `evaluate.steps` steps; a method that takes none has the same number in all of them. A task has the same number in every variant
-    of a regression: there it is the same draw in other ranges. At the horizon, of each query of a classification: `confidence`, the
-    probability of the predicted class, and `correct`. Where the network normalizes by its batch, `inductive_NAME`, and where it does
-    so for every step, `collected_NAME`, not of shifted variants.
+    `evaluate.steps` steps; a method that takes none has the same number in all of them. A task has the same number in every
+    variant of a regression: there it is the same draw in other ranges. At the horizon, of each query of a classification:
+    `confidence`, the probability of the predicted class, and `correct`. Where the network normalizes by its batch,
+    `inductive_NAME`, and where it does so for every step, `collected_NAME`, not of shifted variants.
     """
     spec, tables, pooled = setting.spec, [], dict[str, dict[str, dict[str, float]]]()
     total, done, lock = len(compared) * spec.generate.held_out.test_tasks * (1 + len(spec.shifts)), 0, Lock()
@@ -115,7 +115,7 @@ def evaluate(setting: Setting, compared: Sequence[Prepared]) -> Measured:
                 measuring = _Measuring(
                     shifted, one.adapter.on(shifted).to(device), transductive(setting) and variant == IN_DISTRIBUTION
                 )
-                table, outputs = measuring.all(tasks, lambda count, what=f"{one.label}, {variant}": note(count, what))
+                table, outputs = measuring.all(tasks, partial(note, what=f"{one.label}, {variant}"))
                 known = {"variant": variant, "method": one.key, "task": np.arange(len(tasks)), "inner_lr": one.adapter.inner_lr}
                 tables.append(pd.DataFrame(known).join(table))
                 pooled[variant][one.key] = _pooled(shifted.spec.metrics, outputs, tasks)
@@ -178,7 +178,9 @@ class _Measuring:
                     columns["confidence"] = list(confidence.cpu().numpy())
                     columns["correct"] = list((answer == tasks.query_y).cpu().numpy())
         if not self.adapter.steps:
-            columns |= {f"{one.name}_{step}": columns[f"{one.name}_0"] for one in metrics for step in range(1, spec.evaluate.steps + 1)}
+            columns |= {
+                f"{one.name}_{step}": columns[f"{one.name}_0"] for one in metrics for step in range(1, spec.evaluate.steps + 1)
+            }
         steps = [f"{one.name}_{step}" for one in metrics for step in range(spec.evaluate.steps + 1)]
         ordered = [name for name in steps if name in columns] + [name for name in columns if name not in steps]
         return pd.DataFrame({name: columns[name] for name in ordered}), at_horizon
@@ -205,7 +207,9 @@ def predictions(compared: Sequence[Prepared], tasks: TaskBatch, steps: int) -> l
     """What methods that take steps make of a few tasks' queries before and after so many of them, for a figure."""
     found = []
     for one in compared:
-        made = [made[TOGETHER] for step, made in enumerate(one.adapter.adapted(tasks)) if step in (0, min(steps, one.adapter.steps))]
+        made = [
+            made[TOGETHER] for step, made in enumerate(one.adapter.adapted(tasks)) if step in (0, min(steps, one.adapter.steps))
+        ]
         with torch.no_grad():
             before, after = (predict(tasks.query_x).cpu() for predict in (made[0], made[-1]))
         found.append(Prediction(one.label, one.method.color, before, after, steps))

@@ -33,16 +33,18 @@ def summarize(setting: Setting, measured: Measured, compared: Sequence[Prepared]
     """The protocol and, for each method and number of steps, the statistics over tasks, as JSON values.
 
     No task is left out: where a loss is not finite, nor are the mean and its interval (null in JSON), and `diverged` says why.
-    `metrics` says how to read each metric's numbers, and `primary` which one methods are compared by. `model` is the method that the
-    logged model adapts by; `differences` compares each pair of methods task by task, at the horizon. `shifted`: for each variant the
-    same, with what it `changes`, and each method's `change` (`note_changes`).
+    `metrics` says how to read each metric's numbers, and `primary` which one methods are compared by. `model` is the method that
+    the logged model adapts by; `differences` compares each pair of methods task by task, at the horizon. `shifted`: for each
+    variant the same, with what it `changes`, and each method's `change` (`note_changes`).
     """
     spec = setting.spec
     rows = dict(iter(measured.tasks.groupby("variant", sort=False)))
     found = _summary(setting, rows[IN_DISTRIBUTION], measured.pooled[IN_DISTRIBUTION], compared)
     variants = {}
     for name, shifted in spec.shifted.items():
-        variants[name] = _summary(Setting(shifted, setting.shape, setting.distribution), rows[name], measured.pooled[name], compared)
+        variants[name] = _summary(
+            Setting(shifted, setting.shape, setting.distribution), rows[name], measured.pooled[name], compared
+        )
         variants[name]["changes"] = spec.shifts[name].model_dump(mode="json")
         note_changes(found, variants[name])
     return found | {"shifted": variants}

@@ -5,34 +5,34 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metaopt_core.spec.models import IN_DISTRIBUTION
+from metaopt_core.spec.evaluate import IN_DISTRIBUTION
 
 if TYPE_CHECKING:
     import pandas as pd  # takes a second, and what the command line needs here doesn't need it
 
 Summary = Mapping[str, Any]
 
-_LEARNED = ("maml", "maml_safe")  # the others are baselines
-
 
 class Measure:
-    """What methods are judged by: accuracy where there are classes, else the mean squared error."""
+    """How numbers of a metric are read and written: of the one that methods are compared by, or of another."""
 
-    def __init__(self, summary: Summary):
-        self.key = "accuracy" if summary["ways"] else "loss"
-        self.name = "accuracy" if summary["ways"] else "mean squared error"
-        self.larger_is_better = bool(summary["ways"])
+    def __init__(self, summary: Summary, key: str | None = None):
+        self.key: str = key or summary["primary"]
+        read = summary["metrics"][self.key]
+        self.name: str = read["title"]
+        self.larger_is_better: bool = read["larger_is_better"]
+        self.percent: bool = read["form"] == "percent"
 
     def value(self, number: float | None) -> str:
         if number is None:
             return "–"
-        return f"{number:.1%}".replace("%", " %") if self.larger_is_better else f"{number:.3f}"
+        return f"{number:.1%}".replace("%", " %") if self.percent else f"{number:.3f}"
 
     def difference(self, number: float | None) -> str:
-        """With its sign; of accuracies in percentage points."""
+        """With its sign; of shares in percentage points."""
         if number is None:
             return "–"
-        return f"{100 * number:+.1f}".replace("-", "−") if self.larger_is_better else f"{number:+.3f}".replace("-", "−")
+        return f"{100 * number:+.1f}".replace("-", "−") if self.percent else f"{number:+.3f}".replace("-", "−")
 
 
 def counted(number: int, what: str) -> str:
@@ -49,7 +49,7 @@ def at_horizon(summary: Summary, method: str) -> dict[str, Any]:
 def best_baseline(summary: Summary) -> str | None:
     """The baseline with the best mean at the horizon; none where no mean is finite."""
     measure = Measure(summary)
-    baselines: list[str] = [name for name in summary["methods"] if name not in _LEARNED]
+    baselines: list[str] = [name for name, method in summary["methods"].items() if method["baseline"]]
     means = {name: at_horizon(summary, name)[measure.key]["mean"] for name in baselines}
     finite = {name: mean for name, mean in means.items() if mean is not None}
     if not finite:

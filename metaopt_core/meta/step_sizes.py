@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from metaopt_core.networks.network import Params
-from metaopt_core.spec.models import InnerSpec
+from metaopt_core.spec.train import InnerSpec
 
 PREFIX = "inner_lr."
 EVERY = f"{PREFIX}*"

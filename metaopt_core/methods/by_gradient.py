@@ -33,8 +33,8 @@ STATISTICS_TASKS = 256
 class ByGradient:
     """Parameters ready for tasks (`metaopt_core.methods.contract.Adapter`).
 
-    learner: how they are adapted. baseline: whether by what every step has in common. statistics: of the queries of meta-train tasks
-    at the horizon, where every step has a normalization of its own.
+    learner: how they are adapted. baseline: whether by what every step has in common. statistics: of the queries of meta-train
+    tasks at the horizon, where every step has a normalization of its own.
     """
 
     learner: Learner

@@ -83,3 +83,9 @@ class Method(MethodInfo):
 def compared(spec: PipelineSpec) -> tuple[Method, ...]:
     """The methods of a pipeline, in the order of tables."""
     return cast("tuple[Method, ...]", spec.methods)
+
+
+def parameters_file(spec: PipelineSpec, method: MethodInfo) -> str:
+    """Where `train` keeps the parameters of a trained method; those of the pipeline's own are `parameters.safetensors`."""
+    key = method.key(spec.train)
+    return f"{'parameters' if key == spec.learned.key(spec.train) else key}.safetensors"

@@ -10,7 +10,7 @@ from metaopt_core.networks.network import Network
 from metaopt_core.networks.normalization import TRANSDUCTIVE, Normalization
 from metaopt_core.networks.resnet12 import ResNet12
 from metaopt_core.networks.user_module import user_module
-from metaopt_core.spec.models import Conv4Spec, MLPSpec, ModelSpec, ModuleSpec
+from metaopt_core.spec.networks import Conv4Spec, MLPSpec, ModelSpec, ModuleSpec
 
 
 def build(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int, steps: int | None = None) -> Network:

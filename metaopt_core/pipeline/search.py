@@ -26,8 +26,9 @@ from optuna.trial import FrozenTrial, TrialState
 from metaopt_core.errors import StoppedError
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import identities
-from metaopt_core.spec.models import ChoicesSpec, ParameterSpec, PipelineSpec, SweepSpec
+from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.spec.ranges import value_at, with_values
+from metaopt_core.spec.sweep import ChoicesSpec, ParameterSpec, SweepSpec
 from metaopt_core.training.loop import Record
 
 _GOES_ON_WITH = "goes_on_with"  # of a trial that was queued again: the number of the one that it takes the place of
@@ -55,11 +56,14 @@ class Claim:
         fixed: dict[str, Any] = {"train.baselines": [], "log.experiment": spec.log.experiment or spec.name, "log.register_as": None}
         return with_values(spec, fixed | search.trial | self.setting, name=f"{spec.name}-trial-{self.number}")
 
-    def watch(self, iterations: int) -> Callable[[str, Record], None]:
-        """What training is to be watched with: it reports every validation, and raises StoppedError where the trial is pruned."""
+    def watch(self, learned: str, iterations: int) -> Callable[[str, Record], None]:
+        """What training is watched with: it reports every validation, and raises StoppedError where the trial is pruned.
+
+        learned: the key of the method whose validations count.
+        """
 
         def on_record(phase: str, record: Record) -> None:
-            if phase != "maml" or record.name != f"validation_{self.sweep.search.objective.metric}":
+            if phase != learned or record.name != f"validation_{self.sweep.search.objective.metric}":
                 return
             self.trial.report(record.value, record.iteration)
             if record.iteration < iterations and self.trial.should_prune():
@@ -109,7 +113,8 @@ class Sweep:
 
     @property
     def minimizes(self) -> bool:
-        return self.search.objective.metric == "loss"
+        metric = next(one for one in self.spec.metrics if one.name == self.search.objective.metric)
+        return not metric.larger_is_better
 
     def steps_of(self, spec: PipelineSpec) -> int:
         """The adaptation steps after which a trial, or the setting that it led to, is judged."""

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-import metaopt_core.distributions.omniglot_archives as omniglot_archives
 from metaopt_core.spec import user_source
-from metaopt_core.spec.models import ModuleSpec, OmniglotSpec, PipelineSpec
+from metaopt_core.spec.components import module_of
+from metaopt_core.spec.networks import ModuleSpec
+from metaopt_core.spec.pipeline import PipelineSpec
 
 ROOT = Path(__file__).resolve().parents[2]  # the folder that holds the package
 _NOT_SOURCES = ("metaopt_core.spec",)  # what a spec says is in the slice by value; how it is checked changes no result
@@ -42,18 +43,18 @@ class Stage:
 STAGES: Mapping[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("generate", (), ("metaopt_core.distributions.materialize",), ("tasks/generate.py",), ("numpy", "scipy", "pillow")),
+        Stage("generate", (), ("metaopt_core.distributions.contract",), ("tasks/generate.py",), ("numpy", "scipy", "pillow")),
         Stage(
             "train",
             ("generate",),
-            ("metaopt_core.training.phases",),
+            ("metaopt_core.training.phase",),
             ("tasks/train.py", "metaopt_core/kernels/kernels.c"),
             ("numpy", "scipy", "torch"),
         ),
         Stage(
             "evaluate",
             ("generate", "train"),
-            ("metaopt_core.evaluation.protocol", "metaopt_core.evaluation.summary"),
+            ("metaopt_core.evaluation.statistics", "metaopt_core.evaluation.summary"),
             ("tasks/evaluate.py", "metaopt_core/reporting/figures.py", "metaopt_core/kernels/kernels.c"),
             ("numpy", "torch", "pandas", "scipy", "matplotlib"),
         ),
@@ -99,7 +100,7 @@ def identities(spec: PipelineSpec) -> dict[str, Identity]:
             stage=stage.name,
             slice=_slice(stage.name, spec),
             upstream={name: found[name].fingerprint for name in stage.upstream},
-            sources=_sources(stage) | _user_sources(stage, spec),
+            sources=_sources(stage, components_of(stage.name, spec)) | _user_sources(stage, spec),
             libraries={name: importlib.metadata.version(name).split(".")[0] for name in stage.libraries},
         )
     return found
@@ -109,15 +110,17 @@ def _slice(stage: str, spec: PipelineSpec) -> dict[str, Any]:
     """The values of the spec that a stage's result depends on, flat, with what `none` stands for filled in."""
     match stage:
         case "generate":
-            values = flatten("generate", spec.generate.model_dump(mode="json", exclude={"folder"})) | {"seed": spec.seed}
-            if isinstance(spec.generate, OmniglotSpec):
-                values["data"] = omniglot_archives.identity(spec.generate.folder)
+            values = flatten("generate", spec.generate.model_dump(mode="json", exclude=set(spec.generate.not_identity))) | {
+                "seed": spec.seed
+            }
+            if (data := spec.generate.data()) is not None:
+                values["data"] = data
         case "train":
             values = flatten("train", spec.train.model_dump(mode="json", exclude={"checkpoint_every"})) | {"seed": spec.seed}
             values["train.validation.shots"] = spec.validation_shots
             values["train.validation.queries"] = spec.validation_queries
             values["train.pretrain_iterations"] = spec.pretrain_iterations
-            values["train.baselines"] = list(spec.baselines)
+            values["train.baselines"] = [method.key(spec.train) for method in spec.methods if method.trained and method.baseline]
         case "evaluate":
             values = flatten("evaluate", spec.evaluate.model_dump(mode="json"))
             values["evaluate.shots"] = spec.evaluate_shots
@@ -148,9 +151,9 @@ def without_password(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.password else uri
 
 
-def _sources(stage: Stage) -> dict[str, str]:
+def _sources(stage: Stage, components: list[str]) -> dict[str, str]:
     """SHA-256 of a stage's modules, of all that they import of the library, directly or not, and of what writes its files."""
-    pending = list(stage.modules)
+    pending = [*stage.modules, *(name for name in components if name.startswith("metaopt_core."))]
     files = {name: _sha256((ROOT / name).read_bytes()) for name in stage.written_by if (ROOT / name).is_file()}
     while pending:
         module = pending.pop()
@@ -165,7 +168,20 @@ def _sources(stage: Stage) -> dict[str, str]:
 def _user_sources(stage: Stage, spec: PipelineSpec) -> dict[str, str]:
     """Those of a network of the user's own."""
     model = spec.train.model
-    return user_source.sources(model.path) if isinstance(model, ModuleSpec) and stage.name in {"train", "evaluate"} else {}
+    found = user_source.sources(model.path) if isinstance(model, ModuleSpec) and stage.name in {"train", "evaluate"} else {}
+    for module in components_of(stage.name, spec):
+        if not module.startswith("metaopt_core."):
+            found |= user_source.sources(f"{module}:component")
+    return found
+
+
+def components_of(stage: str, spec: PipelineSpec) -> list[str]:
+    """The modules of the components that a stage computes with: they are found by name, so no import shows them."""
+    methods = {"train": [one for one in spec.methods if one.trained], "evaluate": spec.methods}.get(stage, ())
+    parts: list[Any] = [*methods, *(spec.metrics if stage == "evaluate" else ())]
+    if stage in {"generate", "train", "evaluate"}:
+        parts.append(spec.generate)
+    return sorted({module_of(part) for part in parts})
 
 
 def _path(module: str) -> Path | None:

@@ -1,33 +1,17 @@
 """Figures, as matplotlib objects of their own: no global state, so nothing to close and no window ever opens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from torch import Tensor
 
-from metaopt_core.distributions.batch import TaskBatch
-from metaopt_core.evaluation.protocol import Method
-from metaopt_core.evaluation.summary import counted
-from metaopt_core.meta.learner import Learner
-from metaopt_core.networks.network import Params
-from metaopt_core.spec.models import IN_DISTRIBUTION
+from metaopt_core.evaluation.summary import Measure, counted
+from metaopt_core.spec.evaluate import IN_DISTRIBUTION
 
-COLORS = {
-    "maml": "tab:blue",
-    "maml_safe": "tab:cyan",
-    "protonet": "tab:green",
-    "pretrained": "tab:orange",
-    "random": "tab:gray",
-    "unadapted": "tab:brown",
-}
 _TASKS_SHOWN = 4
 _CHARACTERS_SHOWN = 8  # of a split
 _DRAWINGS_SHOWN = 10  # of a character
@@ -41,26 +25,22 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
-
-
-
-
 def adaptation(summary: Mapping[str, Any]) -> Figure:
-    """The mean over meta-test tasks after each number of steps, with its 95 % interval: accuracy where there is one, or error."""
-    key, label = ("accuracy", "accuracy") if summary["ways"] else ("loss", "mean squared error")
+    """The mean over meta-test tasks after each number of steps, with its 95 % interval."""
+    measure = Measure(summary)
+    key, label = measure.key, measure.name
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for method, result in summary["methods"].items():
-        if method == "unadapted":  # is where the learned parameters' curve begins
+    for result in summary["methods"].values():
+        if not result["line"]:
             continue
         points = [point for point in result["steps"] if point[key]["mean"] is not None]
         steps = [point["step"] for point in points]
         mean = [point[key]["mean"] for point in points]
         half = [point[key]["ci95"] or 0.0 for point in points]
         low, high = [m - h for m, h in zip(mean, half, strict=True)], [m + h for m, h in zip(mean, half, strict=True)]
-        style = "--" if not result["takes_steps"] else "o:" if method == "maml_safe" else "o-"
-        axes.plot(steps, mean, style, color=COLORS[method], label=result["label"], markersize=3.5)
-        axes.fill_between(steps, low, high, color=COLORS[method], alpha=0.2, linewidth=0)
+        axes.plot(steps, mean, result["line"], color=result["color"], label=result["label"], markersize=3.5)
+        axes.fill_between(steps, low, high, color=result["color"], alpha=0.2, linewidth=0)
     shape = f"{summary['ways']}-way {summary['shots']}-shot" if summary["ways"] else f"K = {summary['shots']}"
     normalization = f", {summary['normalization']}" if summary["normalization"] else ""
     axes.axvline(summary["horizon"], color="black", linewidth=0.8, linestyle=":")
@@ -83,21 +63,21 @@ def training(history: pd.DataFrame, summary: Mapping[str, Any], best_iteration: 
 
     seconds: what an iteration took; none are drawn where that is 0.
     """
-    measure = "accuracy" if summary["ways"] else "loss"
+    learned, measure = summary["learned"], _curve(summary)
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     axes = figure.subplots()
-    maml = history[history["phase"] == "maml"]
+    curves = history[history["phase"] == learned]
     for name, label, color in (
         (f"meta_train_{measure}", "meta-train tasks", "tab:gray"),
         (f"validation_{measure}", "meta-validation tasks", "tab:blue"),
         (f"meta_test_{measure}", "meta-test tasks", "tab:red"),
     ):
-        curve = maml[maml["name"] == name]
+        curve = curves[curves["name"] == name]
         axes.plot(curve["iteration"], curve["value"], "o-", markersize=3, label=label, color=color)
-    test = summary["methods"]["maml"]["steps"][summary["horizon"]][measure]["mean"]
+    test = summary["methods"][learned]["steps"][summary["horizon"]][measure]["mean"]
     if test is not None:
         axes.plot([best_iteration], [test], "*", markersize=13, color="tab:red", label="evaluation of the parameters kept")
-    shown = maml.loc[maml["name"].isin([f"meta_train_{measure}", f"validation_{measure}"]), "value"]
+    shown = curves.loc[curves["name"].isin([f"meta_train_{measure}", f"validation_{measure}"]), "value"]
     if shown.max() > _WIDE * shown.median():  # a few tasks that diverged in one validation would flatten all the rest
         axes.set_yscale("log")
     axes.axvline(best_iteration, color="black", linewidth=0.8, linestyle=":")
@@ -112,17 +92,22 @@ def training(history: pd.DataFrame, summary: Mapping[str, Any], best_iteration: 
     return figure
 
 
+def _curve(summary: Mapping[str, Any]) -> str:
+    """The metric of training's own curves: the primary one where training has it, else the loss."""
+    return "accuracy" if summary["primary"] == "accuracy" else "loss"
+
+
 def calibration(summary: Mapping[str, Any]) -> Figure:
     """Share of right answers by the probability that was given to them, of each method, at the horizon."""
     figure = Figure(figsize=(4.6, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":")
-    for method, result in summary["methods"].items():
-        bins, ece = result["calibration"]["bins"], result["calibration"]["ece"]
+    for result in summary["methods"].values():
+        bins, ece = result["calibration"], result["pooled"]["calibration_error"]
         x, y = [part["confidence"] for part in bins], [part["accuracy"] for part in bins]
-        axes.plot(x, y, color=COLORS[method], linewidth=0.8)
+        axes.plot(x, y, color=result["color"], linewidth=0.8)
         size = [4 + 120 * part["share"] for part in bins]
-        axes.scatter(x, y, s=size, color=COLORS[method], label=f"{result['label']}: error {ece:.1%}", alpha=0.8)
+        axes.scatter(x, y, s=size, color=result["color"], label=f"{result['label']}: error {ece:.1%}", alpha=0.8)
     axes.set(xlabel="probability given to the answer", ylabel="share of answers that are right", xlim=(0, 1.02), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
@@ -138,8 +123,8 @@ def losses(table: pd.DataFrame, summary: Mapping[str, Any]) -> Figure:
         values = table.loc[table["method"] == method, f"loss_{summary['horizon']}"].to_numpy(np.float64)
         ordered = np.sort(values[np.isfinite(values)])
         share = np.arange(1, len(ordered) + 1) / len(values)
-        style = ":" if method == "maml_safe" else "-"
-        axes.plot(np.maximum(ordered, 1e-6), share, style, color=COLORS[method], label=result["label"])
+        style = ":" if result["line"].endswith(":") else "-"
+        axes.plot(np.maximum(ordered, 1e-6), share, style, color=result["color"], label=result["label"])
     axes.axhline(0.9, color="black", linewidth=0.8, linestyle=":")
     label = f"loss of a task after {counted(summary['horizon'], 'step')} (above the dotted line: the 10 % worst)"
     axes.set(xscale="log", ylim=(0, 1.01), xlabel=label, ylabel="share of tasks with less")
@@ -150,7 +135,8 @@ def losses(table: pd.DataFrame, summary: Mapping[str, Any]) -> Figure:
 
 def shifted(summary: Mapping[str, Any]) -> Figure:
     """Mean, its 95 % interval and median where methods are compared: the test tasks as trained for, and below them each variant."""
-    key, label = ("accuracy", "accuracy") if summary["ways"] else ("loss", "mean squared error")
+    measure = Measure(summary)
+    key, label = measure.key, measure.name
     variants = {IN_DISTRIBUTION: summary, **summary["shifted"]}
     count = len(summary["methods"])
     figure = Figure(figsize=(7.5, 1.4 + 0.2 * count * len(variants)), layout="constrained")
@@ -162,7 +148,7 @@ def shifted(summary: Mapping[str, Any]) -> Figure:
         mean, half, median = (
             np.array([entry[key][name] for entry in last], dtype=np.float64) for name in ("mean", "ci95", "median")
         )
-        color = COLORS[method]
+        color = result["color"]
         axes.errorbar(mean, rows, xerr=half, fmt="o", color=color, label=result["label"], markersize=4, capsize=2)
         axes.plot(median, rows, "o", color=color, fillstyle="none", markersize=4)
         axes.axvline(mean[0], color=color, linewidth=0.8, linestyle=":")
@@ -176,7 +162,7 @@ def shifted(summary: Mapping[str, Any]) -> Figure:
     axes.set_yticks(range(len(variants)), [_named(name, variant) for name, variant in variants.items()], fontsize=8)
     axes.invert_yaxis()
     axes.axhline(0.5, color="black", linewidth=0.8)
-    if key == "loss":
+    if not measure.percent:
         axes.set_xscale("log")
         axes.set_xlim(0.5 * np.nanmin(within), 2 * np.nanmax(within))
     else:
@@ -200,11 +186,3 @@ def _said(value: Any) -> str:
     if isinstance(value, Mapping):
         return " + ".join(name for name, weight in value.items() if weight)
     return f"{value[0]:.3g} to {value[1]:.3g}" if isinstance(value, list) else str(value)
-
-
-
-
-
-
-
-

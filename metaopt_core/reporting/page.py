@@ -15,7 +15,9 @@ import pandas as pd
 from metaopt_core.evaluation.summary import Measure, Summary, at_horizon, best_baseline, counted, difference, worst_tasks
 from metaopt_core.pipeline.stages import flatten
 from metaopt_core.pipeline.store import StageOutput
-from metaopt_core.spec.models import IN_DISTRIBUTION, ImplicitSpec, InnerSpec, PipelineSpec, TrainSpec
+from metaopt_core.spec.evaluate import IN_DISTRIBUTION
+from metaopt_core.spec.pipeline import PipelineSpec
+from metaopt_core.spec.train import ImplicitSpec, InnerSpec, TrainSpec
 from metaopt_core.tracking.description import spec_yaml
 
 _WORST_NAMED = 10
@@ -41,10 +43,11 @@ def render(spec: PipelineSpec, upstream: Mapping[str, StageOutput]) -> str:
         summary=summary,
         measure=Measure(summary),
         counted=counted,
+        safe=summary["methods"].get(f"{summary['learned']}_safe", {}).get("label"),
         finding=_finding(summary),
         facts=_facts(spec, upstream["train"]),
         rows=list(_rows(summary)),
-        gap=_gap(history, upstream["train"].extra.get("best_iteration")),
+        gap=_gap(history, summary["learned"], upstream["train"].extra.get("best_iteration")),
         pairs={(d["of"], d["against"]): d for d in summary["differences"]},
         worst=_worst(summary, table),
         shifted=list(_shifted(summary)),
@@ -77,7 +80,7 @@ def _rows(summary: Summary) -> Iterator[dict[str, Any]]:
     for name, method in summary["methods"].items():
         lr = method["inner_lr"]
         grid = summary["baseline_lrs"]
-        chosen = name in ("pretrained", "random")
+        chosen = method["baseline"] and method["takes_steps"]
         edge = chosen and len(grid) > 1 and lr in (min(grid), max(grid))
         if lr is not None:
             step_size = f"{lr:g}" + (" chosen" if chosen else "") + (", at the edge" if edge else "")
@@ -92,7 +95,7 @@ def _rows(summary: Summary) -> Iterator[dict[str, Any]]:
             "statistics": at_horizon(summary, name)[key],
             "inductive": method["inductive"] and method["inductive"][key],
             "collected": method["collected"] and method["collected"][key],
-            "ece": method["calibration"] and method["calibration"]["ece"],
+            "ece": method["pooled"].get("calibration_error"),
             "against": difference(summary, summary["model"], name, key) if name != summary["model"] else None,
         }
 
@@ -100,8 +103,7 @@ def _rows(summary: Summary) -> Iterator[dict[str, Any]]:
 def _facts(spec: PipelineSpec, trained: StageOutput) -> dict[str, str]:
     """What was asked, a line each."""
     train, inner, outer = spec.train, spec.train.inner, spec.train.outer
-    other = {"distribution", "held_out", "folder", "support_points", "held_out_ways"}
-    tasks = _settings(spec.generate.model_dump(mode="json", exclude=other))
+    tasks = _settings(spec.generate.model_dump(mode="json", exclude=set(spec.generate.not_shown)))
     kind = f"{train.ways}-way " if train.ways else ""
     asked, held_out = (
         f"{kind}{shots}-shot with {_count(queries, 'query')} {'a class' if train.ways else 'a task'}"
@@ -155,9 +157,9 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _gap(history: pd.DataFrame, best_iteration: int | None) -> dict[str, float] | None:
+def _gap(history: pd.DataFrame, learned: str, best_iteration: int | None) -> dict[str, float] | None:
     """The loss on meta-train and on meta-validation tasks, of the parameters that were kept."""
-    kept = history[(history["phase"] == "maml") & (history["iteration"] == best_iteration)]
+    kept = history[(history["phase"] == learned) & (history["iteration"] == best_iteration)]
     values = dict(zip(kept["name"], kept["value"], strict=True))
     names = ("meta_train_loss", "validation_loss")
     return {name: float(values[name]) for name in names} if set(names) <= values.keys() else None
@@ -172,7 +174,8 @@ def _worst(summary: Summary, table: pd.DataFrame) -> list[dict[str, Any]]:
     found = []
     for task in worst_tasks(summary, table, _WORST_NAMED):
         row = {"task": task, "before": mine.loc[task, "loss_0"], "after": mine.loc[task, f"loss_{horizon}"]}
-        row["accuracy"] = mine.loc[task, f"accuracy_{horizon}"] if summary["ways"] else None
+        key = summary["primary"]
+        row["primary"] = mine.loc[task, f"{key}_{horizon}"] if key != "loss" else None
         row["baseline"] = by_method[baseline].loc[task, f"loss_{horizon}"] if baseline else None
         found.append(row)
     return found
@@ -196,7 +199,7 @@ def _shifted(summary: Summary) -> Iterator[dict[str, Any]]:
 def _cost(spec: PipelineSpec, upstream: Mapping[str, StageOutput]) -> dict[str, Any]:
     extra = upstream["train"].extra
     iterations = extra.get("iterations_by_phase", {})
-    names = _PHASES | {"maml": spec.train.label}
+    names = _PHASES | {spec.train.slug: spec.train.label}
     shares = extra.get("time_shares", {})
     phases = [
         {"label": names.get(name, name), "seconds": seconds, "iterations": iterations.get(name), "shares": shares.get(name, {})}

@@ -1,8 +1,8 @@
 """The contract of a task distribution p(T), as far as it can be asked without its data.
 
-This is the declared side, which parsing and planning ask: the settings that `generate:` may have, what the tasks look like, what is
-impossible, what a variant may change. `metaopt_core.distributions.contract` has the other side: how tasks are made and drawn. Nobody
-outside of a distribution asks which one it is.
+This is the declared side, which parsing and planning ask: the settings that `generate:` may have, what the tasks look like, what
+is impossible, what a variant may change. `metaopt_core.distributions.contract` has the other side: how tasks are made and drawn.
+Nobody outside of a distribution asks which one it is.
 """
 
 from collections.abc import Iterator, Mapping, Set

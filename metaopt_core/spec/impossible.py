@@ -141,7 +141,9 @@ def _train_impossibilities(train: TrainSpec) -> Iterator[Impossibility]:
 def _sweep_impossibilities(spec: Resolved, sweep: SweepSpec) -> Iterator[Impossibility]:
     names = [one.name for one in spec.metrics if not one.pooled]
     if (name := sweep.objective.metric) not in names:
-        needs = f"{name} needs classes, and regression tasks have none" if name == "accuracy" else f"no metric {name} for such tasks"
+        needs = (
+            f"{name} needs classes, and regression tasks have none" if name == "accuracy" else f"no metric {name} for such tasks"
+        )
         yield ("sweep", "objective", "metric"), f"{needs}: expected {' or '.join(names)}"
     if (sweep.objective.steps or 0) > spec.evaluate.steps:
         yield (
@@ -157,7 +159,11 @@ def _shift_impossibilities(spec: Resolved, name: str, shift: ShiftSpec) -> Itera
     """What a variant changes that its tasks don't have, and what would be impossible for a pipeline of its own."""
     generate, place, changes = spec.generate, ("evaluate", "shifted", name), shift.changes
     if not shift.said:
-        example = "ways" if generate.targets == "classes" else next(iter(sorted(generate.shift_keys(changes) - {"distribution"})), "shots")
+        example = (
+            "ways"
+            if generate.targets == "classes"
+            else next(iter(sorted(generate.shift_keys(changes) - {"distribution"})), "shots")
+        )
         yield place, f"nothing is shifted, expected a key such as {example}"
         return
     protocol = PROTOCOL if generate.targets == "classes" else PROTOCOL - {"ways"}

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from metaopt_core.errors import UserError
 from metaopt_core.spec import explain, ranges
 from metaopt_core.spec.document import BROKEN, Entry, Mistake, Node, Place, dotted, read_file, read_value
-from metaopt_core.spec.models import OmniglotSpec, PipelineSpec
+from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.spec.schema import Schema, kind_key, kinds, member_of, models_schema, resolve
 
 _NAME = re.compile(models_schema()["properties"]["name"]["pattern"])
@@ -74,11 +74,8 @@ def load(path: Path, overrides: Mapping[str, Sequence[str]] = MappingProxyType({
 
 
 def _beside(path: Path, spec: PipelineSpec) -> PipelineSpec:
-    """The spec with a relative folder of data taken as beside the file, wherever the command runs."""
-    if not isinstance(spec.generate, OmniglotSpec) or spec.generate.folder is None:
-        return spec
-    folder = path.absolute().parent / Path(spec.generate.folder).expanduser()
-    return spec.model_copy(update={"generate": spec.generate.model_copy(update={"folder": str(folder)})})
+    """The spec with relative paths of data taken as beside the file, wherever the command runs."""
+    return spec.model_copy(update={"generate": spec.generate.beside(path.absolute().parent)})
 
 
 # --- the file, down to the pipelines' blocks ----------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """The contract of a method, as far as planning and reports ask for it: what it is called, and what it applies to.
 
-A method is one of the things that are compared on the meta-test tasks. `metaopt_core.methods.contract` has the other side: how it is
-trained, and how it adapts and predicts. Nobody outside of a method asks which one it is.
+A method is one of the things that are compared on the meta-test tasks. `metaopt_core.methods.contract` has the other side: how it
+is trained, and how it adapts and predicts. Nobody outside of a method asks which one it is.
 """
 
 from typing import Annotated, Any, ClassVar, Protocol

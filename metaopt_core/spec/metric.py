@@ -18,11 +18,12 @@ Form = Literal["number", "percent"]
 class Metric:
     """What methods are judged by.
 
-    name: in tables, results and MLflow. title: in words. of: (outputs [tasks, queries, outputs], targets [tasks, queries, outputs] or
-    [tasks, queries] class labels, weight [tasks, queries] or none) → [tasks]. targets: the kind of tasks that it judges.
-    larger_is_better: its direction. form: how it is written, `percent` for shares. unit: of a number, if it has one. rank: the metric
-    with the smallest one is what methods are compared by. pooled: it is a number of all tasks' queries together (they are handed over
-    as one task). follows_reduction: it is multiplied by what `train.reduction` multiplies the training's loss by.
+    name: in tables, results and MLflow. title: in words. of: (outputs [tasks, queries, outputs], targets [tasks, queries,
+    outputs] or [tasks, queries] class labels, weight [tasks, queries] or none) → [tasks]. targets: the kind of tasks that it
+    judges. larger_is_better: its direction. form: how it is written, `percent` for shares. unit: of a number, if it has one.
+    rank: the metric with the smallest one is what methods are compared by. pooled: it is a number of all tasks' queries together
+    (they are handed over as one task). follows_reduction: it is multiplied by what `train.reduction` multiplies the training's
+    loss by.
     """
 
     name: str

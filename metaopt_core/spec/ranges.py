@@ -5,7 +5,8 @@ from typing import Any
 
 from metaopt_core.spec.document import Entry, Node, dotted
 from metaopt_core.spec.explain import Path, Refusal, suggestion
-from metaopt_core.spec.models import PipelineSpec, RangeSpec, SweepSpec
+from metaopt_core.spec.pipeline import PipelineSpec
+from metaopt_core.spec.sweep import RangeSpec, SweepSpec
 
 STAGES = ("generate", "train", "evaluate")  # whose values can change the objective
 _MOST_CHECKED = 100  # whole numbers of a range that are checked one by one

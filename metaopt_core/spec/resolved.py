@@ -11,6 +11,7 @@ from metaopt_core.spec.generate import GenerateSpec
 from metaopt_core.spec.log import LogSpec
 from metaopt_core.spec.method import MethodInfo, named_method
 from metaopt_core.spec.metric import Metric
+from metaopt_core.spec.networks import ModuleSpec
 from metaopt_core.spec.schedule import ScheduleSpec
 from metaopt_core.spec.sweep import SweepSpec
 from metaopt_core.spec.train import TrainSpec
@@ -83,6 +84,14 @@ class Resolved(Spec):
             and method.refusal(self.train, self.generate.targets) is None
         ]
         return tuple(sorted(compared + named, key=lambda method: method.rank))
+
+    @property
+    def import_paths(self) -> tuple[str, ...]:
+        """The import paths of all that is the user's own: network, distribution, methods, metrics."""
+        model = self.train.model
+        named = [self.generate.distribution, *(self.train.baselines or ()), *self.evaluate.metrics]
+        named += [model.path] if isinstance(model, ModuleSpec) else []
+        return tuple(name for name in named if is_import_path(name))
 
     @property
     def learned(self) -> MethodInfo:

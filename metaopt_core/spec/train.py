@@ -121,7 +121,7 @@ class TrainSpec(Spec):
     )
     algorithm: Literal["maml", "fomaml", "reptile", "anil", "boil", "meta-sgd", "maml++", "imaml"] = Field(
         "maml",
-        description="A name for several of the choices below. A choice that is made itself goes before what the name stands for.",
+        description="A name for several of the choices below. Explicit settings override the preset.",
     )
     meta_gradient: Literal["exact", "first_order", "reptile", "implicit"] = Field(
         "exact",
@@ -131,7 +131,7 @@ class TrainSpec(Spec):
     outer_loss: Literal["last_step", "multi_step"] = Field(
         "last_step",
         description="Which query losses count: after the `last_step`, or (MAML++) after every step, all alike at first and then "
-        "the last one ever more.",
+        "with increasing weight on the last.",
     )
     multi_step_share: Share = Field(
         0.15, description="Share of the iterations in which `multi_step` counts more than the last step."
@@ -145,8 +145,8 @@ class TrainSpec(Spec):
     validation: ValidationSpec = Field(ValidationSpec(), description="Meta-validation during training.")
     baselines: Annotated[tuple[BaselineName, ...], BeforeValidator(as_tuple)] | None = Field(
         None,
-        description="Baselines that are compared as well: `pretrained` on all tasks together, `protonet`, the nearest class mean in a "
-        "learned embedding (classification only), or one of your own by import path; none means all that ship and apply.",
+        description="Baselines that are compared as well: `pretrained` on all tasks together, `protonet`, the nearest class mean "
+        "in a learned embedding (classification only), or one of your own by import path; none means all that ship and apply.",
     )
     pretrain_iterations: Positive | None = Field(
         None, description="Iterations of each of the baselines; none means as many as `iterations`."

@@ -14,7 +14,7 @@ from filelock import FileLock
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import without_password
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.pipeline import PipelineSpec
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

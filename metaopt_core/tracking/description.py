@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from metaopt_core.pipeline.stages import ROOT, flatten, without_password
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.pipeline import PipelineSpec
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -16,6 +16,7 @@ number of dimensions, and so would refuse either one task or a batch, as well as
 """
 
 import importlib.metadata
+import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,10 +33,11 @@ from mlflow.pyfunc.model import PythonModel
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from safetensors.torch import load_file
 
-from metaopt_core.meta.learner import INPUT_SHAPES, Learner
+from metaopt_core.meta.learner import Learner
 from metaopt_core.networks.network import Params
 from metaopt_core.spec import user_source
-from metaopt_core.spec.models import ModuleSpec, PipelineSpec
+from metaopt_core.spec.distribution import TaskShape
+from metaopt_core.spec.pipeline import PipelineSpec
 
 REQUIREMENTS = ("torch", "numpy", "safetensors", "pydantic", "cronsim", "mlflow")  # stated: inferring them takes long
 
@@ -43,9 +45,9 @@ REQUIREMENTS = ("torch", "numpy", "safetensors", "pydantic", "cronsim", "mlflow"
 class Adapter:
     """Meta-parameters and the learner that adapts them."""
 
-    def __init__(self, spec: PipelineSpec, parameters: Params):
-        self.spec = spec
-        self.learner = Learner.from_spec(spec)
+    def __init__(self, spec: PipelineSpec, shape: TaskShape, parameters: Params):
+        self.spec, self.shape = spec, shape
+        self.learner = Learner.from_spec(spec, shape)
         self.parameters = parameters
 
     def predict(self, model_input: Any, params: Mapping[str, Any]) -> npt.NDArray[np.float32]:
@@ -68,7 +70,7 @@ class Adapter:
         if not isinstance(model_input, dict) or not set(names) <= model_input.keys():
             raise _invalid(f"the input is {_description(model_input)}: expected a dictionary with the arrays {', '.join(names)}")
         support_x, support_y, query_x = (_numbers(name, model_input[name]) for name in names)
-        shape = INPUT_SHAPES[self.spec.generate.distribution]
+        shape = self.shape.input_shape
         one_task = support_x.ndim == 1 + len(shape)
         lead = 1 if one_task else 2
         for name, array in (("support_x", support_x), ("query_x", query_x)):
@@ -80,7 +82,7 @@ class Adapter:
                 )
         if not one_task and support_x.shape[0] != query_x.shape[0]:
             raise _invalid(f"{support_x.shape[0]} tasks in support_x, {query_x.shape[0]} in query_x: expected as many")
-        targets = support_x.shape[:lead] if self.learner.classification else (*support_x.shape[:lead], 1)
+        targets = support_x.shape[:lead] if self.learner.classification else (*support_x.shape[:lead], self.shape.outputs)
         if support_y.shape != targets:
             raise _invalid(f"support_y has shape {support_y.shape}: expected {targets}, a target for each example of support_x")
         if self.learner.classification:
@@ -121,57 +123,61 @@ with warnings.catch_warnings(record=True):
 
         def load_context(self, context: Any) -> None:
             spec = PipelineSpec.model_validate_json(Path(context.artifacts["spec"]).read_text())
-            self.adapter = Adapter(spec, load_file(context.artifacts["parameters"]))
+            shape = TaskShape.from_json(json.loads(Path(context.artifacts["shape"]).read_text()))
+            self.adapter = Adapter(spec, shape, load_file(context.artifacts["parameters"]))
 
         def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
             return self.adapter.predict(model_input, params or {})
 
 
-def signature(spec: PipelineSpec) -> ModelSignature:
+def signature(spec: PipelineSpec, shape: TaskShape) -> ModelSignature:
     """The three named tensors, the predictions, and the parameter `steps` with the spec's own number as its default."""
     anything: list[ColSpec | TensorSpec] = [
         TensorSpec(np.dtype(object), (-1,), name) for name in ("support_x", "support_y", "query_x")
     ]
     return ModelSignature(
         inputs=Schema(anything),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1, spec.train.ways or 1))]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1, shape.outputs_for(spec.train.ways)))]),
         params=ParamSchema([ParamSpec("steps", DataType.long, spec.horizon)]),
     )
 
 
-def save(spec: PipelineSpec, parameters: Path, folder: Path, run_id: str | None = None, model_id: str | None = None) -> None:
+def save(
+    spec: PipelineSpec, shape: TaskShape, parameters: Path, folder: Path, run_id: str | None = None, model_id: str | None = None
+) -> None:
     """Write the model into a folder that doesn't exist yet.
 
     parameters: the safetensors file of the meta-parameters. run_id, model_id: where MLflow will keep it, noted in its description.
     """
-    package, model = Path(__file__).resolve().parents[1], spec.train.model
-    own = user_source.to_copy(model.path) if isinstance(model, ModuleSpec) else []
+    package = Path(__file__).resolve().parents[1]
+    own = sorted({file for path in spec.import_paths for file in user_source.to_copy(path)})
     described = folder.with_name(f"{folder.name}-spec")
     described.mkdir()
     unscheduled = spec.model_copy(update={"schedule": None})  # a model has none, and its process may not know the time zone
     (described / "spec.json").write_text(unscheduled.model_dump_json(indent=1))
+    (described / "shape.json").write_text(json.dumps(shape.as_json()))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"(?s).*An input example was not provided", category=UserWarning)
         mlflow.pyfunc.save_model(
             str(folder),
             python_model=str(Path(__file__).resolve()),
-            artifacts={"parameters": str(parameters), "spec": str(described / "spec.json")},
+            artifacts={"parameters": str(parameters), **{name: str(described / f"{name}.json") for name in ("spec", "shape")}},
             code_paths=[str(package), *map(str, own)],
-            signature=signature(spec),
+            signature=signature(spec, shape),
             pip_requirements=[f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in REQUIREMENTS],
             mlflow_model=Model(run_id=run_id, model_id=model_id),
-            metadata=_description_of_tensors(spec),
+            metadata=_description_of_tensors(spec, shape),
         )
 
 
-def _description_of_tensors(spec: PipelineSpec) -> dict[str, str]:
-    x = f"[examples, {', '.join(map(str, INPUT_SHAPES[spec.generate.distribution]))}]"
+def _description_of_tensors(spec: PipelineSpec, shape: TaskShape) -> dict[str, str]:
+    x = f"[examples, {', '.join(map(str, shape.input_shape))}]"
     ways = spec.train.ways
     return {
         "support_x": x,
-        "support_y": f"[examples], labels 0 to {ways - 1}" if ways else "[examples, 1]",
+        "support_y": f"[examples], labels 0 to {ways - 1}" if ways else f"[examples, {shape.outputs}]",
         "query_x": x,
-        "predictions": f"[queries, {ways}], probabilities of the classes" if ways else "[queries, 1]",
+        "predictions": f"[queries, {ways}], probabilities of the classes" if ways else f"[queries, {shape.outputs}]",
         "batch": "a batch of tasks has one dimension more in front of each",
     }
 

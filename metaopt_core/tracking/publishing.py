@@ -15,7 +15,8 @@ from metaopt_core.evaluation.summary import difference
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import without_password
 from metaopt_core.pipeline.store import StageOutput
-from metaopt_core.spec.models import IN_DISTRIBUTION, PipelineSpec
+from metaopt_core.spec.evaluate import IN_DISTRIBUTION
+from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking.connection import answering
 from metaopt_core.tracking.registry import log_model, register
 from metaopt_core.tracking.runs import PARENT, Run, running
@@ -35,7 +36,7 @@ def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput],
     """
     with running(home, spec) as run, answering(run.client.tracking_uri):
         summary = json.loads((upstream["evaluate"] / "summary.json").read_text())
-        model_id = log_model(run, spec, upstream["train"])
+        model_id = log_model(run, spec, upstream["generate"], upstream["train"])
         run.log_points(_result_points(run, summary, model_id))
         _log_times(run, upstream)
         _log_files(run, upstream, summary, report)
@@ -80,7 +81,7 @@ def _result_points(run: Run, summary: Mapping[str, Any], model_id: str | None = 
         compared = _result_values(of_model["steps"][summary["horizon"]]) | _once(of_model)
         points += [run.point(f"{prefix.replace('/', '_')}_{name}", 0, value, model_id) for name, value in compared.items()]
     for other in summary["methods"].keys() - {model}:
-        for name in ("loss", "accuracy") if summary["ways"] else ("loss",):
+        for name in (name for name, read in summary["metrics"].items() if not read["pooled"]):
             if paired := difference(summary, model, other, name):
                 values = _numbers({name: paired["mean"], f"{name}_ci95": paired["ci95"]})
                 points += [run.point(f"test_difference/{other}/{key}", 0, value) for key, value in values.items()]
@@ -96,16 +97,16 @@ def _entries(results: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _result_values(entry: Mapping[str, Any]) -> dict[str, float]:
     """One method after one number of steps."""
     values: dict[str, float | None] = {"diverged": entry["diverged"], "improved": entry["improved"]}
-    for name in ("loss", "accuracy"):
-        if statistics := entry.get(name):
+    for name, statistics in entry.items():
+        if isinstance(statistics, Mapping):
             values |= {name: statistics["mean"], f"{name}_ci95": statistics["ci95"]}
             values |= {f"{name}_median": statistics["median"], f"{name}_worst": statistics["worst"]}
     return _numbers(values)
 
 
 def _once(results: Mapping[str, Any]) -> dict[str, float]:
-    """What one method has a single number of: the step size, the calibration error, the means of queries normalized otherwise."""
-    values = {"inner_lr": results["inner_lr"], "calibration_error": (results["calibration"] or {}).get("ece")}
+    """What one method has a single number of: the step size, pooled metrics, the means of queries normalized otherwise."""
+    values = {"inner_lr": results["inner_lr"], **results["pooled"]}
     for kind in ("inductive", "collected"):
         for name, statistics in (results[kind] or {}).items():
             values |= {f"{kind}_{name}": (statistics or {}).get("mean"), f"{kind}_{name}_ci95": (statistics or {}).get("ci95")}
@@ -166,8 +167,9 @@ def summary_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
             for entry in _entries(results):
                 row = {"variant": variant, "method": results["label"], "steps": entry["step"]}
                 row |= {key: entry[key] for key in ("diverged", "improved")}
-                for name in ("loss", "accuracy"):
-                    row |= {f"{name}_{key}": value for key, value in (entry.get(name) or {}).items()}
+                for name, statistics in entry.items():
+                    if isinstance(statistics, Mapping):
+                        row |= {f"{name}_{key}": value for key, value in statistics.items()}
                 rows.append(row)
     return rows
 

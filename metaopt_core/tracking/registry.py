@@ -1,11 +1,13 @@
 """The logged model of a run, and its versions in the registry: each looked up first, and made once."""
 
+import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metaopt_core.pipeline.store import StageOutput
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.distribution import TaskShape
+from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking.description import public
 from metaopt_core.tracking.runs import EXECUTION, Run
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 MODEL_NAME = "learner"
 
 
-def log_model(run: Run, spec: PipelineSpec, trained: StageOutput) -> str:
+def log_model(run: Run, spec: PipelineSpec, generated: StageOutput, trained: StageOutput) -> str:
     """The id of the run's logged model, made and filled if need be."""
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
@@ -29,7 +31,8 @@ def log_model(run: Run, spec: PipelineSpec, trained: StageOutput) -> str:
 
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name) / MODEL_NAME
-            serving.save(public(spec), trained / "parameters.safetensors", folder, run.id, model.model_id)
+            shape = TaskShape.from_json(json.loads((generated / "shape.json").read_text()))
+            serving.save(public(spec), shape, trained / "parameters.safetensors", folder, run.id, model.model_id)
             run.client.log_model_artifacts(model.model_id, str(folder))
         run.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     outputs = run.client.get_run(run.id).outputs

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import identities, without_password
 from metaopt_core.pipeline.store import write_atomically
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking.connection import UP_ADDRESS, answering, connect, experiment_id, locked, tracking_uri
 from metaopt_core.tracking.description import describe, tags_of
 

@@ -24,7 +24,7 @@ from metaopt_core.errors import DivergedError
 from metaopt_core.meta.objectives import Objective, Plan
 from metaopt_core.networks.network import Params, joined
 from metaopt_core.progress import bar
-from metaopt_core.spec.models import OuterSpec
+from metaopt_core.spec.train import OuterSpec
 from metaopt_core.training.checkpoint import load_checkpoint, save_checkpoint
 
 _TASKS_DRAWN_TOGETHER = 1024
@@ -99,7 +99,7 @@ class Trained:
 
 
 @dataclass
-class _State:
+class State:
     """All that a training is after some iterations, and so all that a checkpoint holds.
 
     flat: all parameters behind each other, which Adam steps on as one; params are views of it. adam: what it remembers.
@@ -154,7 +154,7 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
     Raises:
         DivergedError: a loss is not finite (with its iteration and task), or no validation ever was.
     """
-    state = _begin(training, params)
+    state = begin(training, params)
     if state.restore(checkpoint, training.device):
         for record in state.history:
             on_record(record)
@@ -172,7 +172,7 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
         _profiler(training) as profiler,
     ):
         while state.iteration < training.iterations and not _out_of_patience(training, state):
-            _step(training, state, _next(state, batches))
+            step(training, state, _next(state, batches))
             state.iteration += 1
             if profiler is not None:
                 profiler.step()
@@ -214,7 +214,7 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
     )
 
 
-def _out_of_patience(training: Training, state: _State) -> bool:
+def _out_of_patience(training: Training, state: State) -> bool:
     """Whether so many validations have passed since the best one. A function of what a checkpoint holds, so that it stays true."""
     since_best = (state.iteration - state.best_iteration) // training.validate_every
     return training.patience is not None and since_best >= training.patience
@@ -233,12 +233,13 @@ def _profiler(training: Training) -> AbstractContextManager[torch.profiler.profi
     return profiled
 
 
-def _begin(training: Training, params: Params) -> _State:
+def begin(training: Training, params: Params) -> State:
+    """The state before the first iteration."""
     flat = torch.cat([value.to(training.device).flatten() for value in params.values()])
     parts = flat.split([value.numel() for value in params.values()])
     views = {name: part.view(value.shape) for (name, value), part in zip(params.items(), parts, strict=True)}
     step = torch.zeros((), device=flat.device if _fused(flat) else None)
-    return _State(
+    return State(
         flat=flat,
         params=views,
         adam={"step": step, "mean": torch.zeros_like(flat), "square": torch.zeros_like(flat)},
@@ -258,12 +259,13 @@ def _batches(training: Training, start: int) -> Iterator[TaskBatch]:
             yield drawn[step * size : (step + 1) * size]
 
 
-def _next(state: _State, batches: Iterator[TaskBatch]) -> TaskBatch:
+def _next(state: State, batches: Iterator[TaskBatch]) -> TaskBatch:
     with _Timed(state, "data"):
         return next(batches)
 
 
-def _step(training: Training, state: _State, batch: TaskBatch) -> None:
+def step(training: Training, state: State, batch: TaskBatch) -> None:
+    """One iteration on a meta-batch; the caller counts it."""
     with _Timed(state, "gradient"):
         if state.plan is None:
             training.objective.measure(state.params, batch)
@@ -285,7 +287,7 @@ def _fused(flat: Tensor) -> bool:
     return flat.device.type != "meta"  # which has no fused Adam
 
 
-def _adam_step(state: _State, gradient: Tensor, lr: float) -> None:
+def _adam_step(state: State, gradient: Tensor, lr: float) -> None:
     """PyTorch's function, since its optimizer takes longer around it than the step itself."""
     step, mean, square = ([value] for value in state.adam.values())
     adam(
@@ -297,7 +299,7 @@ def _adam_step(state: _State, gradient: Tensor, lr: float) -> None:
 class _Timed:
     """Adds the seconds that a block takes to a part's; a class, since a generator would take longer than some of the blocks."""
 
-    def __init__(self, state: _State, part: str):
+    def __init__(self, state: State, part: str):
         self._seconds, self._part = state.seconds_by_part, part
 
     def __enter__(self) -> None:
@@ -316,17 +318,17 @@ def _outer_lr(training: Training, iteration: int) -> float:
     return training.outer.lr * 0.5 * (1 + math.cos(math.pi * iteration / training.iterations))
 
 
-def _recent(training: Training, state: _State) -> Tensor:
+def _recent(training: Training, state: State) -> Tensor:
     """The losses since the last record, [iterations, tasks]."""
     return state.losses[: (state.iteration - 1) % training.record_every + 1]
 
 
-def _mean_loss(training: Training, state: _State) -> float:
+def _mean_loss(training: Training, state: State) -> float:
     _check_finite(training, state)
     return _recent(training, state).mean().item()
 
 
-def _check_finite(training: Training, state: _State) -> None:
+def _check_finite(training: Training, state: State) -> None:
     recent = _recent(training, state)
     bad = (~recent.isfinite()).nonzero()
     if len(bad):
@@ -339,7 +341,7 @@ def _check_finite(training: Training, state: _State) -> None:
         )
 
 
-def _validate(training: Training, state: _State, note: Callable[[str, float], None]) -> None:
+def _validate(training: Training, state: State, note: Callable[[str, float], None]) -> None:
     curves = training.validate(state.params)
     for name, value in curves.items():
         if math.isfinite(value):  # a curve has no point where adaptation diverged

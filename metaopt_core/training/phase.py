@@ -1,6 +1,6 @@
 """The trainings that a pipeline asks for, one after the other: each method says what it descends on, the rest is common to all."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial

@@ -10,7 +10,7 @@ from metaopt_core.errors import UserError
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import STAGES, identities
 from metaopt_core.pipeline.store import StageOutput, Store
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.pipeline import PipelineSpec
 
 ALL = ("generate", "train", "evaluate", "log")
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.pipeline import PipelineSpec
 from tests.flows.conftest import TINY, project_in
 
 SCHEDULED = TINY + "    schedule: {every: 4s}\n  asked: {extends: tiny, seed: 1, schedule: null}\n"

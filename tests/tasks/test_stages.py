@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from metaopt_core.distributions.materialize import load
 from mlflow import MlflowClient
 from rich.console import Console
 from safetensors.numpy import save_file
 
 from flows import report
-from metaopt_core.distributions.materialize import load
 from metaopt_core.evaluation import protocol as evaluation
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import STAGES, identities
 from metaopt_core.pipeline.store import StageOutput, Store
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.pipeline import PipelineSpec
 from tasks.evaluate import evaluate
 from tasks.generate import generate
 from tasks.log import log, shifted_table

@@ -77,8 +77,8 @@ class FunctionsSpec(Distribution):
             if (block == ("train",) or place in asked.said) and shots > self.support_points:
                 yield (
                     place if place in asked.said else ("train", "shots"),
-                    f"{shots} shots, but held-out tasks store {self.support_points} support points: expected at most that many, or a "
-                    "larger generate.support_points",
+                    f"{shots} shots, but held-out tasks store {self.support_points} support points: expected at most that many, "
+                    "or a larger generate.support_points",
                 )
 
     def shift_keys(self, changes: Mapping[str, Any]) -> frozenset[str]:
@@ -128,4 +128,4 @@ class MixtureSpec(FunctionsSpec):
 
 def _kind(changes: Mapping[str, Any], spec: FunctionsSpec) -> type[FunctionsSpec]:
     """The model of a shifted variant's distribution."""
-    return {"sinusoid": SinusoidSpec, "mixture": MixtureSpec}[changes.get("distribution") or spec.distribution]
+    return MixtureSpec if (changes.get("distribution") or spec.distribution) == "mixture" else SinusoidSpec

@@ -18,8 +18,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from metaopt_core.distributions.batch import Episode, HeldOutSplit, Prediction, TaskBatch
-from metaopt_core.distributions.functions import figures
-from metaopt_core.distributions.functions import FunctionsSpec, MixtureSpec, SinusoidSpec
+from metaopt_core.distributions.functions import FunctionsSpec, MixtureSpec, SinusoidSpec, figures
 from metaopt_core.distributions.random import Stream, normal, uniform
 
 Array = npt.NDArray[np.float64]

@@ -98,7 +98,10 @@ class OmniglotSpec(Distribution):
                 "expected 0",
             )
         if (wanted := split.train + split.validation + split.test + split.new_alphabets) > CHARACTERS:
-            yield ("generate", "characters"), f"{wanted} characters in all, but Omniglot has {CHARACTERS}: expected at most that many"
+            yield (
+                ("generate", "characters"),
+                f"{wanted} characters in all, but Omniglot has {CHARACTERS}: expected at most that many",
+            )
         if asked.ways is None:
             return
         path: tuple[str, ...]

@@ -28,7 +28,9 @@ def overview(rotations: int, pixels: Mapping[Any, Tensor], splits: pd.DataFrame)
     figure = Figure(figsize=(4.4 * len(names), 3.3), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         members = np.flatnonzero(splits["split"] == name)
-        chosen_of_split = np.linspace(0, len(members) - 1, min(_CHARACTERS_SHOWN, len(members))).astype(int)  # spread over alphabets
+        chosen_of_split = np.linspace(0, len(members) - 1, min(_CHARACTERS_SHOWN, len(members))).astype(
+            int
+        )  # spread over alphabets
         shown = members[chosen_of_split]
         pictures = pixels[name].numpy()[chosen_of_split * rotations, :_DRAWINGS_SHOWN]
         _, columns, side, _ = pictures.shape

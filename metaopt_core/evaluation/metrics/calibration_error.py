@@ -14,7 +14,8 @@ BINS = 15
 
 @metric(title="calibration error", targets="classes", form="percent", rank=90, pooled=True)
 def calibration_error(outputs: "Tensor", targets: "Tensor", weight: "Tensor | None" = None) -> "Tensor":
-    """outputs [tasks, queries, ways], logits; targets [tasks, queries], labels; weight [tasks, queries]; an error a task [tasks]."""
+    """outputs [tasks, queries, ways], logits; targets [tasks, queries], labels; weight [tasks, queries]; an error a task
+    [tasks]."""
     confidence, answer = outputs.softmax(-1).max(-1)
     right = answer == targets
     errors = [

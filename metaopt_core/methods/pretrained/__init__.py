@@ -1,7 +1,8 @@
-"""One network trained on the examples of all tasks together, then fine-tuned to each: the baseline that MAML was first held against.
+"""One network trained on the examples of all tasks together, then fine-tuned to each: the baseline that MAML was first held
+against.
 
-For classification it learns to tell all classes of the meta-train split apart. A new task then starts from its body and a last layer
-of zeros, since the labels of a task mean nothing outside of it.
+For classification it learns to tell all classes of the meta-train split apart. A new task then starts from its body and a last
+layer of zeros, since the labels of a task mean nothing outside of it.
 """
 
 from collections.abc import Mapping
@@ -29,8 +30,8 @@ class Pretrained(Method):
 
         import torch
 
-        from metaopt_core.methods.pretrained.joint import Joint
         from metaopt_core.meta.learner import Learner
+        from metaopt_core.methods.pretrained.joint import Joint
         from metaopt_core.networks.build import build
         from metaopt_core.training.phase import Phase
 

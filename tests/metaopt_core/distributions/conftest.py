@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from metaopt_core.distributions import omniglot_archives
-from metaopt_core.distributions.omniglot_archives import Pictures
+from metaopt_core.distributions.omniglot.archives import Pictures
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,11 @@ import pytest
 import torch
 from scipy import stats
 
-from metaopt_core.distributions import functions
 from metaopt_core.distributions.batch import Episode, TaskBatch
-from metaopt_core.spec.models import Families, HeldOut, MixtureSpec, ShiftSpec, SinusoidSpec
+from metaopt_core.distributions.functions import Families, MixtureSpec, SinusoidSpec
+from metaopt_core.distributions.functions import drawing as functions
+from metaopt_core.spec.distribution import HeldOut
+from metaopt_core.spec.evaluate import ShiftSpec
 
 EPISODE = Episode(None, shots=10, queries=6)
 HELD_OUT = HeldOut(validation_tasks=30, test_tasks=40)

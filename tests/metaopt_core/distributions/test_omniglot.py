@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from metaopt_core.distributions.batch import Episode, TaskBatch
-from metaopt_core.distributions.omniglot import Omniglot, materialize, splits_of
-from metaopt_core.distributions.omniglot_archives import Pictures
+from metaopt_core.distributions.omniglot import CharacterSplit, Omniglot, OmniglotSpec, materialize, splits_of
+from metaopt_core.distributions.omniglot.archives import Pictures
 from metaopt_core.errors import UserError
 from metaopt_core.reporting import figures as plots
-from metaopt_core.spec.models import CharacterSplit, HeldOut, OmniglotSpec, ShiftSpec
+from metaopt_core.spec.distribution import HeldOut
+from metaopt_core.spec.evaluate import ShiftSpec
 
 SPEC = OmniglotSpec(
     distribution="omniglot",

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from metaopt_core.distributions import omniglot_archives
-from metaopt_core.distributions.omniglot_archives import PARTS, Part, Pictures, identity, read
+from metaopt_core.distributions.omniglot.archives import PARTS, Part, Pictures, identity, read
 from metaopt_core.errors import UserError
 
 KEPT = {
@@ -193,7 +193,7 @@ def test_a_folder_that_is_not_there_is_named_with_where_it_was_named(
 
 def test_identity_needs_no_library_that_is_slow_to_import() -> None:
     code = (
-        "import sys; from metaopt_core.distributions.omniglot_archives import identity; identity(None); "
+        "import sys; from metaopt_core.distributions.omniglot.archives import identity; identity(None); "
         "print({'torch', 'numpy', 'pandas', 'PIL', 'pooch', 'rich', 'prefect', 'mlflow'} & sys.modules.keys())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -21,7 +21,9 @@ from metaopt_core.meta.losses import Differentiated
 from metaopt_core.networks.conv4 import Conv4
 from metaopt_core.networks.mlp import MLP
 from metaopt_core.networks.normalization import Normalization
-from metaopt_core.spec.models import InnerSpec, PipelineSpec, ShiftSpec
+from metaopt_core.spec.evaluate import ShiftSpec
+from metaopt_core.spec.pipeline import PipelineSpec
+from metaopt_core.spec.train import InnerSpec
 from tests.small import SMALL_CONV
 
 SPEC = PipelineSpec.model_validate(

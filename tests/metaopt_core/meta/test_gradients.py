@@ -27,7 +27,8 @@ from metaopt_core.networks.network import Params
 from metaopt_core.networks.normalization import Normalization
 from metaopt_core.networks.resnet12 import ResNet12
 from metaopt_core.networks.user_module import UserModule
-from metaopt_core.spec.models import Conv4Spec, InnerSpec, ModelSpec, ModuleSpec, ResNet12Spec
+from metaopt_core.spec.networks import Conv4Spec, ModelSpec, ModuleSpec, ResNet12Spec
+from metaopt_core.spec.train import InnerSpec
 
 TASKS = 3
 STEPS = [1, 2, 3, 4, 5]

@@ -12,7 +12,7 @@ from metaopt_core.meta.inner_loop import Rule
 from metaopt_core.meta.learner import Learner
 from metaopt_core.meta.safe_adaptation import _held_out, adapt
 from metaopt_core.networks.mlp import MLP
-from metaopt_core.spec.models import InnerSpec
+from metaopt_core.spec.train import InnerSpec
 
 
 def problem(inner_lr: float, support: int = 5) -> tuple[Learner, TaskBatch]:

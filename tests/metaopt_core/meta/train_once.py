@@ -7,11 +7,12 @@ import json
 import sys
 from pathlib import Path
 
+from metaopt_core.training.phases import train
 from safetensors.torch import save_file
 
-from metaopt_core.distributions import functions
-from metaopt_core.spec.models import PipelineSpec, SinusoidSpec
-from metaopt_core.training.phases import train
+from metaopt_core.distributions.functions import SinusoidSpec
+from metaopt_core.distributions.functions import drawing as functions
+from metaopt_core.spec.pipeline import PipelineSpec
 
 SPEC = PipelineSpec.model_validate(
     {

@@ -1,11 +1,11 @@
 """ProtoNet against a plain loop, and that it learns."""
 
 import torch
+from metaopt_core.methods.prototypes import scores
 
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.meta.learner import Learner
 from metaopt_core.meta.objectives import ProtoNet
-from metaopt_core.methods.prototypes import scores
 from metaopt_core.networks.mlp import MLP
 
 

@@ -15,7 +15,7 @@ from metaopt_core.errors import UserError
 from metaopt_core.networks.build import build
 from metaopt_core.networks.convolution import _product_of_patches, convolve, max_pool, norm_relu
 from metaopt_core.networks.network import joined
-from metaopt_core.spec.models import Conv4Spec, MLPSpec, ModelSpec, ModuleSpec, ResNet12Spec
+from metaopt_core.spec.networks import Conv4Spec, MLPSpec, ModelSpec, ModuleSpec, ResNet12Spec
 
 PICTURES = (1, 28, 28)
 NETWORKS: list[tuple[ModelSpec, tuple[int, ...], int]] = [

@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from metaopt_core.training.phases import train
 from safetensors.torch import save_file
 
-from metaopt_core.distributions import functions
 from metaopt_core.distributions.batch import Episode
+from metaopt_core.distributions.functions import SinusoidSpec
+from metaopt_core.distributions.functions import drawing as functions
 from metaopt_core.errors import UserError
 from metaopt_core.meta.learner import Learner
 from metaopt_core.networks.network import Params
@@ -17,9 +19,8 @@ from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import identities
 from metaopt_core.pipeline.store import Store
 from metaopt_core.spec import user_source
-from metaopt_core.spec.models import PipelineSpec, SinusoidSpec
+from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking import logged_model as serving
-from metaopt_core.training.phases import train
 from tests.made_outputs import sinusoid_spec
 
 STRANGE = "tests.own_nets:Strange"

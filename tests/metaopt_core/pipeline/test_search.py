@@ -9,7 +9,7 @@ import pytest
 from metaopt_core.errors import StoppedError
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.search import Sweep, figures
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.training.loop import Record
 from tests.made_outputs import sinusoid_spec
 

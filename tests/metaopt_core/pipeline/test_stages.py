@@ -10,7 +10,8 @@ from metaopt_core.pipeline import stages
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import identities
 from metaopt_core.pipeline.store import Store
-from metaopt_core.spec.models import PipelineSpec, RangeSpec, SweepSpec
+from metaopt_core.spec.pipeline import PipelineSpec
+from metaopt_core.spec.sweep import RangeSpec, SweepSpec
 from tests.made_outputs import sinusoid_spec
 
 NAMES = ("generate", "train", "evaluate", "log")

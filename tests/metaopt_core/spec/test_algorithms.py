@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from metaopt_core.spec.models import ALGORITHMS, Conv4Spec, ResNet12Spec, TrainSpec
+from metaopt_core.spec.networks import Conv4Spec, ResNet12Spec
+from metaopt_core.spec.train import ALGORITHMS, TrainSpec
 
 TRAIN: dict[str, Any] = {"model": {"name": "mlp"}, "iterations": 10, "shots": 5, "queries": 5}
 

@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from metaopt_core.distributions.omniglot import OmniglotSpec
 from metaopt_core.spec.document import read_value, scalar
 from metaopt_core.spec.loader import SpecError, load
-from metaopt_core.spec.models import Conv4Spec, IntervalSchedule, MLPSpec, OmniglotSpec, PipelineSpec
+from metaopt_core.spec.networks import Conv4Spec, MLPSpec
+from metaopt_core.spec.pipeline import PipelineSpec
+from metaopt_core.spec.schedule import IntervalSchedule
 
 SHIPPED = Path(__file__).resolve().parents[3] / "pipelines.yaml"
 

@@ -7,7 +7,7 @@ import yaml
 from mlflow import MlflowClient
 
 from metaopt_core.pipeline.home import Home
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking.description import parameters, spec_yaml
 from metaopt_core.tracking.runs import running
 from tests.made_outputs import sinusoid_spec

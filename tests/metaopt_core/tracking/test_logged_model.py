@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from metaopt_core.meta.learner import Learner
 from metaopt_core.networks.network import Params
 from metaopt_core.pipeline.home import Home
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking import logged_model as serving
 from metaopt_core.tracking.publishing import publish
 from tests.made_outputs import publish_upstream, sinusoid_spec

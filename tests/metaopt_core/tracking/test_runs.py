@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from metaopt_core.pipeline.home import Home
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking import runs
 from metaopt_core.tracking.connection import embedded_uri
 from metaopt_core.tracking.runs import new_execution, running
@@ -26,7 +26,7 @@ def _process(home: Home, spec: PipelineSpec) -> "subprocess.Popen[str]":
     script = f"""
 from pathlib import Path
 from metaopt_core.pipeline.home import Home
-from metaopt_core.spec.models import PipelineSpec
+from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking.runs import running
 spec = PipelineSpec.model_validate_json({spec.model_dump_json()!r})
 with running(Home(Path({str(home.root)!r})), spec) as run:

@@ -15,20 +15,23 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from metaopt_core.training.phases import _phase, train
 
 from metaopt_core.distributions import functions, omniglot
 from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
+from metaopt_core.distributions.functions import SinusoidSpec
+from metaopt_core.distributions.omniglot import OmniglotSpec
 from metaopt_core.errors import UserError
 from metaopt_core.evaluation.protocol import evaluate, methods
 from metaopt_core.meta.gradients import MetaGradient
 from metaopt_core.meta.learner import Learner, device_named
 from metaopt_core.meta.objectives import Plan
 from metaopt_core.networks.network import Params
-from metaopt_core.spec.models import OmniglotSpec, OuterSpec, PipelineSpec, SinusoidSpec
+from metaopt_core.spec.pipeline import PipelineSpec
+from metaopt_core.spec.train import OuterSpec
 from metaopt_core.training import loop as outer_loop
 from metaopt_core.training.checkpoint import load_checkpoint, save_checkpoint
 from metaopt_core.training.loop import Record, Training, fit
-from metaopt_core.training.phases import _phase, train
 from tests.metaopt_core.meta.train_once import SPEC
 from tests.small import SMALL_CONV, noise_pictures
 

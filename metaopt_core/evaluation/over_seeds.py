@@ -1,0 +1,68 @@
+"""Results of a pipeline that ran with several seeds, as one, with intervals over the seeds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from metaopt_core.evaluation.statistics import note_changes, statistics
+
+
+def summarize(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What `statistics.summarize` says of one seed, for several.
+
+    Of means it gives the mean over the seeds and half the width of its 95 % interval; of all else the mean over the seeds, null
+    where a seed has none, or the sum of diverged tasks. A step size is given where all seeds have the same.
+    """
+    found = _summary(summaries)
+    shifted = {name: _summary([summary["shifted"][name] for summary in summaries]) for name in summaries[0]["shifted"]}
+    for variant in shifted.values():
+        note_changes(found, variant)
+    return found | {"shifted": shifted}
+
+
+def _summary(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    first = summaries[0]
+    methods = {name: _method([summary["methods"][name] for summary in summaries]) for name in first["methods"]}
+    differences = [_difference(pairs) for pairs in zip(*(summary["differences"] for summary in summaries), strict=True)]
+    return {**first, "seeds": len(summaries), "methods": methods, "differences": differences}
+
+
+def _method(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    first = results[0]
+    rates = {result["inner_lr"] for result in results}
+    return {
+        **{name: first[name] for name in ("label", "color", "line", "baseline", "takes_steps")},
+        "inner_lr": rates.pop() if len(rates) == 1 else None,
+        "steps": [_entry(entries) for entries in zip(*(result["steps"] for result in results), strict=True)],
+        "inductive": first["inductive"] and _measures([result["inductive"] for result in results]),
+        "collected": first["collected"] and _measures([result["collected"] for result in results]),
+        "pooled": {name: _mean([result["pooled"][name] for result in results]) for name in first["pooled"]},
+        "calibration": None,
+    }
+
+
+def _entry(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    counted = {"step": entries[0]["step"], "diverged": sum(entry["diverged"] for entry in entries)}
+    return counted | {"improved": _mean([entry["improved"] for entry in entries])} | _measures(entries)
+
+
+def _difference(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    named = {key: pairs[0][key] for key in ("of", "against")}
+    return named | {"better": _mean([pair["better"] for pair in pairs])} | _measures(pairs)
+
+
+def _measures(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The statistics of each metric."""
+    names = [name for name, statistics in entries[0].items() if isinstance(statistics, Mapping)]
+    return {name: _statistics([entry[name] for entry in entries]) for name in names}
+
+
+def _statistics(seeds: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    means = statistics(np.array([one["mean"] for one in seeds], np.float64))
+    return {name: means[name] if name in ("mean", "ci95") else _mean([one[name] for one in seeds]) for name in seeds[0]}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
