@@ -86,7 +86,8 @@ def _candidates(kind: str, schema: Schema) -> Iterable[str]:
         from zoneinfo import available_timezones  # reads a folder, so only when needed
 
         return sorted(available_timezones())
-    return [value for value in resolve(schema).get("enum", ()) if isinstance(value, str)]
+    alternatives = [resolve(schema), *schema.get("anyOf", ())]
+    return [value for one in alternatives for value in one.get("enum", ()) if isinstance(value, str)]
 
 
 def suggestion(found: Any, candidates: Iterable[str]) -> str:

@@ -1,12 +1,13 @@
 """Combinations of values, each fine alone, that no run could carry out."""
 
 from collections.abc import Iterator
+from difflib import get_close_matches
 
 from pydantic import ValidationError
 
 from metaopt_core.spec.base import Impossibility
 from metaopt_core.spec.distribution import Asked
-from metaopt_core.spec.evaluate import PROTOCOL, ShiftSpec
+from metaopt_core.spec.evaluate import PROTOCOL, AnyShift, ShiftSpec
 from metaopt_core.spec.method import named_method
 from metaopt_core.spec.networks import PicturesSpec
 from metaopt_core.spec.resolved import Resolved
@@ -159,11 +160,10 @@ def _shift_impossibilities(spec: Resolved, name: str, shift: ShiftSpec) -> Itera
     """What a variant changes that its tasks don't have, and what would be impossible for a pipeline of its own."""
     generate, place, changes = spec.generate, ("evaluate", "shifted", name), shift.changes
     if not shift.said:
-        example = (
-            "ways"
-            if generate.targets == "classes"
-            else next(iter(sorted(generate.shift_keys(changes) - {"distribution"})), "shots")
-        )
+        shiftable = [
+            key for key in type(generate).Shift.model_fields if key != "distribution" and key in generate.shift_keys(changes)
+        ]
+        example = "ways" if generate.targets == "classes" else next(iter(shiftable), "shots")
         yield place, f"nothing is shifted, expected a key such as {example}"
         return
     protocol = PROTOCOL if generate.targets == "classes" else PROTOCOL - {"ways"}
@@ -171,7 +171,10 @@ def _shift_impossibilities(spec: Resolved, name: str, shift: ShiftSpec) -> Itera
     if strange := [key for key in shift.said if key not in takes]:
         kind = changes.get("distribution") or generate.distribution
         for key in strange:
-            yield (*place, key), f"{kind} tasks have no such setting, expected one of {', '.join(sorted(takes))}"
+            no_setting = f"{kind} tasks have no such setting, expected one of {', '.join(sorted(takes))}"
+            known = key in AnyShift.model_fields  # of another distribution
+            meant = [] if known else get_close_matches(key, takes, n=1)
+            yield (*place, key), f"unknown key, did you mean {meant[0]}?" if meant else no_setting
         return
     for key, why in generate.shift_refusals(changes):
         yield (*place, key), why
