@@ -5,6 +5,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Generated inputs are the same ones in every run of the suite; `pytest --hypothesis-profile long` looks at many others.
+settings.register_profile("quick", max_examples=100, derandomize=True, deadline=None)
+settings.register_profile("long", max_examples=20_000, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
+settings.load_profile("quick")
 
 _home = tempfile.mkdtemp(prefix="metaopt-tests-")
 os.environ["METAOPT_HOME"] = _home

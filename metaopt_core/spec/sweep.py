@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
 from metaopt_core.spec.base import Positive, Spec, as_tuple
@@ -23,6 +23,11 @@ class RangeSpec(Spec):
         if not self.low < self.high or (self.log and self.low <= 0):
             raise PydanticCustomError("bounds", "expected low to be less than high, and greater than 0 where log is true")
         return self
+
+    @field_serializer("low", "high")
+    def _as_written(self, bound: float) -> int | float:
+        """A whole number without a point, as a key that takes no other wants it."""
+        return int(bound) if bound.is_integer() else bound
 
 
 class ChoicesSpec(Spec):

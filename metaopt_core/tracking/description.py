@@ -9,9 +9,8 @@ import subprocess
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from metaopt_core.pipeline.stages import ROOT, flatten, without_password
+from metaopt_core.spec import writing
 from metaopt_core.spec.pipeline import PipelineSpec
 
 if TYPE_CHECKING:
@@ -76,9 +75,8 @@ def parameters(spec: PipelineSpec) -> dict[str, str]:
 
 
 def spec_yaml(spec: PipelineSpec) -> str:
-    """The spec as a pipelines file of its own, with all defaults filled in."""
-    body = public(spec).model_dump(mode="json")
-    return str(yaml.safe_dump({"pipelines": {body.pop("name"): body}}, sort_keys=False, allow_unicode=True, width=120))
+    """The spec as a pipelines file of its own, as others may read it."""
+    return writing.spec_yaml(public(spec))
 
 
 def describe(client: "MlflowClient", run: "MlflowRun", spec: PipelineSpec) -> None:

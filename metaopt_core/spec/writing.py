@@ -1,0 +1,54 @@
+"""A pipeline as the text of a pipelines file, by the rules by which `document` reads one: what was written is read as it was.
+
+PyYAML writes by YAML 1.1, where the text `1e5` needs no quotes, and `on` does.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from metaopt_core.spec.document import scalar
+from metaopt_core.spec.pipeline import PipelineSpec
+
+_TAGS: dict[type, str] = {type(None): "null", bool: "bool", int: "int", float: "float", str: "str"}
+_WIDTH = 120
+
+
+def spec_yaml(spec: PipelineSpec) -> str:
+    """The spec as a pipelines file of its own, with all defaults filled in."""
+    body = spec.model_dump(mode="json")
+    return pipelines_yaml({body.pop("name"): body})
+
+
+def pipelines_yaml(pipelines: Mapping[str, Any]) -> str:
+    """A pipelines file of blocks by their names, each of plain dicts, lists and scalars."""
+    return str(yaml.dump({"pipelines": dict(pipelines)}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes a text where it would be read as something else without quotes."""
+
+    def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
+        """The tag of what would be read if this stood there without quotes."""
+        if kind is not yaml.ScalarNode or not implicit[0]:
+            return str(super().resolve(kind, value, implicit))
+        if value == "<<":
+            return "tag:yaml.org,2002:merge"
+        try:
+            return f"tag:yaml.org,2002:{_TAGS[type(scalar(value))]}"
+        except ValueError:  # a number of too many digits to be read as one
+            return "tag:yaml.org,2002:int"
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+        """Equal parts are written out: aliases are not read."""
+        return True
+
+
+def _number(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
+    text = repr(value)
+    special = {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}
+    return dumper.represent_scalar("tag:yaml.org,2002:float", special.get(text, text))
+
+
+_Dumper.add_representer(float, _number)
