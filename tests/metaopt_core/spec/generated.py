@@ -1,4 +1,4 @@
-"""Hypothesis strategies for pipelines: values that fit the JSON Schema of the models, and texts that YAML has its own ideas about."""
+"""Generated pipelines: values that fit the JSON Schema of the models, and texts that YAML has its own ideas about."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,25 @@ TRICKY = (
         "'",
         '"',
     ),
-    *(" a", "a ", "a\n", "\na", "a\n\n b\n", "a\tb", "\t", "a\u2028b", "\ufeffa", "ü", "🙂", "\\", "\\n", "a" * 200, "a b " * 80),
+    *(
+        "'",
+        '"',
+        " a",
+        "a ",
+        "a\n",
+        "\na",
+        "a\n\n b\n",
+        "a\tb",
+        "\t",
+        "a\u2028b",
+        "\ufeffa",
+        "ü",
+        "🙂",
+        "\\",
+        "\\n",
+        "a" * 200,
+        "a b " * 80,
+    ),
 )
 
 texts = st.sampled_from(TRICKY) | st.text(st.characters(exclude_categories=["Cc", "Cs"], include_characters="\t\n"), max_size=30)
