@@ -18,7 +18,8 @@ class TaskBatch:
     """T tasks with S support and Q query examples each.
 
     support_x [T, S, …], support_y [T, S, 1] (regression) or [T, S] (class labels 0 … ways−1, int64); the query likewise with Q.
-    support_weight [T, S] and query_weight [T, Q]: weights of the examples in their task's loss, where not all are alike (0 pads).
+    support_weight [T, S] and query_weight [T, Q]: weights of the examples, where not all are alike. Everything averages by them. 0
+    pads: so that tasks of unequal size share a batch, and what stands in a padded place, NaN included, is replaced by zeros here.
     classes [T, ways]: the class of the whole split that each label stands for (classification only).
     """
 
@@ -29,6 +30,17 @@ class TaskBatch:
     support_weight: Tensor | None = None
     query_weight: Tensor | None = None
     classes: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for part in ("support", "query"):
+            weight: Tensor | None = getattr(self, f"{part}_weight")
+            if weight is None:
+                continue
+            kept = weight > 0
+            for name in (f"{part}_x", f"{part}_y"):
+                value: Tensor = getattr(self, name)
+                there = kept.view(*kept.shape, *(1 for _ in value.shape[2:]))
+                object.__setattr__(self, name, value.masked_fill(~there, 0))
 
     def __len__(self) -> int:
         return self.support_x.shape[0]

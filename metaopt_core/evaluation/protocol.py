@@ -82,7 +82,7 @@ def objective(setting: Setting, params: Params, metric: str, steps: int) -> floa
     def of_chunk(chunk: TaskBatch) -> Tensor:
         *_, theta = learner.adapt(params_there, chunk, steps)
         with torch.no_grad():
-            return _of_tasks(judge, learner.outputs(theta, steps, chunk.query_x), chunk, learner.loss_scale)
+            return _of_tasks(judge, learner.outputs(theta, steps, chunk.query_x, chunk.query_weight), chunk, learner.loss_scale)
 
     params_there = {name: value.to(device) for name, value in params.items()}
     values = torch.cat(side_by_side(of_chunk, tasks.split(learner.tasks_at_once(tasks)), device))
@@ -165,18 +165,19 @@ class _Measuring:
 
         for step, predictions in enumerate(self.adapter.adapted(tasks)):
             with torch.no_grad():
-                outputs = predictions[TOGETHER](tasks.query_x)
+                outputs = predictions[TOGETHER](tasks.query_x, tasks.query_weight)
                 judge(TOGETHER, f"_{step}", outputs)
                 if step != min(self.adapter.steps, spec.horizon):
                     continue
                 for prefix, predict in predictions.items() if self.inductive else ():
                     if prefix != TOGETHER:
-                        judge(prefix, "", predict(tasks.query_x))
+                        judge(prefix, "", predict(tasks.query_x, tasks.query_weight))
                 at_horizon = outputs.cpu()
                 if self.setting.shape.targets == "classes":
                     confidence, answer = outputs.softmax(-1).max(-1)
-                    columns["confidence"] = list(confidence.cpu().numpy())
-                    columns["correct"] = list((answer == tasks.query_y).cpu().numpy())
+                    kept = torch.ones_like(answer, dtype=torch.bool) if tasks.query_weight is None else tasks.query_weight > 0
+                    for name, values in (("confidence", confidence), ("correct", answer == tasks.query_y)):
+                        columns[name] = [of_task[there].cpu().numpy() for of_task, there in zip(values, kept, strict=True)]
         if not self.adapter.steps:
             columns |= {
                 f"{one.name}_{step}": columns[f"{one.name}_0"] for one in metrics for step in range(1, spec.evaluate.steps + 1)
@@ -211,7 +212,7 @@ def predictions(compared: Sequence[Prepared], tasks: TaskBatch, steps: int) -> l
             made[TOGETHER] for step, made in enumerate(one.adapter.adapted(tasks)) if step in (0, min(steps, one.adapter.steps))
         ]
         with torch.no_grad():
-            before, after = (predict(tasks.query_x).cpu() for predict in (made[0], made[-1]))
+            before, after = (predict(tasks.query_x, tasks.query_weight).cpu() for predict in (made[0], made[-1]))
         found.append(Prediction(one.label, one.method.color, before, after, steps))
     return found
 

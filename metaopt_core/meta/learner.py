@@ -91,10 +91,14 @@ class Learner:
         """The learner that fine-tunes a baseline: plain gradient descent on all parameters, which every step has in common."""
         return replace(self, network=without_steps(self.network), rule=GRADIENT_DESCENT, adaptation="plain")
 
-    def outputs(self, theta: Mapping[str, Tensor], steps: int, x: Tensor) -> Tensor:
-        """What the network makes of x [tasks, examples, …] by parameters that so many inner steps led to."""
+    def outputs(self, theta: Mapping[str, Tensor], steps: int, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """What the network makes of x [tasks, examples, …] by parameters that so many inner steps led to.
+
+        weight [tasks, examples]: of the examples, where the network normalizes by its batch.
+        """
         rows = self.network.per_step
-        return self.network(at_step(theta, rows, steps - 1) if rows else theta, x)
+        theta = at_step(theta, rows, steps - 1) if rows else theta
+        return self.network(theta, x) if weight is None or not self.network.transductive else self.network(theta, x, weight)  # type: ignore[call-arg]
 
     def loss(self, outputs: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
         """Each task's loss [tasks], the (weighted) mean over its examples times `loss_scale`.
@@ -259,22 +263,21 @@ class Learner:
         return Curves(torch.cat(losses).cpu(), torch.cat(accuracies).cpu() if self.classification else None)
 
     def predict_queries(self, params: Mapping[str, Tensor], tasks: TaskBatch, steps: int) -> Tensor:
-        """`predict` for the queries of a batch."""
-        return self.predict(params, tasks.support_x, tasks.support_y, tasks.query_x, steps)
+        """The network's outputs [tasks, queries, outputs] for the queries of a batch after `steps` steps on its support sets."""
+
+        def of_chunk(chunk: TaskBatch) -> Tensor:
+            *_, adapted = self.adapt(params, chunk, steps)
+            with torch.no_grad():
+                return self.outputs(adapted, steps, chunk.query_x, chunk.query_weight)
+
+        return torch.cat(side_by_side(of_chunk, self._chunks(tasks), tasks.support_x.device))
 
     def predict(self, params: Mapping[str, Tensor], support_x: Tensor, support_y: Tensor, query_x: Tensor, steps: int) -> Tensor:
         """The network's outputs [tasks, queries, outputs] for the queries after `steps` steps on the support sets.
 
         support_x [tasks, support, …]; support_y [tasks, support] labels or [tasks, support, 1]; query_x [tasks, queries, …].
         """
-
-        def of_chunk(chunk: TaskBatch) -> Tensor:
-            *_, adapted = self.adapt(params, chunk, steps)
-            with torch.no_grad():
-                return self.outputs(adapted, steps, chunk.query_x)
-
-        batch = TaskBatch(support_x, support_y, query_x, query_x)
-        return torch.cat(side_by_side(of_chunk, self._chunks(batch), support_x.device))
+        return self.predict_queries(params, TaskBatch(support_x, support_y, query_x, query_x), steps)
 
 
 def _packed(loss: TaskLoss, shared: Params, size: Size) -> Size:

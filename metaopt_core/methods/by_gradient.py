@@ -68,7 +68,7 @@ class ByGradient:
             fixed = replace(self.learner, network=replace(network, normalization=Given("per_step", statistics=self.statistics)))
         for step, theta in enumerate(self.learner.adapt(self.params, tasks, self.steps)):
             together = partial(self.learner.outputs, theta, step)
-            found: dict[str, Predict] = {TOGETHER: together, INDUCTIVE: partial(one_by_one, together, support_x=tasks.support_x)}
+            found: dict[str, Predict] = {TOGETHER: together, INDUCTIVE: partial(one_by_one, together, support=tasks)}
             yield found | ({COLLECTED: partial(fixed.outputs, theta, step)} if fixed else {})
 
 
@@ -107,15 +107,30 @@ def _score(adapter: ByGradient, tasks: TaskBatch) -> tuple[float, float]:
     learner = adapter.learner
     outputs = learner.predict_queries(adapter.params, tasks, adapter.steps)
     loss = learner.loss(outputs, tasks.query_y, tasks.query_weight).mean().item()
-    wrong = (outputs.argmax(-1) != tasks.query_y).float().mean().item() if learner.classification else 0.0
+    right = learner.accuracy(outputs, tasks.query_y, tasks.query_weight) if learner.classification else outputs.new_ones(1)
+    wrong = round(1 - right.double().mean().item(), 9)  # a tie is one whatever the order of a sum
     return wrong, loss if np.isfinite(loss) else np.inf
 
 
-def one_by_one(predict: Predict, query_x: Tensor, support_x: Tensor | None = None) -> Tensor:
-    """The outputs for the queries where none shares a batch with another; each is put with the support set, where there is one."""
-    queries = query_x.split(1, 1)
-    batches = queries if support_x is None else [torch.cat([support_x, query], 1) for query in queries]
-    return torch.cat([predict(batch)[:, -1:] for batch in batches], 1)
+def one_by_one(predict: Predict, query_x: Tensor, query_weight: Tensor | None = None, support: TaskBatch | None = None) -> Tensor:
+    """The outputs for the queries where none shares a batch with another; each is put with the support set, where there is one.
+
+    query_weight [tasks, queries] is no weight between queries, of which there is one at a time: what it pads gets some output.
+    """
+    del query_weight
+    if support is None:
+        return torch.cat([predict(query, None)[:, -1:] for query in query_x.split(1, 1)], 1)
+    x, weight = support.support_x, support.support_weight
+    parts = [(torch.cat([x, query], 1), joined_weights(x, weight, query, None)) for query in query_x.split(1, 1)]
+    return torch.cat([predict(*part)[:, -1:] for part in parts], 1)
+
+
+def joined_weights(first_x: Tensor, first: Tensor | None, second_x: Tensor, second: Tensor | None) -> Tensor | None:
+    """The weights of examples [tasks, …] that are put behind each other; none where neither has any."""
+    if first is None and second is None:
+        return None
+    parts = ((first_x, first), (second_x, second))
+    return torch.cat([x.new_ones(x.shape[:2]) if weight is None else weight for x, weight in parts], 1)
 
 
 def query_statistics(learner: Learner, params: Params, tasks: TaskBatch, steps: int) -> Statistics:
@@ -131,7 +146,7 @@ def query_statistics(learner: Learner, params: Params, tasks: TaskBatch, steps: 
         *_, theta = learner.adapt(params, chunk, steps)
         noted = Noted("per_step")
         with torch.no_grad():
-            replace(learner, network=replace(network, normalization=noted)).outputs(theta, steps, chunk.query_x)
+            replace(learner, network=replace(network, normalization=noted)).outputs(theta, steps, chunk.query_x, chunk.query_weight)
         return noted.noted
 
     chunks = side_by_side(of_chunk, tasks.split(learner.tasks_at_once(tasks)), tasks.support_x.device)

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from metaopt_core.networks.network import Params
     from metaopt_core.training.phase import Phase
 
-Predict = Callable[["Tensor"], "Tensor"]
-"""Queries [tasks, queries, …] → outputs [tasks, queries, outputs], of one method that has seen the support sets."""
+Predict = Callable[["Tensor", "Tensor | None"], "Tensor"]
+"""Queries [tasks, queries, …] and their weights [tasks, queries] → outputs [tasks, queries, outputs], of one method that has seen
+the support sets. Weights matter where queries are normalized together."""
 
 TOGETHER, INDUCTIVE, COLLECTED = "", "inductive_", "collected_"
 """By whose statistics queries are normalized, as it stands before the names of measures: all queries' own, those of the support set

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from metaopt_core.evaluation.metrics.weighting import mean_over_queries
 from metaopt_core.spec.metric import metric
 
 if TYPE_CHECKING:
@@ -12,4 +13,4 @@ if TYPE_CHECKING:
 def accuracy(outputs: "Tensor", targets: "Tensor", weight: "Tensor | None" = None) -> "Tensor":
     """outputs [tasks, queries, ways]; targets [tasks, queries], labels; weight [tasks, queries]; a share a task [tasks]."""
     right = (outputs.argmax(-1) == targets).float()
-    return right.mean(1) if weight is None else (right * weight).sum(1) / weight.sum(1)
+    return mean_over_queries(right, weight)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from metaopt_core.evaluation.metrics.weighting import mean_over_queries
 from metaopt_core.spec.metric import metric
 
 if TYPE_CHECKING:
@@ -14,4 +15,4 @@ def cross_entropy(outputs: "Tensor", targets: "Tensor", weight: "Tensor | None" 
     import torch.nn.functional as F
 
     each = F.cross_entropy(outputs.transpose(1, 2), targets, reduction="none")
-    return each.mean(1) if weight is None else (each * weight).sum(1) / weight.sum(1)
+    return mean_over_queries(each, weight)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from metaopt_core.evaluation.metrics.weighting import mean_over_queries
 from metaopt_core.spec.metric import metric
 
 if TYPE_CHECKING:
@@ -12,4 +13,4 @@ if TYPE_CHECKING:
 def squared_error(outputs: "Tensor", targets: "Tensor", weight: "Tensor | None" = None) -> "Tensor":
     """outputs and targets [tasks, queries, outputs]; weight [tasks, queries]; each task's mean over its queries [tasks]."""
     each = (outputs - targets).square().mean(-1)
-    return each.mean(1) if weight is None else (each * weight).sum(1) / weight.sum(1)
+    return mean_over_queries(each, weight)

@@ -1,6 +1,7 @@
 """The objective of joint pre-training: the loss on the examples of all tasks together."""
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -28,15 +29,18 @@ class Joint:
 
     def __call__(self, params: Params, batch: TaskBatch, iteration: int = 0) -> MetaGradient:  # noqa: ARG002
         learner, tasks = self._learner, len(batch)
-        x, y = torch.cat([batch.support_x, batch.query_x], 1), torch.cat([batch.support_y, batch.query_y], 1)
         if batch.classes is not None:
-            y = batch.classes.gather(1, y)
+            labels = (batch.classes.gather(1, y) for y in (batch.support_y, batch.query_y))
+            batch = replace(batch, **dict(zip(("support_y", "query_y"), labels, strict=True)))
+        everything = learner.everything(batch)
+        x, y, weight = everything.support_x, everything.support_y, everything.support_weight
 
         def of_part(part: TaskBatch) -> tuple[Params, Tensor]:
-            x, y, size = part.query_x, part.query_y, len(part)
+            x, y, weight, size = part.query_x, part.query_y, part.query_weight, len(part)
             if learner.network.transductive:
                 x, y = x.flatten(0, 1)[None], y.flatten(0, 1)[None]
-            loss = learner.query(TaskBatch(x, y, x, y))(0)
+                weight = None if weight is None else weight.flatten()[None]
+            loss = learner.query(TaskBatch(x, y, x, y, weight, weight))(0)
             theta = for_each_task(loss.pack(params), len(x))
             losses, found = loss.gradient(theta)
             share = size / tasks / len(x)
@@ -44,7 +48,7 @@ class Joint:
             return loss.unpack(gradient), losses.repeat_interleave(size // len(x))
 
         size = tasks if learner.network.small else math.ceil(tasks / PARTS)
-        parts = side_by_side(of_part, TaskBatch(x, y, x, y).split(size), x.device)
+        parts = side_by_side(of_part, TaskBatch(x, y, x, y, weight, weight).split(size), x.device)
         gradient = {name: torch.stack([gradients[name] for gradients, _ in parts]).sum(0) for name in params}
         return MetaGradient(gradient, torch.cat([losses for _, losses in parts]))
 

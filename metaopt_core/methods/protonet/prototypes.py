@@ -13,10 +13,10 @@ from metaopt_core.meta.gradients import MetaGradient, for_each_task
 from metaopt_core.meta.learner import Learner
 from metaopt_core.meta.objectives import PARTS, Plan
 from metaopt_core.meta.parallel import side_by_side
-from metaopt_core.methods.by_gradient import one_by_one
+from metaopt_core.methods.by_gradient import joined_weights, one_by_one
 from metaopt_core.methods.contract import INDUCTIVE, TOGETHER, Predict, Setting
 from metaopt_core.networks.build import build
-from metaopt_core.networks.network import Network, Params
+from metaopt_core.networks.network import Params
 from metaopt_core.spec.distribution import TaskShape
 from metaopt_core.spec.pipeline import PipelineSpec
 
@@ -45,7 +45,7 @@ class NearestMean:
 
         def of_chunk(chunk: TaskBatch) -> tuple[tuple[Tensor, ...], Tensor]:
             leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-            found = scores(learner.network, leaves, chunk.ways, chunk.support_x, chunk.support_y, chunk.query_x)
+            found = scores(learner, leaves, chunk, chunk.query_x, chunk.query_weight)
             losses = learner.loss(found, chunk.query_y, chunk.query_weight)
             return torch.autograd.grad(losses.sum(), list(leaves.values()), materialize_grads=True), losses.detach()
 
@@ -59,17 +59,21 @@ class NearestMean:
 
 
 def scores(
-    network: Network, params: Mapping[str, Tensor], ways: int, support_x: Tensor, support_y: Tensor, query_x: Tensor
+    learner: Learner, params: Mapping[str, Tensor], tasks: TaskBatch, query_x: Tensor, query_weight: Tensor | None = None
 ) -> Tensor:
     """Minus the squared distance of each query to each class's mean (section 2.2): the logits [tasks, queries, ways].
 
-    params: shared ones, of the embedding. support_x [tasks, support, …]; support_y [tasks, support], labels; query_x [tasks,
-    queries, …]. Support and query examples are one batch to a network that normalizes by its batch.
+    params: shared ones, of the embedding. tasks: the support sets. query_x [tasks, queries, …]; query_weight [tasks, queries].
+    Support and query examples are one batch to a network that normalizes by its batch. A class's mean is by the examples' weights.
     """
-    embedded = network(for_each_task(params, len(support_x)), torch.cat([support_x, query_x], 1))
+    support_x, support_y, support_weight = tasks.support_x, tasks.support_y, tasks.support_weight
+    weight = joined_weights(support_x, support_weight, query_x, query_weight)
+    embedded = learner.outputs(for_each_task(params, len(support_x)), 0, torch.cat([support_x, query_x], 1), weight)
     support, query = embedded.split([support_x.shape[1], query_x.shape[1]], 1)
-    labels = torch.arange(ways, device=support_y.device)[:, None]  # F.one_hot would wait for the device
+    labels = torch.arange(tasks.ways, device=support_y.device)[:, None]  # F.one_hot would wait for the device
     members = (support_y[:, None] == labels).to(support.dtype)  # [tasks, ways, support]
+    if support_weight is not None:
+        members = members * support_weight[:, None]
     means = members @ support / members.sum(2, keepdim=True)
     distance: Tensor = (query[:, :, None] - means[:, None]).square().sum(-1)
     return distance.neg()
@@ -80,7 +84,7 @@ def predictions(embedding: Learner, params: Params, tasks: TaskBatch) -> Tensor:
 
     def of_chunk(chunk: TaskBatch) -> Tensor:
         with torch.no_grad():
-            return scores(embedding.network, params, chunk.ways, chunk.support_x, chunk.support_y, chunk.query_x)
+            return scores(embedding, params, chunk, chunk.query_x, chunk.query_weight)
 
     return torch.cat(side_by_side(of_chunk, tasks.split(embedding.tasks_at_once(tasks)), tasks.support_x.device))
 
@@ -106,5 +110,5 @@ class ByPrototypes:
 
     def adapted(self, tasks: TaskBatch) -> Iterator[Mapping[str, Predict]]:
         # puts the support set beside the queries by itself
-        together = partial(scores, self.learner.network, self.params, tasks.ways, tasks.support_x, tasks.support_y)
+        together = partial(scores, self.learner, self.params, tasks)
         yield {TOGETHER: together, INDUCTIVE: partial(one_by_one, together)}
