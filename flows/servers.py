@@ -19,6 +19,7 @@ from rich.console import Console
 from flows.environment import API_URL
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline.home import Home
+from metaopt_core.pipeline.served import lock
 from metaopt_core.pipeline.store import write_atomically
 
 _SECONDS_TO_START = 180.0
@@ -93,6 +94,7 @@ def up(home: Home, host: str, prefect_port: int, mlflow_port: int) -> None:
     }
     health = {"Prefect": f"{servers.api}/health", "MLflow": f"{servers.mlflow}/health"}
     with _stopping_on_signals(), contextlib.ExitStack() as stack:
+        stack.enter_context(lock(home).acquire(timeout=5))
         stack.enter_context(contextlib.suppress(KeyboardInterrupt))
         processes = {name: stack.enter_context(_process(name, command, _log(home, name))) for name, command in commands.items()}
         for name in commands:
