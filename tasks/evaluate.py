@@ -16,6 +16,7 @@ from metaopt_core.pipeline.stages import Identity
 from metaopt_core.pipeline.store import StageOutput, Store
 from metaopt_core.reporting import figures
 from metaopt_core.spec.pipeline import PipelineSpec
+from metaopt_core.training.phase import SNAPSHOTS
 
 _TASKS_SHOWN = 4
 
@@ -38,7 +39,7 @@ def evaluate(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[
         measured = protocol.evaluate(setting, ready)
         table = measured.tasks
         table.to_parquet(folder / "tasks.parquet", index=False)
-        over_training = protocol.over_training(setting, learned, load_file(upstream["train"] / "snapshots.safetensors"))
+        over_training = protocol.over_training(setting, learned, upstream["train"] / SNAPSHOTS)
         over_training.to_parquet(folder / "over_training.parquet", index=False)
         summary = statistics.summarize(setting, measured, ready)
         (folder / "summary.json").write_text(json.dumps(summary, indent=1))
@@ -57,8 +58,8 @@ def evaluate(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[
         of_model = [one for one in ready if one.key == summary["model"]]
         others = [one for one in ready if one.method.takes_steps and one.key != summary["model"]]
         for name, shown, of in (
-            ("examples", tasks[:_TASKS_SHOWN], of_model + others),
-            ("worst", tasks[worst_tasks(summary, table, _TASKS_SHOWN)], of_model),
+            ("examples", tasks.draw(0, min(_TASKS_SHOWN, len(tasks))), of_model + others),
+            ("worst", tasks.picked(worst_tasks(summary, table, _TASKS_SHOWN)), of_model),
         ):
             figures.save(distribution.examples(shown, protocol.predictions(of, shown, steps)), folder / f"{name}.png")
     return store.made(identity)

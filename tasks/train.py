@@ -20,7 +20,7 @@ from metaopt_core.pipeline.store import StageOutput, Store
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking.runs import running
 from metaopt_core.training.loop import Record
-from metaopt_core.training.phase import snapshots
+from metaopt_core.training.phase import SNAPSHOTS
 from metaopt_core.training.phase import train as meta_train
 from tasks.retrying import DELAYS, mlflow_was_away
 
@@ -66,7 +66,7 @@ def train(
             raise
         for method in methods:
             save_file(trained[method.key(spec.train)].params, folder / parameters_file(spec, method))
-        save_file(snapshots(checkpoints), folder / "snapshots.safetensors")
+        shutil.copytree(checkpoints / SNAPSHOTS, folder / SNAPSHOTS)
         rows = [(phase, *record) for phase, result in trained.items() for record in result.history]
         pd.DataFrame(rows, columns=["phase", "iteration", "name", "value"]).to_parquet(folder / "history.parquet", index=False)
         extra |= {

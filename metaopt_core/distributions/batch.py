@@ -1,7 +1,8 @@
 """A batch of tasks as plain frozen data, and what is common to every distribution that tasks come from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
@@ -59,6 +60,12 @@ class TaskBatch:
         """Parts of that many tasks (the last may have fewer), as views."""
         return [self[start : start + tasks] for start in range(0, len(self), tasks)]
 
+    @classmethod
+    def joined(cls, batches: "Sequence[TaskBatch]") -> "TaskBatch":
+        """The tasks of several batches of one shape, in one."""
+        columns = zip(*(batch._tensors() for batch in batches), strict=True)
+        return cls(*(None if any(one is None for one in column) else torch.cat(column) for column in columns))  # type: ignore[arg-type]
+
     def to(self, device: torch.device | str) -> "TaskBatch":
         return TaskBatch(*(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in self._tensors()))  # type: ignore[arg-type]
 
@@ -96,12 +103,16 @@ class TaskDistribution(Protocol):
     def train(self, episode: Episode, start: int, count: int) -> TaskBatch:
         """The meta-train tasks with indices start … start+count−1."""
 
-    def train_sample(self, trained: Episode, episode: Episode, count: int) -> TaskBatch:
-        """The first meta-train tasks of a training on episodes of a shape, in another shape and in the form of held-out ones: what
-        differs between the two are the tasks."""
+    def train_sample(self, trained: Episode, episode: Episode, start: int, count: int) -> TaskBatch:
+        """The meta-train tasks with indices start … start+count−1 of a training on episodes of a shape, in another shape and in the
+        form of held-out ones: what differs between the two are the tasks."""
 
-    def held_out(self, split: HeldOutSplit, episode: Episode) -> TaskBatch:
-        """All tasks of a held-out split as `generate` drew them: the first `shots` support examples of the first `ways` classes."""
+    def held_out(self, split: HeldOutSplit, episode: Episode, start: int, count: int) -> TaskBatch:
+        """Tasks of a held-out split as `generate` drew them, from number `start` on: the first `shots` support examples of the
+        first `ways` classes."""
+
+    def held_out_count(self, split: HeldOutSplit) -> int:
+        """How many tasks a held-out split has."""
 
     def on(self, device: torch.device) -> "TaskDistribution":
         """The same with its data on a device, where drawing a task then is indexing."""
@@ -117,3 +128,58 @@ class TaskDistribution(Protocol):
 
     def examples(self, tasks: TaskBatch, predictions: Sequence[Prediction]) -> "Figure":
         """A figure of a few tasks with what methods made of their queries; the first is the logged model's."""
+
+
+PART_BYTES = 2**28
+"""Tasks are drawn in parts of about so much, so that memory doesn't grow with their number or size."""
+
+
+def bytes_of(tasks: TaskBatch) -> int:
+    """What a batch takes in memory."""
+    return sum(value.nbytes for value in vars(tasks).values() if value is not None)
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Many tasks, drawn when they are needed. draw: (start, count) → those tasks."""
+
+    count: int
+    draw: Callable[[int, int], TaskBatch]
+
+    @classmethod
+    def held_out(cls, distribution: TaskDistribution, split: HeldOutSplit, episode: Episode) -> "Tasks":
+        """All tasks of a held-out split."""
+        return cls(distribution.held_out_count(split), partial(distribution.held_out, split, episode))
+
+    @classmethod
+    def trained_on(cls, distribution: TaskDistribution, trained: Episode, episode: Episode, count: int) -> "Tasks":
+        """The first meta-train tasks, in the form of held-out ones."""
+        return cls(count, partial(distribution.train_sample, trained, episode))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def all(self) -> TaskBatch:
+        """All of them at once: for a few."""
+        return self.draw(0, self.count)
+
+    def picked(self, numbers: Sequence[int]) -> TaskBatch:
+        """The tasks of the given numbers."""
+        return TaskBatch.joined([self.draw(number, 1) for number in numbers])
+
+    @cached_property
+    def part(self) -> int:
+        """How many are drawn together."""
+        return max(1, min(self.count, PART_BYTES // max(1, bytes_of(self.draw(0, 1)))))
+
+    def parts(self, device: torch.device) -> Iterator[TaskBatch]:
+        """All of them, a part at a time, on a device."""
+        for start in range(0, self.count, self.part):
+            yield self.draw(start, min(self.part, self.count - start)).to(device)
+
+    def kept(self) -> "Tasks":
+        """The same, drawn once where all of them are one part."""
+        if self.part < self.count:
+            return self
+        drawn = self.all()
+        return Tasks(self.count, lambda start, count: drawn[start : start + count])

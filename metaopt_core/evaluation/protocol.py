@@ -8,15 +8,17 @@ statistics of meta-train tasks' queries in that step (by collected statistics).
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
-from metaopt_core.distributions.batch import Episode, HeldOutSplit, Prediction, TaskBatch, TaskDistribution
+from metaopt_core.distributions.batch import Episode, HeldOutSplit, Prediction, TaskBatch, TaskDistribution, Tasks
 from metaopt_core.meta.learner import Learner, device_named
 from metaopt_core.meta.parallel import side_by_side
 from metaopt_core.methods.contract import TOGETHER, Adapter, Method, Setting
@@ -25,6 +27,9 @@ from metaopt_core.progress import bar
 from metaopt_core.spec.evaluate import IN_DISTRIBUTION
 from metaopt_core.spec.metric import Metric
 from metaopt_core.spec.pipeline import PipelineSpec
+
+Answers = tuple[Tensor, Tensor, Tensor | None]
+"""Outputs [tasks, queries, outputs], targets and weights of some tasks' queries, on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +67,12 @@ def prepare(setting: Setting, methods: Sequence[Method], trained: Mapping[str, P
     return found
 
 
-def held_out_tasks(spec: PipelineSpec, distribution: TaskDistribution, split: HeldOutSplit) -> TaskBatch:
+def held_out_tasks(spec: PipelineSpec, distribution: TaskDistribution, split: HeldOutSplit) -> Tasks:
     """The tasks of a split in the shape that the spec evaluates."""
-    return distribution.held_out(split, Episode(spec.train.ways, spec.evaluate_shots, spec.evaluate_queries))
+    return Tasks.held_out(distribution, split, Episode(spec.train.ways, spec.evaluate_shots, spec.evaluate_queries))
 
 
-def test_tasks(spec: PipelineSpec, distribution: TaskDistribution) -> TaskBatch:
+def test_tasks(spec: PipelineSpec, distribution: TaskDistribution) -> Tasks:
     """The meta-test tasks in the shape that the spec evaluates."""
     return held_out_tasks(spec, distribution, "test")
 
@@ -75,7 +80,7 @@ def test_tasks(spec: PipelineSpec, distribution: TaskDistribution) -> TaskBatch:
 def objective(setting: Setting, params: Params, metric: str, steps: int) -> float:
     """What `evaluate` would measure on the meta-validation tasks: the mean of a metric after a number of steps."""
     spec, device = setting.spec, device_named(setting.spec.device)
-    tasks = held_out_tasks(spec, setting.distribution, "validation").to(device)
+    tasks = held_out_tasks(spec, setting.distribution, "validation")
     learner = Learner.from_spec(spec, setting.shape)
     judge = next(one for one in spec.metrics if one.name == metric)
 
@@ -85,8 +90,10 @@ def objective(setting: Setting, params: Params, metric: str, steps: int) -> floa
             return _of_tasks(judge, learner.outputs(theta, steps, chunk.query_x, chunk.query_weight), chunk, learner.loss_scale)
 
     params_there = {name: value.to(device) for name, value in params.items()}
-    values = torch.cat(side_by_side(of_chunk, tasks.split(learner.tasks_at_once(tasks)), device))
-    return values.double().mean().item()
+    values = [
+        found for part in tasks.parts(device) for found in side_by_side(of_chunk, part.split(learner.tasks_at_once(part)), device)
+    ]
+    return torch.cat(values).double().mean().item()
 
 
 def evaluate(setting: Setting, compared: Sequence[Prepared]) -> Measured:
@@ -98,7 +105,8 @@ def evaluate(setting: Setting, compared: Sequence[Prepared]) -> Measured:
     `confidence`, the probability of the predicted class, and `correct`. Where the network normalizes by its batch,
     `inductive_NAME`, and where it does so for every step, `collected_NAME`, not of shifted variants.
     """
-    spec, tables, pooled = setting.spec, [], dict[str, dict[str, dict[str, float]]]()
+    spec, device, tables = setting.spec, device_named(setting.spec.device), []
+    pooled: dict[str, dict[str, dict[str, float]]] = {}
     total, done, lock = len(compared) * spec.generate.held_out.test_tasks * (1 + len(spec.shifts)), 0, Lock()
     with bar(total, "adapting to new tasks") as progress:
 
@@ -111,24 +119,22 @@ def evaluate(setting: Setting, compared: Sequence[Prepared]) -> Measured:
         for variant, shifted, tasks in _variants(setting):
             pooled[variant] = {}
             for one in compared:
-                device = tasks.support_x.device
                 measuring = _Measuring(
                     shifted, one.adapter.on(shifted).to(device), transductive(setting) and variant == IN_DISTRIBUTION
                 )
-                table, outputs = measuring.all(tasks, partial(note, what=f"{one.label}, {variant}"))
+                table, answers = measuring.all(tasks, device, partial(note, what=f"{one.label}, {variant}"))
                 known = {"variant": variant, "method": one.key, "task": np.arange(len(tasks)), "inner_lr": one.adapter.inner_lr}
                 tables.append(pd.DataFrame(known).join(table))
-                pooled[variant][one.key] = _pooled(shifted.spec.metrics, outputs, tasks)
+                pooled[variant][one.key] = _pooled(shifted.spec.metrics, answers)
     return Measured(pd.concat(tables, ignore_index=True), pooled)
 
 
-def _variants(setting: Setting) -> Iterator[tuple[str, Setting, TaskBatch]]:
-    """Name, setting and meta-test tasks, on the spec's device: as trained for, then each shifted variant."""
+def _variants(setting: Setting) -> Iterator[tuple[str, Setting, Tasks]]:
+    """Name, setting and meta-test tasks: as trained for, then each shifted variant."""
     spec, distribution = setting.spec, setting.distribution
-    device = device_named(spec.device)
-    yield IN_DISTRIBUTION, setting, test_tasks(spec, distribution).to(device)
+    yield IN_DISTRIBUTION, setting, test_tasks(spec, distribution).kept()
     for name, shifted in spec.shifted.items():
-        tasks = test_tasks(shifted, distribution.shifted(spec.shifts[name].changes)).to(device)
+        tasks = test_tasks(shifted, distribution.shifted(spec.shifts[name].changes)).kept()
         yield name, replace(setting, spec=shifted), tasks
 
 
@@ -140,17 +146,19 @@ class _Measuring:
     adapter: Adapter
     inductive: bool
 
-    def all(self, tasks: TaskBatch, on_chunk: Callable[[int], None]) -> tuple[pd.DataFrame, Tensor]:
-        """The table of the tasks, and the outputs at the horizon [tasks, queries, outputs], on the CPU."""
+    def all(self, tasks: Tasks, device: torch.device, on_chunk: Callable[[int], None]) -> tuple[pd.DataFrame, list[Answers]]:
+        """The table of the tasks, and the answers of each chunk at the horizon."""
 
-        def of_chunk(chunk: TaskBatch) -> tuple[pd.DataFrame, Tensor]:
-            found = self._chunk(chunk)
+        def of_chunk(chunk: TaskBatch) -> tuple[pd.DataFrame, Answers]:
+            table, outputs = self._chunk(chunk)
             on_chunk(len(chunk))
-            return found
+            weight = None if chunk.query_weight is None else chunk.query_weight.cpu()
+            return table, (outputs, chunk.query_y.cpu(), weight)
 
-        parts = side_by_side(of_chunk, tasks.split(self.adapter.tasks_at_once(tasks)), tasks.support_x.device)
-        tables, outputs = zip(*parts, strict=True)
-        return pd.concat(tables, ignore_index=True), torch.cat(outputs)
+        found = []
+        for part in tasks.parts(device):
+            found += side_by_side(of_chunk, part.split(self.adapter.tasks_at_once(part)), device)
+        return pd.concat([table for table, _ in found], ignore_index=True), [answers for _, answers in found]
 
     def _chunk(self, tasks: TaskBatch) -> tuple[pd.DataFrame, Tensor]:
         spec = self.setting.spec
@@ -192,11 +200,15 @@ def _of_tasks(metric: Metric, outputs: Tensor, tasks: TaskBatch, scale: float) -
     return values * scale if metric.follows_reduction and scale != 1.0 else values
 
 
-def _pooled(metrics: Sequence[Metric], outputs: Tensor, tasks: TaskBatch) -> dict[str, float]:
+def _pooled(metrics: Sequence[Metric], answers: Sequence[Answers]) -> dict[str, float]:
     """The numbers of the metrics that are of all tasks' queries together."""
-    weight = None if tasks.query_weight is None else tasks.query_weight.cpu().flatten()[None]
-    y = tasks.query_y.cpu().flatten(0, 1)[None]
-    return {one.name: float(one.of(outputs.flatten(0, 1)[None], y, weight)[0]) for one in metrics if one.pooled}
+    wanted = [one for one in metrics if one.pooled]
+    if not wanted:
+        return {}
+    outputs = torch.cat([of_chunk for of_chunk, _, _ in answers]).flatten(0, 1)[None]
+    y = torch.cat([of_chunk for _, of_chunk, _ in answers]).flatten(0, 1)[None]
+    weights = [weight.flatten() for _, _, weight in answers if weight is not None]
+    return {one.name: float(one.of(outputs, y, torch.cat(weights)[None] if weights else None)[0]) for one in wanted}
 
 
 def transductive(setting: Setting) -> bool:
@@ -217,28 +229,28 @@ def predictions(compared: Sequence[Prepared], tasks: TaskBatch, steps: int) -> l
     return found
 
 
-def over_training(setting: Setting, key: str, snapshots: Mapping[str, Tensor]) -> pd.DataFrame:
+def over_training(setting: Setting, key: str, snapshots: Path) -> pd.DataFrame:
     """What training's own validations would have found on the meta-test tasks, which choose nothing.
 
-    key: the method's whose parameters these are. snapshots: its parameters at every validation, ITERATION/NAME → tensor. A row a
-    point, as in the curves of training: `phase`, `iteration`, `name` (`meta_test_loss`, `meta_test_accuracy`) and `value`; none
-    where adaptation diverged.
+    key: the method's whose parameters these are. snapshots: its parameters at every validation, a file ITERATION.safetensors
+    each. A row a point, as in the curves of training: `phase`, `iteration`, `name` (`meta_test_loss`, `meta_test_accuracy`) and
+    `value`; none where adaptation diverged.
     """
     spec = setting.spec
     device, learner = device_named(spec.device), Learner.for_training(spec, setting.shape)
     episode = Episode(spec.train.ways, spec.validation_shots, spec.validation_queries)
-    tasks = setting.distribution.held_out("test", episode).to(device)
-    by_iteration: dict[int, Params] = {}
-    for name, tensor in snapshots.items():
-        iteration, _, parameter = name.partition("/")
-        by_iteration.setdefault(int(iteration), {})[parameter] = tensor.to(device)
+    tasks = Tasks.held_out(setting.distribution, "test", episode).kept()
+    files = sorted(snapshots.iterdir(), key=lambda path: int(path.stem))
     rows: list[dict[str, Any]] = []
-    with bar(len(by_iteration), "meta-test tasks over training") as progress:
-        for at, params in sorted(by_iteration.items()):
-            outputs = learner.predict_queries(params, tasks, spec.train.validation.steps)
-            found = {"meta_test_loss": learner.loss(outputs, tasks.query_y, tasks.query_weight).mean().item()}
-            if learner.classification:
-                found["meta_test_accuracy"] = learner.accuracy(outputs, tasks.query_y, tasks.query_weight).mean().item()
-            rows += [{"phase": key, "iteration": at, "name": name, "value": value} for name, value in found.items()]
-            progress.update(len(rows) // len(found))
+    with bar(len(files), "meta-test tasks over training") as progress:
+        for count, file in enumerate(files, 1):
+            params = {name: value.to(device) for name, value in load_file(file).items()}
+            predict = partial(_predicted, learner, params, spec.train.validation.steps)
+            found = learner.means(predict, tasks, device, prefix="meta_test_")
+            rows += [{"phase": key, "iteration": int(file.stem), "name": name, "value": value} for name, value in found.items()]
+            progress.update(count)
     return pd.DataFrame([row for row in rows if np.isfinite(row["value"])], columns=["phase", "iteration", "name", "value"])
+
+
+def _predicted(learner: Learner, params: Params, steps: int, tasks: TaskBatch) -> Tensor:
+    return learner.predict_queries(params, tasks, steps)

@@ -5,7 +5,7 @@ Adaptation here is for use, not for training: no graph through the steps is kept
 
 import fnmatch
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metaopt_core.distributions.batch import TaskBatch
+from metaopt_core.distributions.batch import TaskBatch, Tasks
 from metaopt_core.errors import UserError
 from metaopt_core.meta import safe_adaptation, step_sizes
 from metaopt_core.meta.convolutional import CrossEntropyConv4
@@ -107,7 +107,7 @@ class Learner:
         [tasks, examples].
         """
         each = self._of_each_example(outputs, targets)
-        mean = each.mean(1) if weight is None else (each * weight).sum(1) / weight.sum(1)
+        mean = each.mean(1) if weight is None else (each.masked_fill(weight == 0, 0) * weight).sum(1) / weight.sum(1)
         return mean if self.loss_scale == 1.0 else mean * self.loss_scale
 
     def accuracy(self, outputs: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -261,6 +261,21 @@ class Learner:
 
         losses, accuracies = zip(*side_by_side(of_chunk, self._chunks(batch), batch.support_x.device), strict=True)
         return Curves(torch.cat(losses).cpu(), torch.cat(accuracies).cpu() if self.classification else None)
+
+    def means(
+        self, predict: Callable[[TaskBatch], Tensor], tasks: Tasks, device: torch.device, prefix: str = ""
+    ) -> dict[str, float]:
+        """The means over tasks of the loss and, in classification, the accuracy of predictions, by name behind a prefix.
+
+        predict: tasks → outputs [tasks, queries, outputs].
+        """
+        each: dict[str, list[Tensor]] = {}
+        for part in tasks.parts(device):
+            outputs = predict(part)
+            each.setdefault("loss", []).append(self.loss(outputs, part.query_y, part.query_weight))
+            if self.classification:
+                each.setdefault("accuracy", []).append(self.accuracy(outputs, part.query_y, part.query_weight))
+        return {f"{prefix}{name}": torch.cat(values).mean().item() for name, values in each.items()}
 
     def predict_queries(self, params: Mapping[str, Tensor], tasks: TaskBatch, steps: int) -> Tensor:
         """The network's outputs [tasks, queries, outputs] for the queries of a batch after `steps` steps on its support sets."""

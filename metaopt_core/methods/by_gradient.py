@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metaopt_core.distributions.batch import Episode, TaskBatch
+from metaopt_core.distributions.batch import Episode, TaskBatch, Tasks
 from metaopt_core.meta import step_sizes
 from metaopt_core.meta.learner import Learner, device_named
 from metaopt_core.meta.parallel import side_by_side
@@ -81,8 +81,8 @@ def learned(setting: Setting, params: Params, steps: int) -> ByGradient:
     device = device_named(spec.device)
     trained_on = Episode(spec.train.ways, spec.train.shots, spec.train.queries)
     episode = Episode(spec.train.ways, spec.evaluate_shots, spec.evaluate_queries)
-    tasks = setting.distribution.train_sample(trained_on, episode, STATISTICS_TASKS).to(device)
-    statistics = query_statistics(found.learner, found.to(device).params, tasks, min(steps, spec.horizon))
+    tasks = Tasks.trained_on(setting.distribution, trained_on, episode, STATISTICS_TASKS)
+    statistics = query_statistics(found.learner, found.to(device).params, tasks, min(steps, spec.horizon), device)
     return replace(found, statistics=statistics)
 
 
@@ -91,25 +91,23 @@ def fine_tuned(setting: Setting, label: str, params: Params) -> ByGradient:
     spec, device = setting.spec, device_named(setting.spec.device)
     plain = replace(Learner.from_spec(spec, setting.shape), adaptation="plain").as_baseline()
     episode = Episode(spec.train.ways, spec.evaluate_shots, spec.evaluate_queries)
-    validation = setting.distribution.held_out("validation", episode).to(device)
+    validation = Tasks.held_out(setting.distribution, "validation", episode).kept()
     losses: dict[float, tuple[float, float]] = {}
     with bar(len(spec.baseline_lrs), f"choosing the step size of {label}") as progress:
         for lr in spec.baseline_lrs:
             tried = ByGradient(replace(plain, inner_lr=lr), params, spec.horizon, baseline=True).to(device)
-            losses[lr] = _score(tried, validation)
+            losses[lr] = _score(tried, validation, device)
             progress.update(len(losses))
     best = min(losses, key=lambda lr: losses[lr])
     return ByGradient(replace(plain, inner_lr=best), params, spec.evaluate.steps, baseline=True)
 
 
-def _score(adapter: ByGradient, tasks: TaskBatch) -> tuple[float, float]:
+def _score(adapter: ByGradient, tasks: Tasks, device: torch.device) -> tuple[float, float]:
     """The smaller, the better."""
     learner = adapter.learner
-    outputs = learner.predict_queries(adapter.params, tasks, adapter.steps)
-    loss = learner.loss(outputs, tasks.query_y, tasks.query_weight).mean().item()
-    right = learner.accuracy(outputs, tasks.query_y, tasks.query_weight) if learner.classification else outputs.new_ones(1)
-    wrong = round(1 - right.double().mean().item(), 9)  # a tie is one whatever the order of a sum
-    return wrong, loss if np.isfinite(loss) else np.inf
+    means = learner.means(lambda part: learner.predict_queries(adapter.params, part, adapter.steps), tasks, device)
+    wrong = round(1 - means.get("accuracy", 1.0), 6)  # a tie is one whatever the order of a sum
+    return wrong, means["loss"] if np.isfinite(means["loss"]) else np.inf
 
 
 def one_by_one(predict: Predict, query_x: Tensor, query_weight: Tensor | None = None, support: TaskBatch | None = None) -> Tensor:
@@ -133,7 +131,7 @@ def joined_weights(first_x: Tensor, first: Tensor | None, second_x: Tensor, seco
     return torch.cat([x.new_ones(x.shape[:2]) if weight is None else weight for x, weight in parts], 1)
 
 
-def query_statistics(learner: Learner, params: Params, tasks: TaskBatch, steps: int) -> Statistics:
+def query_statistics(learner: Learner, params: Params, tasks: Tasks, steps: int, device: torch.device) -> Statistics:
     """What a network with a normalization for every step meets in queries after so many steps, the mean over tasks.
 
     The mean over batches is what running statistics approach (Ioffe, Szegedy 2015, section 3.1; in MAML++ they are collected for
@@ -149,7 +147,9 @@ def query_statistics(learner: Learner, params: Params, tasks: TaskBatch, steps: 
             replace(learner, network=replace(network, normalization=noted)).outputs(theta, steps, chunk.query_x, chunk.query_weight)
         return noted.noted
 
-    chunks = side_by_side(of_chunk, tasks.split(learner.tasks_at_once(tasks)), tasks.support_x.device)
+    chunks = [
+        found for part in tasks.parts(device) for found in side_by_side(of_chunk, part.split(learner.tasks_at_once(part)), device)
+    ]
     layers = {name: zip(*(chunk[name] for chunk in chunks), strict=True) for name in chunks[0]}
     return {
         name: (torch.cat(means).mean(0).cpu(), torch.cat(variances).mean(0).cpu()) for name, (means, variances) in layers.items()

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
+from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution, bytes_of
 from metaopt_core.errors import DivergedError
 from metaopt_core.meta.objectives import Objective, Plan
 from metaopt_core.networks.network import Params, joined
@@ -28,6 +28,7 @@ from metaopt_core.spec.train import OuterSpec
 from metaopt_core.training.checkpoint import load_checkpoint, save_checkpoint
 
 _TASKS_DRAWN_TOGETHER = 1024
+_BYTES_DRAWN_TOGETHER = 2**26
 _ITERATIONS_TRACED = 20
 _NUMBERS = ("iteration", "best_loss", "best_iteration", "seconds", "history", "seconds_by_part")
 
@@ -250,13 +251,14 @@ def begin(training: Training, params: Params) -> State:
 
 def _batches(training: Training, start: int) -> Iterator[TaskBatch]:
     """The meta-batches of the iterations from `start` on, drawn many at a time."""
-    size = training.meta_batch_size
-    together = max(1, _TASKS_DRAWN_TOGETHER // size)
-    for first in range(start, training.iterations, together):
+    size, first, together = training.meta_batch_size, start, 1
+    while first < training.iterations:
         count = min(together, training.iterations - first)
         drawn = training.distribution.train(training.episode, first * size, count * size).to(training.device)
-        for step in range(count):
-            yield drawn[step * size : (step + 1) * size]
+        for number in range(count):
+            yield drawn[number * size : (number + 1) * size]
+        first += count
+        together = max(1, min(_TASKS_DRAWN_TOGETHER // size, _BYTES_DRAWN_TOGETHER // (bytes_of(drawn) // count)))
 
 
 def _next(state: State, batches: Iterator[TaskBatch]) -> TaskBatch:

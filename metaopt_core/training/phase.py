@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
+from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution, Tasks
 from metaopt_core.meta import step_sizes
 from metaopt_core.meta.learner import Learner, device_named
 from metaopt_core.meta.objectives import Objective
@@ -20,7 +19,7 @@ from metaopt_core.spec.distribution import TaskShape
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.training.loop import Record, Trained, Training, fit
 
-_SNAPSHOTS = "snapshots"
+SNAPSHOTS = "snapshots"
 
 
 def _unchanged(params: Params) -> Params:
@@ -59,8 +58,9 @@ def train(
 ) -> dict[str, Trained]:
     """Train, or resume, every phase; its key → parameters to adapt on the CPU, history and seconds.
 
-    checkpoints: a folder of this training's own, which also has what `snapshots` reads. on_record gets (key, point) of every curve,
-    as it happens. traces: a folder for a profile of each phase.
+    checkpoints: a folder of this training's own, in whose folder SNAPSHOTS are the parameters at every validation, a file
+    ITERATION.safetensors each. on_record gets (key, point) of every curve, as it happens. traces: a folder for a profile of each
+    phase.
     """
     results = {}
     for phase in phases:
@@ -68,7 +68,7 @@ def train(
         if traces is not None:
             training = replace(training, trace=traces / f"{phase.key}.json.gz")
         if phase.keeps_snapshots:
-            training = replace(training, snapshots=checkpoints / _SNAPSHOTS)
+            training = replace(training, snapshots=checkpoints / SNAPSHOTS)
         with _precision(spec), one_thread() if device_named(spec.device).type == "cpu" else nullcontext():
             trained = fit(training, phase.initial, checkpoints / f"{phase.key}.safetensors", partial(on_record, phase.key))
         params = {name: value.cpu() for name, value in phase.to_adapt(trained.params).items()}
@@ -76,30 +76,20 @@ def train(
     return results
 
 
-def snapshots(checkpoints: Path) -> dict[str, Tensor]:
-    """The parameters at every validation of a training that was done with such a folder: ITERATION/NAME → tensor."""
-    found: Params = {}
-    for path in sorted((checkpoints / _SNAPSHOTS).iterdir(), key=lambda path: int(path.stem)):
-        found |= {f"{path.stem}/{name}": value for name, value in load_file(path).items()}
-    return found
-
-
 def training_of(spec: PipelineSpec, shape: TaskShape, distribution: TaskDistribution, phase: Phase) -> Training:
     """A phase as the outer loop takes it."""
     device, judge = device_named(spec.device), Learner.for_training(spec, shape)
     distribution = distribution.on(device)
     episode = Episode(spec.train.ways, spec.validation_shots, spec.validation_queries)
-    validation = distribution.held_out("validation", episode).to(device)
+    validation = Tasks.held_out(distribution, "validation", episode).kept()
     trained = Episode(spec.train.ways, spec.train.shots, spec.train.queries)
-    trained_on = distribution.train_sample(trained, episode, len(validation)).to(device)  # for the gap between the two
+    trained_on = Tasks.trained_on(distribution, trained, episode, len(validation)).kept()  # for the gap between the two
 
     def validate(params: Params) -> dict[str, float]:
-        shared, found = phase.to_adapt(params), {}
+        shared = phase.to_adapt(params)
+        found: dict[str, float] = {}
         for split, tasks in (("validation", validation), ("meta_train", trained_on)):
-            outputs = phase.predict(shared, tasks)
-            found[f"{split}_loss"] = judge.loss(outputs, tasks.query_y, tasks.query_weight).mean().item()
-            if judge.classification:
-                found[f"{split}_accuracy"] = judge.accuracy(outputs, tasks.query_y, tasks.query_weight).mean().item()
+            found |= judge.means(partial(phase.predict, shared), tasks, device, prefix=f"{split}_")
         return found
 
     return Training(

@@ -84,16 +84,21 @@ class Functions:
         support, query = np.s_[:, : episode.shots], np.s_[:, episode.shots :]
         return TaskBatch(_points(x[support]), _points(y[support]), _points(x[query]), _points(y[query]))
 
-    def train_sample(self, trained: Episode, episode: Episode, count: int) -> TaskBatch:
+    def train_sample(self, trained: Episode, episode: Episode, start: int, count: int) -> TaskBatch:
         """The functions that were trained on, with new support points, and queries without noise on an even grid over x."""
-        parameters = uniform(self.seed, _TRAIN.tasks, 0, count, 2 + trained.shots + trained.queries)[:, :2]
-        numbers = np.concatenate([parameters, uniform(self.seed, _TRAIN.tasks, _NEVER_TRAINED_ON, count, episode.shots)], 1)
-        family, noise = uniform(self.seed, _TRAIN.family, 0, count, 2), normal(self.seed, _TRAIN.noise, 0, count, episode.shots)
+        parameters = uniform(self.seed, _TRAIN.tasks, start, count, 2 + trained.shots + trained.queries)[:, :2]
+        numbers = np.concatenate([parameters, uniform(self.seed, _TRAIN.tasks, _NEVER_TRAINED_ON + start, count, episode.shots)], 1)
+        family = uniform(self.seed, _TRAIN.family, start, count, 2)
+        noise = normal(self.seed, _TRAIN.noise, start, count, episode.shots)
         return self._on_a_grid(episode, numbers, family, noise)
 
-    def held_out(self, split: HeldOutSplit, episode: Episode) -> TaskBatch:
-        """All tasks of a split: the first `shots` stored support points, and queries without noise on an even grid over x."""
-        return self._on_a_grid(episode, *(self.held_out_numbers[f"{split}.{name}"] for name in ("tasks", "family", "noise")))
+    def held_out(self, split: HeldOutSplit, episode: Episode, start: int, count: int) -> TaskBatch:
+        """Tasks of a split: the first `shots` stored support points, and queries without noise on an even grid over x."""
+        numbers = (self.held_out_numbers[f"{split}.{name}"] for name in ("tasks", "family", "noise"))
+        return self._on_a_grid(episode, *(one[start : start + count] for one in numbers))
+
+    def held_out_count(self, split: HeldOutSplit) -> int:
+        return len(self.held_out_numbers[f"{split}.tasks"])
 
     def _on_a_grid(self, episode: Episode, numbers: Array, family: Array, noise: Array) -> TaskBatch:
         support_x = _within(self.spec.x, numbers[:, 2 : 2 + episode.shots])
@@ -113,7 +118,7 @@ class Functions:
         return {}
 
     def overview(self) -> Figure:
-        return figures.overview(self.held_out("test", Episode(None, self.spec.support_points, 100)))
+        return figures.overview(self.held_out("test", Episode(None, self.spec.support_points, 100), 0, figures.OVERVIEW_TASKS))
 
     def examples(self, tasks: TaskBatch, predictions: Sequence[Prediction]) -> Figure:
         return figures.examples(tasks, predictions)

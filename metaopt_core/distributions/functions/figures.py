@@ -10,13 +10,14 @@ from torch import Tensor
 from metaopt_core.distributions.batch import Prediction, TaskBatch
 
 _TASKS_SHOWN = 4
+OVERVIEW_TASKS = 2 * _TASKS_SHOWN
 
 
 def overview(tasks: TaskBatch) -> Figure:
     """A few tasks of p(T): the function on the query grid and the support points."""
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     axes = figure.subplots()
-    for index in range(min(2 * _TASKS_SHOWN, len(tasks))):
+    for index in range(min(OVERVIEW_TASKS, len(tasks))):
         (line,) = axes.plot(*_points(tasks.query_x[index], tasks.query_y[index]), linewidth=1)
         axes.plot(*_points(tasks.support_x[index], tasks.support_y[index]), "o", color=line.get_color(), markersize=4)
     axes.set(title="Meta-test tasks: the function and the support points", xlabel="x", ylabel="y")

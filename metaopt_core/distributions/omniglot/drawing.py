@@ -139,17 +139,18 @@ class Omniglot:
         classes, drawings = _draw(self.seed, Stream.TRAIN, start, count, ways, self.train_classes, episode.shots + episode.queries)
         return self._batch("train", torch.from_numpy(classes), torch.from_numpy(drawings), episode)
 
-    def train_sample(self, trained: Episode, episode: Episode, count: int) -> TaskBatch:  # noqa: ARG002
+    def train_sample(self, trained: Episode, episode: Episode, start: int, count: int) -> TaskBatch:  # noqa: ARG002
         """Meta-train tasks of the given shape; those that were trained on are of the same classes and drawings."""
-        return self.train(episode, 0, count)
+        return self.train(episode, start, count)
 
-    def held_out(self, split: HeldOutSplit, episode: Episode) -> TaskBatch:
-        """All tasks of a split: the first `ways` stored classes, with the first `shots` of their drawings as support.
+    def held_out(self, split: HeldOutSplit, episode: Episode, start: int, count: int) -> TaskBatch:
+        """Tasks of a split: the first `ways` stored classes, with the first `shots` of their drawings as support.
 
         The last `queries` drawings are the queries, so that these stay the same whatever the number of shots.
         """
         ways, needed = _ways(episode), episode.shots + episode.queries
-        classes, drawings = self.held_out_tasks[f"{split}.classes"], self.held_out_tasks[f"{split}.drawings"]
+        stored = (self.held_out_tasks[f"{split}.{name}"] for name in ("classes", "drawings"))
+        classes, drawings = (one[start : start + count] for one in stored)
         if ways > classes.shape[1] or needed > DRAWINGS_PER_CHARACTER:
             raise ValueError(
                 f"{ways} ways with {needed} drawings of each: expected at most {classes.shape[1]} ways, as stored, and "
@@ -159,6 +160,9 @@ class Omniglot:
             (drawings[:, :ways, : episode.shots], drawings[:, :ways, DRAWINGS_PER_CHARACTER - episode.queries :]), -1
         )
         return self._batch(split, classes[:, :ways], drawings, episode)
+
+    def held_out_count(self, split: HeldOutSplit) -> int:
+        return len(self.held_out_tasks[f"{split}.classes"])
 
     def on(self, device: torch.device) -> "Omniglot":
         return replace(self, pixels={split: pixels.to(device) for split, pixels in self.pixels.items()})
