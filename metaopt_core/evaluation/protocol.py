@@ -245,7 +245,7 @@ def over_training(setting: Setting, key: str, snapshots: Path) -> pd.DataFrame:
     with bar(len(files), "meta-test tasks over training") as progress:
         for count, file in enumerate(files, 1):
             params = {name: value.to(device) for name, value in load_file(file).items()}
-            predict = partial(_predicted, learner, params, spec.train.validation.steps)
+            predict = partial(_predicted, learner, params, spec.validation_steps)
             found = learner.means(predict, tasks, device, prefix="meta_test_")
             rows += [{"phase": key, "iteration": int(file.stem), "name": name, "value": value} for name, value in found.items()]
             progress.update(count)

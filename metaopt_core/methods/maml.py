@@ -51,7 +51,7 @@ class GradientBased(Method):
             objective=AfterAdaptation.from_spec(compiled, spec.train),
             initial=initial | step_sizes.initial(spec.train.inner, initial),
             iterations=spec.train.iterations,
-            predict=lambda params, tasks: learner.predict_queries(params, tasks, spec.train.validation.steps),
+            predict=lambda params, tasks: learner.predict_queries(params, tasks, spec.validation_steps),
             keeps_snapshots=True,
             computed_by=compilation.computed_by(spec, shape),
         )

@@ -94,6 +94,12 @@ def _train_impossibilities(train: TrainSpec) -> Iterator[Impossibility]:
                 f"{model.groups} groups of {indivisible[0]} filters: expected a divisor",
             )
     kind, inner = train.meta_gradient, train.inner
+    if train.learns_sizes and inner.lr_bounds is None and (train.validation.steps or 0) > inner.steps:
+        yield (
+            ("train", "validation", "steps"),
+            f"{train.validation.steps} steps, but step sizes are learned for {inner.steps}: expected at most that many, or "
+            "train.inner.lr_bounds to keep them small",
+        )
     if isinstance(model, PicturesSpec) and model.normalization == "per_step":
         where = "train", "model", "normalization"
         first_order = kind == "first_order" or train.first_order_share == 1

@@ -19,6 +19,7 @@ from metaopt_core.spec import explain, ranges
 from metaopt_core.spec.document import BROKEN, Entry, Mistake, Node, Place, dotted, read_file, read_value
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.spec.schema import Schema, kind_key, kinds, member_of, models_schema, resolve
+from metaopt_core.spec.train import ALGORITHMS, TrainSpec
 
 _NAME = re.compile(models_schema()["properties"]["name"]["pattern"])
 _NAME_RULE = "lower-case letters, digits, . _ and -, a letter or digit first"
@@ -183,6 +184,7 @@ def _merge(lower: Node, upper: Node, schema: Schema | None = None) -> Node:
     schema = resolve(models_schema() if schema is None else schema)
     if not isinstance(lower.value, dict) or not isinstance(upper.value, dict):
         return upper
+    lower = _below_algorithm(lower, upper, schema)
     before, after = _kind(lower, schema), _kind(upper, schema)
     if None not in (before, after) and before != after:
         return upper
@@ -196,6 +198,27 @@ def _merge(lower: Node, upper: Node, schema: Schema | None = None) -> Node:
         merged = _merge(below.node, entry.node, inner) if below else entry.node
         entries[key] = Entry(_together(below.key, entry.key) if below else entry.key, merged)
     return Node(upper.place, entries)
+
+
+def _below_algorithm(lower: Node, upper: Node, schema: Schema) -> Node:
+    """What is left of a `train` block below one that names another algorithm, whose preset replaces what it stands for."""
+    if schema.get("title") != TrainSpec.__name__ or "algorithm" not in upper.entries:
+        return lower
+    algorithm = upper.entries["algorithm"].node.value
+    default = TrainSpec.model_fields["algorithm"].default
+    if algorithm == (lower.entries["algorithm"].node.value if "algorithm" in lower.entries else default):
+        return lower
+    return _without(lower, ALGORITHMS.get(algorithm, {}) if isinstance(algorithm, str) else {})
+
+
+def _without(block: Node, brought: Mapping[str, Any]) -> Node:
+    entries: dict[str, Entry] = {}
+    for key, entry in block.entries.items():
+        if key in brought and isinstance(brought[key], Mapping) and isinstance(entry.node.value, dict):
+            entries[key] = Entry(entry.key, _without(entry.node, brought[key]))
+        elif key not in brought:
+            entries[key] = entry
+    return Node(block.place, entries)
 
 
 def _kind(block: Node, schema: Schema) -> Any:

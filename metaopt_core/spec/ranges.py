@@ -7,6 +7,7 @@ from metaopt_core.spec.document import Entry, Node, dotted
 from metaopt_core.spec.explain import Path, Refusal, suggestion
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.spec.sweep import RangeSpec, SweepSpec
+from metaopt_core.spec.train import without_what_it_brings
 
 STAGES = ("generate", "train", "evaluate")  # whose values can change the objective
 _MOST_CHECKED = 100  # whole numbers of a range that are checked one by one
@@ -18,6 +19,8 @@ def with_values(spec: PipelineSpec, values: Mapping[str, Any], **changes: Any) -
     changes: values of the pipeline itself, such as its name.
     """
     body = spec.model_dump(exclude_unset=True, exclude={"sweep", "schedule", "seeds"})
+    if isinstance(algorithm := values.get("train.algorithm"), str) and algorithm != spec.train.algorithm:
+        body["train"] = without_what_it_brings(algorithm, body["train"])
     for key, value in values.items():
         _put(body, key.split("."), value)
     return PipelineSpec.model_validate(body | changes)

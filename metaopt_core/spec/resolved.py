@@ -47,6 +47,10 @@ class Resolved(Spec):
         return self.train.validation.queries or self.train.queries
 
     @property
+    def validation_steps(self) -> int:
+        return self.train.validation.steps or (self.train.inner.steps if self.train.learns_sizes else 10)
+
+    @property
     def evaluate_shots(self) -> int:
         return self.evaluate.shots or self.train.shots
 
@@ -118,7 +122,7 @@ class Resolved(Spec):
     @property
     def horizon(self) -> int:
         """The number of adaptation steps with which the model is used, and at which methods are compared."""
-        return min(self.train.validation.steps, self.evaluate.steps)
+        return min(self.validation_steps, self.evaluate.steps)
 
     def shifted_by(self, shift: ShiftSpec) -> Self:
         """The pipeline that would evaluate a variant of the test tasks and nothing else."""

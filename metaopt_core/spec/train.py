@@ -1,12 +1,13 @@
 """`train`: the meta-training of initial parameters, and the names of algorithms as presets of independent choices."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
 
 from metaopt_core.spec.base import Positive, Share, Spec, StepSize, Ways, as_tuple, ascending
 from metaopt_core.spec.method import BaselineName
-from metaopt_core.spec.networks import ModelSpec
+from metaopt_core.spec.networks import ModelSpec, PicturesSpec
 
 
 class InnerSpec(Spec):
@@ -60,7 +61,11 @@ class ValidationSpec(Spec):
     """Meta-validation during training; the parameters with the lowest loss after `steps` steps are the ones that are kept."""
 
     every: Positive = Field(1000, description="Iterations between two validations.")
-    steps: Positive = Field(10, description="Adaptation steps: the horizon at which the model will be used.")
+    steps: Positive | None = Field(
+        None,
+        description="Adaptation steps: the horizon at which the model will be used; none means 10, or as many as `inner.steps` "
+        "where step sizes are learned for each step or parameter.",
+    )
     shots: Positive | None = Field(None, description="Support examples a class; none means as in training.")
     queries: Positive | None = Field(None, description="Query examples a class; none means as in training.")
     patience: Positive | None = Field(
@@ -71,20 +76,26 @@ class ValidationSpec(Spec):
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "maml": {},
     "fomaml": {"meta_gradient": "first_order"},
-    "reptile": {"meta_gradient": "reptile"},
-    "anil": {"inner": {"adapts": "head"}},
+    "reptile": {"meta_gradient": "reptile", "inner": {"steps": 5}},
+    "anil": {"inner": {"adapts": "head", "steps": 5}},
     "boil": {"inner": {"adapts": "body"}},
-    "meta-sgd": {"inner": {"learned_lr": "per_parameter"}},
+    "meta-sgd": {"inner": {"learned_lr": "per_parameter"}, "validation": {"steps": None}},
     "maml++": {
         "outer_loss": "multi_step",
         "first_order_share": 0.3,
-        "inner": {"learned_lr": "per_layer_and_step"},
+        "inner": {"learned_lr": "per_layer_and_step", "steps": 3},
+        "validation": {"steps": None},
         "outer": {"schedule": "cosine"},
         "model": {"normalization": "per_step"},
     },
     "imaml": {"meta_gradient": "implicit"},
 }
-"""What the names of algorithms stand for; a network that doesn't normalize by a batch has none of `model`."""
+"""What the names of algorithms stand for; a network that doesn't normalize by a batch has none of `model`.
+
+A name brings what belongs to it: where a pipeline takes over another one's settings and names another algorithm, or `--set` does,
+what the name stands for replaces what the lower layer says. Settings beside the name override it. `validation.steps` of none is
+the horizon that fits: as many steps as learned step sizes were learned for.
+"""
 
 
 _LABELS = {"anil": "ANIL", "boil": "BOIL", "meta-sgd": "Meta-SGD", "maml++": "MAML++"}
@@ -102,7 +113,8 @@ class TrainSpec(Spec):
         if not isinstance(name, str):
             return validated(values)
         choices, model = ALGORITHMS.get(name, {}), values.get("model")
-        if not (isinstance(model, dict) and model.get("name") in ("conv4", "resnet12")) or "batch_norm" in model:
+        pictures = model.get("name") in ("conv4", "resnet12") if isinstance(model, dict) else isinstance(model, PicturesSpec)
+        if not pictures or (isinstance(model, dict) and "batch_norm" in model):
             choices = {key: value for key, value in choices.items() if key != "model"}
         made = validated(_under(values, choices))
         _unset(made, values, choices)
@@ -171,6 +183,11 @@ class TrainSpec(Spec):
     )
 
     @property
+    def learns_sizes(self) -> bool:
+        """Whether there are learned step sizes that fit the steps of training alone."""
+        return self.inner.learned_lr in {"per_parameter", "per_layer_and_step"}
+
+    @property
     def label(self) -> str:
         """The algorithm's name as people write it."""
         return _LABELS.get(self.algorithm) or _LABELS_BY_META_GRADIENT[self.meta_gradient]
@@ -181,12 +198,33 @@ class TrainSpec(Spec):
         return self.label.lower().replace("+", "p")
 
 
+def without_what_it_brings(algorithm: str, block: Mapping[str, Any]) -> dict[str, Any]:
+    """A `train` block of a lower layer below one that names another algorithm: what the name stands for replaces what is below
+    it."""
+    return _without(block, ALGORITHMS.get(algorithm, {}))
+
+
+def _without(block: Mapping[str, Any], brought: Mapping[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, value in block.items():
+        if key in brought and isinstance(brought[key], Mapping) and isinstance(value, Mapping):
+            kept[key] = _without(value, brought[key])
+        elif key not in brought:
+            kept[key] = value
+    return kept
+
+
 def _under(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """Values with defaults for what they leave out, key by key at every depth."""
     filled = dict(values)
     for key, default in defaults.items():
-        if isinstance(default, dict) and isinstance(values.get(key), dict):
-            filled[key] = _under(values[key], default)
+        own = values.get(key)
+        if isinstance(default, dict) and isinstance(own, dict):
+            filled[key] = _under(own, default)
+        elif isinstance(default, dict) and isinstance(own, BaseModel):
+            filled[key] = own.model_copy(
+                update={name: value for name, value in default.items() if name not in own.model_fields_set}
+            )
         else:
             filled.setdefault(key, default)
     return filled
@@ -199,3 +237,5 @@ def _unset(made: BaseModel, said: dict[str, Any], filled: dict[str, Any]) -> Non
             made.model_fields_set.discard(key)
         elif isinstance(value, dict) and isinstance(said[key], dict):
             _unset(getattr(made, key), said[key], value)
+        elif isinstance(value, dict) and isinstance(said[key], BaseModel):
+            getattr(made, key).model_fields_set.difference_update(value.keys() - said[key].model_fields_set)

@@ -30,7 +30,9 @@ from metaopt_core.training.checkpoint import load_checkpoint, save_checkpoint
 _TASKS_DRAWN_TOGETHER = 1024
 _BYTES_DRAWN_TOGETHER = 2**26
 _ITERATIONS_TRACED = 20
-_NUMBERS = ("iteration", "best_loss", "best_iteration", "seconds", "history", "seconds_by_part")
+_MOST_DIVERGED = 5  # validations in a row, after which a training ends
+_REMEDY = "a smaller train.inner.lr or train.outer.lr, or fewer train.validation.steps, may help"
+_NUMBERS = ("iteration", "diverged", "best_loss", "best_iteration", "seconds", "history", "seconds_by_part")
 
 PARTS = ("data", "gradient", "optimizer", "validation")
 """What an iteration's time goes to."""
@@ -112,6 +114,7 @@ class State:
     best: Params
     losses: Tensor  # of the tasks of the iterations since the last record, [record_every, tasks]
     iteration: int = 0
+    diverged: int = 0  # validations, the last ones in a row
     best_loss: float = math.inf
     best_iteration: int = 0
     seconds: float = 0.0
@@ -195,8 +198,7 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
                 break
     if not math.isfinite(state.best_loss):
         raise DivergedError(
-            f"{training.name}: adaptation diverged in every validation up to iteration {state.iteration}: a smaller train.inner.lr "
-            "or train.outer.lr, or fewer train.validation.steps, may help"
+            f"{training.name}: adaptation diverged in every validation up to iteration {state.iteration}: {_REMEDY}"
         )
     if state.iteration < training.iterations:
         sys.stderr.write(
@@ -351,6 +353,14 @@ def _validate(training: Training, state: State, note: Callable[[str, float], Non
     if training.snapshots is not None:
         save_checkpoint(training.snapshots / f"{state.iteration}.safetensors", state.params, {})
     loss = curves["validation_loss"]
+    state.diverged = 0 if math.isfinite(loss) else state.diverged + 1
+    if state.diverged:
+        sys.stderr.write(f"{training.name}: adaptation diverged in the validation after iteration {state.iteration}\n")
+    if state.diverged == _MOST_DIVERGED:
+        raise DivergedError(
+            f"{training.name}: adaptation diverged in {_MOST_DIVERGED} validations in a row, up to iteration {state.iteration}: "
+            f"{_REMEDY}"
+        )
     if math.isfinite(loss) and loss < state.best_loss:
         state.best_loss, state.best_iteration = loss, state.iteration
         state.best = {name: value.clone() for name, value in state.params.items()}

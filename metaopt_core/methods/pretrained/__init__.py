@@ -54,7 +54,7 @@ class Pretrained(Method):
             objective=objective,
             initial=initial,
             iterations=spec.pretrain_iterations,
-            predict=lambda params, tasks: learner.predict_queries(params, tasks, spec.train.validation.steps),
+            predict=lambda params, tasks: learner.predict_queries(params, tasks, spec.validation_steps),
             to_adapt=to_adapt,
         )
 
