@@ -53,7 +53,7 @@ def cache() -> Path:
 def make_setting(meta_step: MetaStep) -> Setting:
     spec = _spec(meta_step)
     folder = _materialized(spec, pictures_folder())
-    distribution, shape = contract.load(folder)
+    distribution, shape = contract.load(folder, _SEED)
     return Setting(meta_step, spec, shape, distribution, Learner.for_training(spec, shape).network.init(_SEED))
 
 

@@ -102,7 +102,7 @@ def run(
     file: FileOption = None,
 ) -> None:
     """Run a pipeline, or the stages of it that are not up to date."""
-    from metaopt_core.pipeline.seeds import record, repeats
+    from metaopt_core.pipeline.repetitions import named, record, repeats
     from metaopt_core.pipeline.store import Store
 
     path = _file(context, file)
@@ -117,7 +117,7 @@ def run(
     running = [plan.stage for each in plans for plan in each if plan.runs]
     if profile:
         _trace(spec, home, running)
-    if running or (spec.seeds > 1 and "log" in selected and not record(home, spec).exists()):
+    if running or (spec.repetitions > 1 and "log" in selected and not record(home, spec).exists()):
         with _interruptible():
             _with_prefect(
                 spec,
@@ -132,7 +132,7 @@ def run(
         for one, each in zip(repeated, plans, strict=True):
             for plan in each:
                 if plan.selected:
-                    _say(f"{plan.stage}: up to date" + (f" (seed {one.seed})" if spec.seeds > 1 else ""))
+                    _say(f"{plan.stage}: up to date" + (f" ({named(spec, one)})" if spec.repetitions > 1 else ""))
                     store.remember(one.name, plan.identity)
     _finish(repeated, home, plans, outputs, time.monotonic() - started, as_json)
 
@@ -189,22 +189,24 @@ def plan(
     file: FileOption = None,
 ) -> None:
     """Say of each stage whether it is up to date, or would run and why. Nothing runs."""
-    from metaopt_core.pipeline.seeds import repeats
+    from metaopt_core.pipeline.repetitions import named, repeats
     from metaopt_core.pipeline.store import Store
 
     path = _file(context, file)
     selected = planning.select(only, first, last)
     spec = _pipeline(path, pipeline, sets)
     home = Home.beside(path)
-    plans = {one.seed: planning.plan(one, Store(home), selected, force) for one in repeats(spec)}
+    plans = {named(spec, one): planning.plan(one, Store(home), selected, force) for one in repeats(spec)}
     if as_json:
-        entries = [_plan_entry(plan) | ({"seed": seed} if spec.seeds > 1 else {}) for seed, each in plans.items() for plan in each]
+        entries = [_plan_entry(plan) | ({"of": which} if which else {}) for which, each in plans.items() for plan in each]
         _print_json({"pipeline": spec.name, "home": str(home.root), "stages": entries})
         return
-    for seed, each in plans.items():
+    for which, each in plans.items():
         for plan in each:
-            which = f"seed {seed}  " if spec.seeds > 1 else ""
-            print(f"{which}{plan.stage:<9} {plan.status}" + (f": {'; '.join(plan.reasons)}" if plan.runs else ""))
+            print(
+                f"{which}{'  ' if which else ''}{plan.stage:<9} {plan.status}"
+                + (f": {'; '.join(plan.reasons)}" if plan.runs else "")
+            )
 
 
 @app.command("list", epilog="[bold]Example[/bold]\n\n[cyan]metaopt list -f experiments/pipelines.yaml --json[/cyan]")

@@ -5,7 +5,7 @@ from prefect import flow
 from flows.planning import plan, select
 from flows.stages import FLOWS, StageName, start_afresh
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.seeds import repeats
+from metaopt_core.pipeline.repetitions import named, repeats
 from metaopt_core.pipeline.store import StageOutput, Store
 from metaopt_core.spec.pipeline import PipelineSpec
 
@@ -22,15 +22,15 @@ def pipeline(
 
     only, or first and last: which stages; none means all.
     force: run the selected stages although their outputs are valid.
-    With several seeds it runs once for each, and an output's name is then that of its stage and seed.
+    With several seeds or splits it runs once for each, and an output's name is then that of its stage and repetition.
     """
     selected = select(only, first, last)
     home = Home.current()
-    if spec.seeds > 1:
-        runs = {one.seed: pipeline(one, only, first, last, force) for one in repeats(spec)}
+    if spec.repetitions > 1:
+        runs = {named(spec, one): pipeline(one, only, first, last, force) for one in repeats(spec)}
         if "log" in selected:
             _summarize(spec, home)
-        return {f"{stage} {seed}": output for seed, outputs in runs.items() for stage, output in outputs.items()}
+        return {f"{stage}, {which}": output for which, outputs in runs.items() for stage, output in outputs.items()}
     plan(spec, Store(home), selected, force)  # a missing upstream output is an error before anything runs
     if force:
         start_afresh(home, spec, selected)
@@ -38,7 +38,7 @@ def pipeline(
 
 
 def _summarize(spec: PipelineSpec, home: Home) -> None:
-    from tasks.seeds import summarize
+    from tasks.merge import summarize
 
     store = Store(home)
     plans = [{entry.stage: entry.output for entry in plan(one, store)} for one in repeats(spec)]

@@ -82,7 +82,7 @@ def trial(spec: PipelineSpec, claim: Claim, parent: str) -> None:
             generated = carry_out("generate", spec, aside=True)
             trained = carry_out("train", spec, aside=True, watch=claim.watch(spec.learned.key(spec.train), spec.train.iterations))
             parameters, steps = load_file(trained / "parameters.safetensors"), search.steps_of(spec)
-            distribution, shape = load(generated / "")
+            distribution, shape = load(generated / "", spec.seed)
             value = objective(Setting(spec, shape, distribution), parameters, search.search.objective.metric, steps)
             run.log_points([run.point("objective", 0, value)])
             outcome = f"{value:.4g}"
@@ -128,7 +128,7 @@ def _result(search: Sweep, best: PipelineSpec, default: PipelineSpec, outputs: d
     """What `metaopt sweep` shows; written beside the best spec, the table of trials and the figures."""
     search.folder.mkdir(parents=True, exist_ok=True)
     file = search.folder / "best.yaml"
-    write_atomically(file, spec_yaml(best.model_copy(update={"seeds": search.spec.seeds})))
+    write_atomically(file, spec_yaml(best.model_copy(update={"seeds": search.spec.seeds, "splits": search.spec.splits})))
     search.study.trials_dataframe().to_csv(search.folder / "trials.csv", index=False)
     metric, trial = search.search.objective.metric, search.best()
     assert trial is not None  # there is a best setting

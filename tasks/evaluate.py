@@ -28,7 +28,7 @@ def evaluate(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[
     Not retried: it only computes.
     """
     store, learned = Store(home), spec.learned.key(spec.train)
-    distribution, shape = load(upstream["generate"] / "")
+    distribution, shape = load(upstream["generate"] / "", spec.seed)
     setting, methods = Setting(spec, shape, distribution), compared(spec)
     trained = {
         method.key(spec.train): load_file(upstream["train"] / parameters_file(spec, method)) for method in methods if method.trained

@@ -22,8 +22,8 @@ def generate(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[
     """
     store = Store(home)
     with store.publish(identity, upstream) as (folder, extra):
-        materialize(spec.generate, spec.seed, home.downloads, folder)
-        distribution, _ = load(folder)
+        materialize(spec.generate, spec.data_seed, home.downloads, folder)
+        distribution, _ = load(folder, spec.seed)
         extra |= distribution.contents()
         figures.save(distribution.overview(), folder / "tasks.png")
         if extra and FlowRunContext.get():

@@ -45,7 +45,7 @@ def train(
     watch: gets (phase, point) of every curve as it happens; raising StoppedError there ends the training for good.
     """
     store, checkpoints = Store(home), home.checkpoints / identity.fingerprint
-    distribution, shape = load(upstream["generate"] / "")
+    distribution, shape = load(upstream["generate"] / "", spec.seed)
     setting, learned = Setting(spec, shape, distribution), spec.learned.key(spec.train)
     methods = [method for method in compared(spec) if method.trained]
     phases = [method.phase(setting) for method in methods]

@@ -26,7 +26,7 @@ class Distribution(DistributionSpec):
         raise NotImplementedError
 
     def load(self, seed: int, folder: Path) -> "TaskDistribution":
-        """The distribution in memory, from what `materialize` wrote."""
+        """The distribution in memory, from what `materialize` wrote, whose meta-train tasks are a function of a seed."""
         raise NotImplementedError
 
 
@@ -46,10 +46,9 @@ def record(distribution: DistributionSpec, shape: TaskShape, seed: int, folder: 
     (folder / "shape.json").write_text(json.dumps(shape.as_json()))
 
 
-def load(folder: Path) -> "tuple[TaskDistribution, TaskShape]":
-    """The distribution that `materialize` wrote, and the shape of its tasks."""
+def load(folder: Path, seed: int) -> "tuple[TaskDistribution, TaskShape]":
+    """The distribution that `materialize` wrote, and the shape of its tasks. seed: of the meta-train tasks that are drawn."""
     values = json.loads((folder / "distribution.json").read_text())
-    seed = values.pop("seed")
     kind: type[Distribution] = find(DISTRIBUTIONS, Distribution, values["distribution"])
     shape = TaskShape.from_json(json.loads((folder / "shape.json").read_text()))
     return kind.model_validate(values).load(seed, folder), shape

@@ -111,7 +111,7 @@ def _slice(stage: str, spec: PipelineSpec) -> dict[str, Any]:
     match stage:
         case "generate":
             values = flatten("generate", spec.generate.model_dump(mode="json", exclude=set(spec.generate.not_identity))) | {
-                "seed": spec.seed
+                "generate.seed": spec.data_seed
             }
             if (data := spec.generate.data()) is not None:
                 values["data"] = data

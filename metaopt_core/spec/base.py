@@ -41,6 +41,7 @@ def _import_path(path: str) -> str:
     return path
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 StepSize = Annotated[float, Field(gt=0)]

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field
 
-from metaopt_core.spec.base import Impossibility, Positive, Spec
+from metaopt_core.spec.base import Impossibility, Positive, Seed, Spec
 
 Targets = Literal["real", "classes"]
 
@@ -80,13 +80,16 @@ class DistributionSpec(Spec):
     not_identity: ClassVar[frozenset[str]] = frozenset()
     """Settings that say where data are, not what they are."""
 
-    not_shown: ClassVar[frozenset[str]] = frozenset({"distribution", "held_out"})
+    not_shown: ClassVar[frozenset[str]] = frozenset({"distribution", "held_out", "seed"})
     """Settings that a report leaves out of its line about the tasks."""
 
     Shift: ClassVar[type[Spec]] = NoShift
     """What a variant of the test tasks may change beside ways, shots and queries; every field is optional."""
 
     distribution: str = Field(description="Which p(T): where tasks come from.")
+    seed: Seed | None = Field(
+        None, description="Splits and held-out tasks are a function of it; none means the pipeline's seed, or its first one."
+    )
     held_out: HeldOut = Field(HeldOut(), description="The tasks that are drawn once.")
 
     @classmethod

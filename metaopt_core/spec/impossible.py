@@ -20,6 +20,8 @@ def impossibilities(spec: Resolved) -> Iterator[Impossibility]:
     yield from _plain_impossibilities(spec)
     for name, shift in spec.shifts.items():
         yield from _shift_impossibilities(spec, name, shift)
+    if spec.seeds > 1 and spec.splits > 1:
+        yield ("splits",), f"{spec.splits} splits and {spec.seeds} seeds are two kinds of repetition: expected one of them"
     if spec.sweep is not None:
         yield from _sweep_impossibilities(spec, spec.sweep)
 

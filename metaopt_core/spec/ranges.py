@@ -18,7 +18,7 @@ def with_values(spec: PipelineSpec, values: Mapping[str, Any], **changes: Any) -
 
     changes: values of the pipeline itself, such as its name.
     """
-    body = spec.model_dump(exclude_unset=True, exclude={"sweep", "schedule", "seeds"})
+    body = spec.model_dump(exclude_unset=True, exclude={"sweep", "schedule", "seeds", "splits"})
     if isinstance(algorithm := values.get("train.algorithm"), str) and algorithm != spec.train.algorithm:
         body["train"] = without_what_it_brings(algorithm, body["train"])
     for key, value in values.items():

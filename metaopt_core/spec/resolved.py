@@ -1,10 +1,10 @@
 """What a pipeline's spec says once all defaults are filled in: no default is written anywhere else."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field
 
-from metaopt_core.spec.base import Positive, Spec, is_import_path
+from metaopt_core.spec.base import Positive, Seed, Spec, is_import_path
 from metaopt_core.spec.components import METHODS, METRICS, find, known
 from metaopt_core.spec.evaluate import EvaluateSpec, ShiftSpec
 from metaopt_core.spec.generate import GenerateSpec
@@ -22,9 +22,16 @@ class Resolved(Spec):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="The pipeline's key in pipelines.yaml.")
     description: str = Field("", description="One line for `metaopt list`.")
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(0, description="Every random number is a function of it.")
+    seed: Seed = Field(0, description="Every random number is a function of it.")
     seeds: Positive = Field(
-        1, description="How often it runs, with seed, seed + 1, …; more than once, results are also averaged over the seeds."
+        1,
+        description="How often it is trained, with seed, seed + 1, … on the same data; more than once, results are also averaged "
+        "over the seeds.",
+    )
+    splits: Positive = Field(
+        1,
+        description="How often it runs on other data, with generate.seed, generate.seed + 1, …: other splits and held-out tasks; more "
+        "than once, results are also averaged over them.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="`auto` is the GPU where there is one, else the CPU. Not part of a result's identity."
@@ -37,6 +44,15 @@ class Resolved(Spec):
     schedule: ScheduleSpec | None = Field(None, description="When `metaopt serve` runs it; none means only when asked.")
 
     # Resolved defaults, in one place.
+
+    @property
+    def data_seed(self) -> int:
+        """The seed of splits and held-out tasks."""
+        return self.seed if self.generate.seed is None else self.generate.seed
+
+    @property
+    def repetitions(self) -> int:
+        return self.seeds * self.splits
 
     @property
     def validation_shots(self) -> int:

@@ -49,7 +49,7 @@ class FunctionsSpec(Distribution):
     """What distributions of functions of one number have in common."""
 
     Shift: ClassVar[type[Spec]] = FunctionsShift
-    not_shown = frozenset({"distribution", "held_out", "support_points"})
+    not_shown = frozenset({"distribution", "held_out", "seed", "support_points"})
 
     x: Range = Field((-5.0, 5.0), description="Bounds of the uniform inputs.")
     noise: NotNegative = Field(
@@ -82,7 +82,7 @@ class FunctionsSpec(Distribution):
                 )
 
     def shift_keys(self, changes: Mapping[str, Any]) -> frozenset[str]:
-        return frozenset({"distribution", *_kind(changes, self).model_fields}) - {"support_points", "held_out"}
+        return frozenset({"distribution", *_kind(changes, self).model_fields}) - {"support_points", "held_out", "seed"}
 
     def shifted(self, changes: Mapping[str, Any]) -> "FunctionsSpec":
         """The distribution with what is shifted; what the other one doesn't have is left out."""

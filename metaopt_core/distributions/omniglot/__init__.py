@@ -51,7 +51,7 @@ class OmniglotSpec(Distribution):
 
     noun = "Omniglot tasks"
     not_identity = frozenset({"folder"})
-    not_shown = frozenset({"distribution", "held_out", "folder", "held_out_ways"})
+    not_shown = frozenset({"distribution", "held_out", "seed", "folder", "held_out_ways"})
     Shift: ClassVar[type[Spec]] = OmniglotShift
 
     distribution: Literal["omniglot"] = Field(description="Which p(T): where tasks come from.")

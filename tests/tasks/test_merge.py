@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from metaopt_core.pipeline import seeds, stages
+from metaopt_core.pipeline import stages
 from metaopt_core.pipeline.home import Home
 from metaopt_core.tracking.connection import embedded_uri
 from tasks.log import log
-from tasks.seeds import summarize
+from tasks.merge import summarize
 from tests.made_outputs import publish_upstream, sinusoid_spec
 
 
 def test_the_seeds_of_a_pipeline_are_one_run_with_an_interval_over_them(tmp_path: Path) -> None:
     home, spec = Home(tmp_path), sinusoid_spec("waves", seeds=2, seed=3)
-    assert [one.seed for one in seeds.repeats(spec)] == [3, 4]
+    assert [one.seed for one in repetitions.repeats(spec)] == [3, 4]
     upstream, logged = [], []
-    for one in seeds.repeats(spec):
+    for one in repetitions.repeats(spec):
         upstream.append(publish_upstream(home, one))
         logged.append(log.fn(one, home, stages.identities(one)["log"], upstream[-1]))
     evaluated = [made["evaluate"] for made in upstream]
@@ -31,7 +31,7 @@ def test_the_seeds_of_a_pipeline_are_one_run_with_an_interval_over_them(tmp_path
 
     for _ in range(2):  # the second time changes nothing
         summarize.fn(spec, home, evaluated, logged)
-    found = json.loads(seeds.record(home, spec).read_text())
+    found = json.loads(repetitions.record(home, spec).read_text())
     loss = found["methods"]["maml"]["steps"][2]["loss"]
     assert loss["worst"] == 2.0
     assert found["differences"][0]["loss"] == {"mean": pytest.approx(-0.25), "ci95": pytest.approx(0)}

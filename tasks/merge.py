@@ -1,4 +1,4 @@
-"""After the last seed of a pipeline with several: their results as one, here and in an MLflow run that theirs are nested below."""
+"""After the last repetition of a pipeline: their results as one, here and in an MLflow run that theirs are nested below."""
 
 import json
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from metaopt_core.evaluation import over_seeds
-from metaopt_core.pipeline import seeds
+from metaopt_core.pipeline import repetitions
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.store import StageOutput, write_atomically
 from metaopt_core.spec.pipeline import PipelineSpec
@@ -16,7 +16,7 @@ from tasks.retrying import DELAYS, mlflow_was_away
 
 
 @task(
-    name="seeds",
+    name="merge",
     cache_policy=NO_CACHE,
     persist_result=False,
     retries=len(DELAYS),
@@ -24,9 +24,9 @@ from tasks.retrying import DELAYS, mlflow_was_away
     retry_condition_fn=mlflow_was_away,
 )
 def summarize(spec: PipelineSpec, home: Home, evaluated: Sequence[StageOutput], logged: Sequence[StageOutput]) -> None:
-    """Write the statistics over seeds, in MLflow and in the home. Retried, for a tracking server may be away for a while."""
+    """Write the statistics over repetitions, in MLflow and in the home. Retried, for a tracking server may be away for a while."""
     summary = over_seeds.summarize([json.loads((output / "summary.json").read_text()) for output in evaluated])
-    publish_seeds(home, spec, seeds.group(spec), summary, [output.extra["run_id"] for output in logged])
-    file = seeds.record(home, spec)
+    publish_seeds(home, spec, repetitions.group(spec), summary, [output.extra["run_id"] for output in logged])
+    file = repetitions.record(home, spec)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, json.dumps(summary, indent=1))
