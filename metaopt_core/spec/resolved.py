@@ -30,8 +30,8 @@ class Resolved(Spec):
     )
     splits: Positive = Field(
         1,
-        description="How often it runs on other data, with generate.seed, generate.seed + 1, …: other splits and held-out tasks; more "
-        "than once, results are also averaged over them.",
+        description="How often it runs on other data, with generate.seed, generate.seed + 1, …: other splits and held-out tasks; "
+        "more than once, results are also averaged over them.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="`auto` is the GPU where there is one, else the CPU. Not part of a result's identity."

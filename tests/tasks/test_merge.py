@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from metaopt_core.pipeline import stages
+from metaopt_core.pipeline import repetitions, stages
 from metaopt_core.pipeline.home import Home
 from metaopt_core.tracking.connection import embedded_uri
 from tasks.log import log
