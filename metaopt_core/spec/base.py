@@ -1,6 +1,7 @@
 """What all models of `pipelines.yaml` share: strictness, and the types of their values."""
 
 import re
+import unicodedata
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -14,6 +15,19 @@ class Spec(BaseModel):
     """Base of all: unknown keys and silently converted types are errors, and a checked spec never changes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def unprintable(text: str) -> str | None:
+    """What is wrong with the first character that no terminal and no database is to get from a spec; none if all are fine."""
+    if text.isprintable():
+        return None
+    for character in text:
+        category = unicodedata.category(character)
+        if category == "Cs":
+            return f"U+{ord(character):04X} is half of a surrogate pair"
+        if category == "Cc" and character not in "\t\n":
+            return f"U+{ord(character):04X} is a control character"
+    return None
 
 
 def as_tuple(value: Any) -> Any:

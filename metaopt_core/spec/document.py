@@ -11,7 +11,11 @@ from typing import Any
 
 import yaml
 
-_DEEPEST = 32  # levels of nesting: no spec needs a third of it, and a hostile file could exhaust the stack
+from metaopt_core.spec.base import unprintable
+
+DEEPEST = 32  # levels of nesting: no spec needs a third of it, and a hostile file could exhaust the stack
+_MOST = 10_000  # values of a file, some hundred pipelines: reading them takes half a second
+_LONGEST = 60  # characters of what was found, in a message
 
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _OCTAL_OR_HEXADECIMAL = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
@@ -30,7 +34,8 @@ class Place:
     pipeline: str | None = None  # the pipeline in whose block it stands
 
     def __str__(self) -> str:
-        return self.source if self.line is None else f"{self.source}:{self.line}:{self.column}"
+        source = printable(self.source)
+        return source if self.line is None else f"{source}:{self.line}:{self.column}"
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,7 @@ class Mistake:
     message: str
 
     def __str__(self) -> str:
-        line = ": ".join(part for part in (str(self.place), self.path, self.message) if part)
-        return " ".join(line.splitlines())
+        return ": ".join(part for part in (str(self.place), self.path, self.message) if part)
 
 
 class Broken:
@@ -79,14 +83,14 @@ class Node:
         """What an error message says was found here."""
         match self.value:
             case {}:
-                return f"a mapping with {', '.join(self.value)}" if self.value else "an empty mapping"
+                return f"a mapping with {shown(', '.join(self.value))}" if self.value else "an empty mapping"
             case list():
                 if any(isinstance(item.value, dict) for item in self.value):
                     return "a list of mappings"
-                text = f"[{', '.join(item.describe() for item in self.value)}]"
-                return text if len(text) <= 60 else f"a list of {len(self.value)} values"
+                text = f"[{', '.join(item.describe() for item in self.value[:_LONGEST])}]"
+                return text if len(text) <= _LONGEST else f"a list of {len(self.value)} values"
             case _:
-                return self.text if len(self.text) <= 60 else f"{self.text[:57]}…"
+                return shown(self.text)
 
 
 @dataclass(frozen=True)
@@ -122,9 +126,11 @@ def read_value(text: str, source: str, path: tuple[str, ...]) -> tuple[Node | No
     return reader.read(text, path), reader.mistakes
 
 
-class _TooDeepError(Exception):
-    def __init__(self, place: Place) -> None:
-        self.place = place
+class _TooMuchError(Exception):
+    """The file is larger or deeper than any spec needs to be, and is not read on."""
+
+    def __init__(self, place: Place, message: str) -> None:
+        self.place, self.message = place, message
 
 
 @dataclass
@@ -132,6 +138,7 @@ class _Reader:
     source: str
     is_file: bool
     mistakes: list[Mistake] = field(default_factory=list)
+    values: int = 0
 
     def read(self, text: str, path: tuple[str, ...] = ()) -> Node | None:
         try:
@@ -152,16 +159,15 @@ class _Reader:
             character = f"U+{error.character:04X}" if isinstance(error.character, int) else repr(error.character)
             place = Place(self.source, line, column) if self.is_file else Place(self.source)
             self._report(place, path, f"character {character} cannot stand in YAML, expected printable text")
-        except _TooDeepError as error:
-            self._report(error.place, path, f"more than {_DEEPEST} levels of nesting, expected a few")
+        except _TooMuchError as error:
+            self._report(error.place, path, error.message)
         except yaml.MarkedYAMLError as error:
             self._syntax_error(error, text, path)
         return None
 
     def _node(self, event: yaml.Event, events: Iterator[yaml.Event], path: tuple[str, ...], depth: int) -> Node:
         place = self._place(event, path)
-        if depth > _DEEPEST:
-            raise _TooDeepError(place)
+        self._count(place, depth)
         match event:
             case yaml.AliasEvent():
                 return self._broken(
@@ -180,15 +186,24 @@ class _Reader:
             return self._broken(place, path, f"tag {_short(tag)}, expected a plain value without a tag")
         return node
 
+    def _count(self, place: Place, depth: int) -> None:
+        self.values += 1
+        if depth > DEEPEST:
+            raise _TooMuchError(place, f"more than {DEEPEST} levels of nesting, expected a few")
+        if self.values > _MOST:
+            raise _TooMuchError(place, f"more than {_MOST:,} values, expected fewer: a file can `include` others")
+
     def _scalar(self, event: yaml.ScalarEvent, place: Place, path: tuple[str, ...]) -> Node:
+        text = _joined(event.value)
+        if wrong := unprintable(text):  # by an escape: as they are, YAML has none of these characters
+            return self._broken(place, path, f"character {wrong}, expected printable text")
         if event.style:
-            return Node(place, event.value, _quoted(event.value))
+            return Node(place, text, f'"{text}"')
         try:
             value = scalar(event.value)
         except ValueError:
             return self._broken(place, path, f"found a number of {len(event.value)} digits, expected a smaller one")
-        text = _quoted(event.value) if isinstance(value, str) else event.value or "nothing"
-        return Node(place, value, text)
+        return Node(place, value, f'"{text}"' if isinstance(value, str) else text or "nothing")
 
     def _mapping(self, events: Iterator[yaml.Event], path: tuple[str, ...], depth: int) -> dict[str, Entry]:
         entries: dict[str, Entry] = {}
@@ -198,12 +213,16 @@ class _Reader:
                 self._report(self._place(event, path), path, "a key that is not plain text, expected a name")
                 self._node(next(events), events, path, depth + 1)
                 continue
-            key = event.value
+            key = _joined(event.value)
             here = (*path, key)
             key_place = self._place(event, here)
+            if wrong := unprintable(key):
+                self._report(key_place, here, f"character {wrong}, expected a name")
+                self._skip(next(events), events, path, depth)
+                continue
             if key == "<<" and not event.style:
                 self._report(key_place, here, "merge keys are not read, expected `extends: PIPELINE` in the pipeline's block")
-                self._skip(next(events), events)
+                self._skip(next(events), events, path, depth)
                 continue
             node = self._node(next(events), events, here, depth + 1)
             if key in entries:
@@ -214,11 +233,12 @@ class _Reader:
                 entries[key] = Entry(key_place, node)
         return entries
 
-    def _skip(self, event: yaml.Event, events: Iterator[yaml.Event]) -> None:
-        depth = 0
+    def _skip(self, event: yaml.Event, events: Iterator[yaml.Event], path: tuple[str, ...], depth: int) -> None:
+        inner = 0
         while True:
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth == 0:
+            self._count(self._place(event, path), depth + inner)
+            inner += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if inner == 0:
                 return
             event = next(events)
 
@@ -280,13 +300,28 @@ def _syntax_message(error: yaml.MarkedYAMLError) -> str:
 
 def dotted(path: tuple[str | int, ...]) -> str:
     """`("model", "hidden", 0)` as `model.hidden[0]`."""
-    parts = [f"[{part}]" if isinstance(part, int) else part for part in path]
+    parts = [f"[{part}]" if isinstance(part, int) else shown(part) for part in path]
     return ".".join(parts).replace(".[", "[")
 
 
-def _quoted(text: str) -> str:
-    return '"' + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text) + '"'
+def shown(text: str) -> str:
+    """A text of the user's as messages show it: printable, in one line, and not longer than it takes to find it."""
+    return printable(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}…")
+
+
+def printable(text: str) -> str:
+    """With an escape for each character that a terminal has no picture of, or would obey."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _joined(text: str) -> str:
+    """With the two halves of each surrogate pair, as JSON escapes them, made one character."""
+    if text.isprintable():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
 def _short(tag: str) -> str:
-    return tag.replace("tag:yaml.org,2002:", "!!")
+    return shown(tag.replace("tag:yaml.org,2002:", "!!"))

@@ -121,6 +121,11 @@ def test_quoted_scalar_is_text(text: str, value: str) -> None:
     assert (node.value, mistakes) == (value, [])
 
 
+@pytest.mark.parametrize("text", [r'"\ud83d\ude42"', r'"\U0001F642"', "🙂"])
+def test_character_beyond_the_first_65536_may_be_written_in_every_way(folder: Path, text: str) -> None:
+    assert read(f"{BASE}    description: {text}\n")["base"].description == "🙂"
+
+
 def test_file_may_begin_with_a_byte_order_mark(folder: Path) -> None:
     assert list(read("\ufeff" + BASE)) == ["base"]
 

@@ -64,6 +64,21 @@ def test_number_of_thousands_of_digits(tmp_path: Path, monkeypatch: pytest.Monke
     ]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ("description: \x07", "3:18: character U+0007 cannot stand in YAML, expected printable text"),
+        (r'description: "\e[31m"', "3:18: waves.description: character U+001B is a control character, expected printable text"),
+        (r'description: "\ud800"', "3:18: waves.description: character U+D800 is half of a surrogate pair, expected printable text"),
+        (r'description: "\r"', "3:18: waves.description: character U+000D is a control character, expected printable text"),
+        (r'"\e[31m": 1', "3:5: waves.\\x1b[31m: character U+001B is a control character, expected a name"),
+    ],
+)
+def test_character_that_no_terminal_is_to_get(wrong: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said(RIGHT["sinusoid"].replace("seed: 1", wrong)) == [f"pipelines.yaml:{line}"]
+
+
 def test_file_is_shown_as_the_user_named_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("conf").mkdir()
