@@ -30,6 +30,7 @@ from metaopt_core.spec.schedule import CronSchedule, ScheduleSpec
 if TYPE_CHECKING:
     from flows.planning import StagePlan
     from metaopt_core.pipeline.store import StageOutput
+    from metaopt_core.spec.loader import Pipelines
 
 DEFAULT_FILE = Path("pipelines.yaml")
 
@@ -211,13 +212,15 @@ def plan(
 
 @app.command("list", epilog="[bold]Example[/bold]\n\n[cyan]metaopt list -f experiments/pipelines.yaml --json[/cyan]")
 def list_(context: typer.Context, as_json: JsonOption = False, file: FileOption = None) -> None:
-    """List the pipelines of the file."""
-    specs = _load(_file(context, file))
+    """List the pipelines of the file, and of those that it includes."""
+    path = _file(context, file)
+    specs = _load(path)
     if as_json:
         _print_json(
             [
                 {
                     "name": spec.name,
+                    "file": specs.included.get(spec.name, str(path)),
                     "description": spec.description,
                     "distribution": spec.generate.distribution,
                     "model": spec.train.model.name,
@@ -231,7 +234,8 @@ def list_(context: typer.Context, as_json: JsonOption = False, file: FileOption 
     width = max(map(len, specs), default=0)
     for spec in specs.values():
         schedule = f" [{_when(spec.schedule)}]" if spec.schedule else ""
-        print(f"{spec.name:<{width}}  {spec.description}{schedule}")
+        origin = f" ({specs.included[spec.name]})" if spec.name in specs.included else ""
+        print(f"{spec.name:<{width}}  {spec.description}{schedule}{origin}")
 
 
 @app.command(epilog="[bold]Example[/bold]\n\n[cyan]metaopt schema > pipelines.schema.json[/cyan]")
@@ -259,7 +263,10 @@ def serve(
     """Run pipelines on their schedules, and stages on demand, one run at a time, for a running Prefect server."""
     path = _file(context, file)
     specs = _load(path)
-    chosen = [_named(specs, name, path) for name in pipelines] if pipelines else [spec for spec in specs.values() if spec.schedule]
+    scheduled = [
+        spec for spec in specs.values() if spec.schedule and spec.name not in specs.included
+    ]  # whoever serves that file has those
+    chosen = [_named(specs, name, path) for name in pipelines] if pipelines else scheduled
     if not chosen:
         raise UserError(
             f"{path}: no pipeline has a schedule; give one `schedule:`, or name what to serve: metaopt serve {next(iter(specs))}"
@@ -446,7 +453,7 @@ def _file(context: typer.Context, file: Path | None) -> Path:
     return file or context.obj or DEFAULT_FILE
 
 
-def _load(path: Path, overrides: dict[str, list[str]] | None = None) -> dict[str, PipelineSpec]:
+def _load(path: Path, overrides: dict[str, list[str]] | None = None) -> "Pipelines":
     from metaopt_core.spec import user_source
     from metaopt_core.spec.loader import load
 

@@ -14,7 +14,7 @@ import yaml
 from metaopt_core.spec.base import unprintable
 
 DEEPEST = 32  # levels of nesting: no spec needs a third of it, and a hostile file could exhaust the stack
-_MOST = 10_000  # values of a file, some hundred pipelines: reading them takes half a second
+MOST_VALUES = 10_000  # of a file and what it includes, hundreds of pipelines: reading them takes half a second
 _LONGEST = 60  # characters of what was found, in a message
 
 _INTEGER = re.compile(r"[-+]?[0-9]+")
@@ -73,6 +73,12 @@ class Node:
         """The entries of a mapping; none for any other node."""
         return self.value if isinstance(self.value, dict) else {}
 
+    @property
+    def size(self) -> int:
+        """How many values there are, with all that are inside others."""
+        items: list[Node] = self.value if isinstance(self.value, list) else [entry.node for entry in self.entries.values()]
+        return 1 + sum(item.size for item in items)
+
     def plain(self) -> Any:
         """The same as plain dicts, lists and scalars."""
         if isinstance(self.value, dict):
@@ -114,9 +120,12 @@ def scalar(text: str) -> bool | int | float | str | None:
     return text
 
 
-def read_file(text: str, name: str) -> tuple[Node | None, list[Mistake]]:
-    """The tree of a pipelines file, or none if it is no YAML, and the mistakes that show without knowing what keys mean."""
-    reader = _Reader(name, is_file=True)
+def read_file(text: str, name: str, most: int = MOST_VALUES) -> tuple[Node | None, list[Mistake]]:
+    """The tree of a pipelines file, or none if it is no YAML, and the mistakes that show without knowing what keys mean.
+
+    most: how many values it may have.
+    """
+    reader = _Reader(name, is_file=True, most=most)
     return reader.read(text), reader.mistakes
 
 
@@ -137,6 +146,7 @@ class _TooMuchError(Exception):
 class _Reader:
     source: str
     is_file: bool
+    most: int = MOST_VALUES
     mistakes: list[Mistake] = field(default_factory=list)
     values: int = 0
 
@@ -190,8 +200,10 @@ class _Reader:
         self.values += 1
         if depth > DEEPEST:
             raise _TooMuchError(place, f"more than {DEEPEST} levels of nesting, expected a few")
-        if self.values > _MOST:
-            raise _TooMuchError(place, f"more than {_MOST:,} values, expected fewer: a file can `include` others")
+        if self.values > self.most:
+            raise _TooMuchError(
+                place, f"more than {MOST_VALUES:,} values in all, expected fewer: -f FILE names one of several files"
+            )
 
     def _scalar(self, event: yaml.ScalarEvent, place: Place, path: tuple[str, ...]) -> Node:
         text = _joined(event.value)
@@ -293,6 +305,8 @@ def _syntax_message(error: yaml.MarkedYAMLError) -> str:
         return "the mapping is not closed, expected , or }"
     if "quoted scalar" in context and "end of stream" in problem:
         return "the text is not closed, expected a quote at its end"
+    if "expected the node content" in problem:
+        return "nothing that can be a value, expected text, a number, [a, b] or {a: b}"
     if "expected <block end>" in problem:
         return "this does not line up with the lines above, expected the keys of a block in one column"
     return f"not YAML ({' '.join(problem.split())}), expected `key: value` lines"

@@ -8,10 +8,11 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from metaopt_core.spec.document import BROKEN, Node
+from metaopt_core.spec.document import BROKEN, Node, shown
 from metaopt_core.spec.schema import Schema, kind_key, kinds, member_of, models_schema, resolve
 
 Path = tuple[str | int, ...]
+_MOST_NAMED = 50  # of the alternatives that a message lists
 _MEANT = {"gpu": "cuda"}  # what is meant by words whose letters are closer to another one
 
 
@@ -57,12 +58,12 @@ def _refusal(details: ErrorDetails, block: Node) -> Refusal | None:
             return Refusal(path, f"missing, expected {expectation(schema)}", at_key=True, absence=True)
         case "union_tag_not_found":
             key = (*path, str(kind_key(schema)))
-            return Refusal(key, f"missing, expected {_either(kinds(schema))}", at_key=True, absence=True)
+            return Refusal(key, f"missing, expected {either(kinds(schema))}", at_key=True, absence=True)
         case "union_tag_invalid":
             key = (*path, str(kind_key(schema)))
             tag = _find(block, key)
             assert tag is not None  # it was found to be invalid
-            return None if tag.value is BROKEN else Refusal(key, _unexpected(_either(kinds(schema)), tag, kinds(schema)))
+            return None if tag.value is BROKEN else Refusal(key, _unexpected(either(kinds(schema)), tag, kinds(schema)))
         case "finite_number":
             expected = expectation(schema).replace("number", "finite number")
         case "missing" | "too_long" | "too_short":  # of a list: what is expected is said of the list as a whole
@@ -101,13 +102,13 @@ def suggestion(found: Any, candidates: Iterable[str]) -> str:
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """The message for a key that has no meaning in its place."""
     known = list(known)
-    return f"unknown key{suggestion(key, known) or f', expected {_either(known)}'}"
+    return f"unknown key{suggestion(key, known) or f', expected {either(known)}'}"
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The message for a name that refers to nothing."""
     known = list(known)
-    return f"no {kind} {name}{suggestion(name, known) or f', expected {_either(known)}'}"
+    return f"no {kind} {shown(name)}{suggestion(name, known) or f', expected {either(known)}'}"
 
 
 def expectation(schema: Schema) -> str:
@@ -119,7 +120,7 @@ def expectation(schema: Schema) -> str:
 
 def _expectation(schema: Schema) -> str:
     if "enum" in schema or "const" in schema:
-        return _either(schema.get("enum") or [schema["const"]])
+        return either(schema.get("enum") or [schema["const"]])
     match schema.get("type"):
         case "integer":
             return f"a whole number{_bounds(schema)}"
@@ -139,7 +140,7 @@ def _expectation(schema: Schema) -> str:
             number = _expectation(schema["items"]).removeprefix("a ").replace("number", "numbers", 1)
             return f"a list of one or more {number}" if schema.get("minItems") else f"a list of {number}"
     if key := kind_key(schema):
-        return f"a mapping with the key {key} ({_either(kinds(schema))})"
+        return f"a mapping with the key {key} ({either(kinds(schema))})"
     if "properties" not in schema:
         return "a mapping from names to mappings"  # the variants of the test tasks: the one mapping with names of the user's own
     return f"a mapping with keys such as {', '.join(list(schema['properties'])[:4])}"
@@ -153,10 +154,12 @@ def _bounds(schema: Schema) -> str:
     return f" greater than {schema['exclusiveMinimum']}" if "exclusiveMinimum" in schema else ""
 
 
-def _either(options: Iterable[Any]) -> str:
-    """`a, b or c`."""
+def either(options: Iterable[Any], word: str = "or") -> str:
+    """`a, b or c`; of very many the first ones."""
     *most, last = [str(option) for option in options]
-    return f"{', '.join(most)} or {last}" if most else last
+    if len(most) >= _MOST_NAMED:
+        most, last = most[: _MOST_NAMED - 1], "others"
+    return f"{', '.join(most)} {word} {last}" if most else last
 
 
 def _follow(location: tuple[int | str, ...]) -> tuple[Path, Schema, Schema]:

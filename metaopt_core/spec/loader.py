@@ -4,10 +4,10 @@ A pipeline's block is merged over the block that it `extends`, `--set` options a
 result. Keys and values keep their places through both merges, so that an inherited mistake is named once, where it was written.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import reduce
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,161 +15,157 @@ from typing import Any
 from pydantic import ValidationError
 
 from metaopt_core.errors import UserError
-from metaopt_core.spec import explain, ranges
-from metaopt_core.spec.document import BROKEN, Entry, Mistake, Node, Place, dotted, read_file, read_value
+from metaopt_core.spec import explain, files, ranges
+from metaopt_core.spec.document import BROKEN, DEEPEST, Entry, Mistake, Node, Place, dotted, read_value, shown
+from metaopt_core.spec.files import Files
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.spec.schema import Schema, kind_key, kinds, member_of, models_schema, resolve
 from metaopt_core.spec.train import ALGORITHMS, TrainSpec
 
-_NAME = re.compile(models_schema()["properties"]["name"]["pattern"])
-_NAME_RULE = "lower-case letters, digits, . _ and -, a letter or digit first"
+_MOST_MISTAKES = 300  # after which no further pipeline is checked
+_MOST_CHECKED = 200_000  # values of all pipelines, each with what it extends: two seconds
+_MOST_TRIED = 2_000  # values of sweeps that are checked beforehand; a trial checks its own
+_LONGEST_OPTION = 200  # characters of an option in messages
 
 
 class SpecError(UserError):
     """Every mistake of a pipelines file and of the `--set` options given with it: a line each, in the order of the file."""
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
-        ordered = sorted(
-            dict.fromkeys(mistakes), key=lambda mistake: (not mistake.place.line, mistake.place.line, mistake.place.column)
+        unique = dict.fromkeys(mistakes)
+        sources = {source: number for number, source in enumerate(dict.fromkeys(one.place.source for one in unique))}
+        self.mistakes = tuple(
+            sorted(unique, key=lambda one: (not one.place.line, sources[one.place.source], one.place.line, one.place.column))
         )
-        self.mistakes = tuple(ordered)
         super().__init__("\n".join(str(mistake) for mistake in self.mistakes))
 
 
-def load(path: Path, overrides: Mapping[str, Sequence[str]] = MappingProxyType({})) -> dict[str, PipelineSpec]:
-    """Reads and checks a pipelines file.
+class Pipelines(dict[str, PipelineSpec]):
+    """Checked pipelines by name, those of the file itself first, then those that it includes.
+
+    included: name → file, as messages name it, of those that another file defines.
+    """
+
+    def __init__(self, specs: Mapping[str, PipelineSpec], included: Mapping[str, str]) -> None:
+        super().__init__(specs)
+        self.included = dict(included)
+
+
+def load(path: Path, overrides: Mapping[str, Sequence[str]] = MappingProxyType({})) -> Pipelines:
+    """Reads and checks a pipelines file, with what it includes.
 
     path: the file; messages name it as it is given here.
     overrides: pipeline → `--set` options, each `KEY.KEY=VALUE` with a value in YAML. They change that pipeline alone, not those
         that extend it, and the file has to be right without them.
 
-    Returns all pipelines by name, in the order of the file. Raises SpecError.
+    A relative path of data is taken as beside the file in which it is written, or, in an option, beside `path`. Raises SpecError.
     """
-    root, mistakes = read_file(_text(path), str(path))
-    if root is None:
-        raise SpecError(mistakes)
-    blocks = _blocks(root, Place(str(path), 1, 1), mistakes)
-    parents = _parents(blocks, mistakes)
-
+    found = files.read(path)
+    if not found.blocks:
+        raise SpecError(found.mistakes)
+    blocks, mistakes, effort = found.blocks, found.mistakes, _Effort()
+    merged: dict[str, Node] = {}
     checked: dict[str, _Checked] = {}
-    for name in sorted(blocks, key=lambda name: len(parents[name].names)):  # parents first
-        lineage = parents[name]
-        layers = [blocks[link].node for link in (*reversed(lineage.names), name) if isinstance(blocks[link].node.value, dict)]
-        block = reduce(_merge, map(_without_extends, layers), Node(blocks[name].node.place, {}))
-        said = frozenset[tuple[str, str]]().union(*(checked[parent].said for parent in lineage.names if parent in checked))
-        checked[name] = _check(name, block, blocks[name].key, lineage.complete, said)
+    lineages = _lineages(found)
+    for name, lineage in lineages.items():
+        own, below, said = blocks[name].node, Node(blocks[name].node.place, {}), frozenset[tuple[str, str]]()
+        if lineage.parent is not None:
+            below, said = merged[lineage.parent], checked[lineage.parent].said
+        merged[name] = _merge(below, _without_extends(own)) if isinstance(own.value, dict) else below
+        checked[name] = _check(name, merged[name], blocks[name].key, lineage.complete, said, effort)
         mistakes += checked[name].mistakes
-        if overrides.get(name):
-            key, options = _options(overrides[name], mistakes)
-            changed = _check(name, _merge(block, options), key, lineage.complete, checked[name].said)
+        if effort.values < 0 or len(mistakes) > _MOST_MISTAKES:
+            message = "more than can be checked at once: what comes after this pipeline is not, expected less of it"
+            raise SpecError([*mistakes, Mistake(blocks[name].key, name, message)])
+    specs = {name: (checked[name].spec, merged[name]) for name in blocks}
+    for name, given in overrides.items():
+        if name not in blocks:
+            message = explain.unknown_name("pipeline", name, blocks)
+            mistakes += [Mistake(_option_place(option), "", message) for option in given]
+        elif given:
+            key, options = _options(given, mistakes)
+            block = _merge(merged[name], options)
+            changed = _check(name, block, key, lineages[name].complete, checked[name].said, effort)
             mistakes += changed.mistakes
-            checked[name] = replace(changed, said=checked[name].said)
-    for name in [name for name in overrides if blocks and name not in blocks]:
-        message = explain.unknown_name("pipeline", name, blocks)
-        mistakes += [Mistake(_option_place(option), "", message) for option in overrides[name]]
-
-    specs = {name: checked[name].spec for name in blocks}
+            specs[name] = changed.spec, block
+    beside = {name: _beside(spec, block, found) for name, (spec, block) in specs.items() if spec is not None}
     if mistakes:
         raise SpecError(mistakes)
-    return {name: _beside(path, spec) for name, spec in specs.items() if spec is not None}
+    return Pipelines(beside, {name: entry.key.source for name, entry in blocks.items() if entry.key.source != str(path)})
 
 
-def _beside(path: Path, spec: PipelineSpec) -> PipelineSpec:
-    """The spec with relative paths of data taken as beside the file, wherever the command runs."""
-    return spec.model_copy(update={"generate": spec.generate.beside(path.absolute().parent)})
+def _beside(spec: PipelineSpec, block: Node, found: Files) -> PipelineSpec:
+    """The spec with relative paths of data taken as beside the file in which they are written, wherever the command runs."""
+    main = next(iter(found.folders.values()))
+    changed: dict[str, Any] = {}
+    for key, entry in block.entries["generate"].node.entries.items():
+        moved = spec.generate.beside(found.folders.get(entry.node.place.source, main))
+        changed |= {key: getattr(moved, key)} if getattr(moved, key) != getattr(spec.generate, key) else {}
+    return spec.model_copy(update={"generate": spec.generate.model_copy(update=changed)}) if changed else spec
 
 
-# --- the file, down to the pipelines' blocks ----------------------------------------------------------------------------
-
-
-def _text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        message = "no such file, expected a pipelines file (-f FILE names another one)"
-    except IsADirectoryError:
-        message = f"a directory, expected a file, such as {path / 'pipelines.yaml'}"
-    except (OSError, ValueError) as error:
-        message = f"cannot be read ({getattr(error, 'strerror', None) or error}), expected a pipelines file"
-    else:
-        try:
-            return data.decode()
-        except UnicodeDecodeError as error:
-            before = data[: error.start].decode()
-            place = Place(str(path), before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
-            mistake = Mistake(place, "", f"byte 0x{data[error.start]:02X} is not UTF-8, expected text in UTF-8")
-            raise SpecError([mistake]) from None
-    raise SpecError([Mistake(Place(str(path)), "", message)])
-
-
-def _blocks(root: Node, start: Place, mistakes: list[Mistake]) -> dict[str, Entry]:
-    """The entries below `pipelines`: name → block."""
-    if root.value is None:
-        mistakes.append(Mistake(start, "", "the file is empty, expected a mapping with the key pipelines"))
-    elif not isinstance(root.value, dict):
-        if root.value is not BROKEN:
-            mistakes.append(Mistake(root.place, "", f"expected a mapping with the key pipelines, found {root.describe()}"))
-    else:
-        unknown = [(entry.key, key) for key, entry in root.entries.items() if key != "pipelines"]
-        mistakes += [Mistake(place, key, explain.unknown_key(key, ["pipelines"])) for place, key in unknown]
-        if "pipelines" not in root.entries and not any("did you mean" in mistake.message for mistake in mistakes):
-            mistakes.append(Mistake(root.place, "pipelines", "missing, expected a mapping from names to pipelines"))
-    blocks = root.entries.get("pipelines", Entry(start, Node(start, BROKEN))).node
-    if blocks.value is not BROKEN and not blocks.entries:
-        mistakes.append(
-            Mistake(blocks.place, "pipelines", f"expected a mapping from names to pipelines, found {blocks.describe()}")
-        )
-    for name, entry in blocks.entries.items():
-        if not _NAME.fullmatch(name):
-            mistakes.append(Mistake(entry.key, name, f'expected a name of {_NAME_RULE}, found "{name}"'))
-        if not isinstance(entry.node.value, dict) and entry.node.value is not BROKEN:
-            message = f"expected a mapping with keys such as extends, generate, train, found {entry.node.describe()}"
-            mistakes.append(Mistake(entry.node.place, name, message))
-    return blocks.entries
+# --- extends ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Lineage:
-    """names: the pipelines that one extends, the nearest first. complete: the blocks of all of them could be read."""
+    """parent: the pipeline that one extends. complete: it and all that it extends in turn could be read."""
 
-    names: tuple[str, ...]
+    parent: str | None
     complete: bool
 
 
-def _parents(blocks: Mapping[str, Entry], mistakes: list[Mistake]) -> dict[str, _Lineage]:
-    target = {name: _extended(name, entry.node, blocks, mistakes) for name, entry in blocks.items()}
-    in_circles: set[str] = set()
+def _lineages(found: Files) -> dict[str, _Lineage]:
+    """What each pipeline extends, parents before those that extend them."""
+    targets = {name: _extended(name, entry.node, found) for name, entry in found.blocks.items()}
     lineages: dict[str, _Lineage] = {}
-    for name in blocks:
-        chain = [name]
-        while (parent := target[chain[-1]]) is not None and parent not in chain:
-            chain.append(parent)
-        if parent == name and name not in in_circles:
-            in_circles.update(chain)
-            place = blocks[name].node.entries["extends"].node.place
-            circle = " extends ".join([*chain, name])
-            mistakes.append(
-                Mistake(place, f"{name}.extends", f"a circle ({circle}), expected a pipeline that does not extend this one")
-            )
-        readable = (isinstance(blocks[link].node.value, dict) for link in chain)
-        ends = target[chain[-1]] is None and "extends" not in blocks[chain[-1]].node.entries
-        lineages[name] = _Lineage(() if parent == name else tuple(chain[1:]), ends and all(readable))
+    for first in found.blocks:
+        chain: dict[str, None] = {}  # ordered, and quick to search
+        name: str | None = first
+        while name is not None and name not in lineages and name not in chain:
+            chain[name] = None
+            name = targets[name]
+        circle = list(chain)[list(chain).index(name) :] if name is not None and name in chain else []
+        if circle:
+            _report_circle(circle, found)
+        in_circle = frozenset(circle)
+        for member in reversed(chain):
+            block, parent = found.blocks[member].node, None if member in in_circle else targets[member]
+            complete = (parent is not None and lineages[parent].complete) or "extends" not in block.entries
+            lineages[member] = _Lineage(parent, complete and isinstance(block.value, dict))
     return lineages
 
 
-def _extended(name: str, block: Node, blocks: Mapping[str, Entry], mistakes: list[Mistake]) -> str | None:
+def _report_circle(members: Sequence[str], found: Files) -> None:
+    start = min(members, key=list(found.blocks).index)
+    names = [*members[members.index(start) :], *members[: members.index(start)], start]
+    place = found.blocks[start].node.entries["extends"].node.place
+    message = f"a circle ({' extends '.join(names)}), expected a pipeline that does not extend this one"
+    found.mistakes.append(Mistake(place, f"{start}.extends", message))
+
+
+def _extended(name: str, block: Node, found: Files) -> str | None:
     """The pipeline that a block extends, if there is one that it can."""
     if "extends" not in block.entries:
         return None
     node = block.entries["extends"].node
-    if isinstance(node.value, str) and node.value in blocks:
+    if isinstance(node.value, str) and node.value in found.blocks:
         return node.value
-    if node.value is not BROKEN:
-        known = [other for other in blocks if other != name]
+    if isinstance(node.value, str) and found.whole:
+        found.mistakes.append(Mistake(node.place, f"{name}.extends", _no_such_pipeline(node.value, name, found)))
+    elif not isinstance(node.value, str) and node.value is not BROKEN:
         message = f"expected the name of a pipeline, found {node.describe()}"
-        message = explain.unknown_name("pipeline", node.value, known) if isinstance(node.value, str) and known else message
-        mistakes.append(Mistake(node.place, f"{name}.extends", message))
+        found.mistakes.append(Mistake(node.place, f"{name}.extends", message))
     return None
+
+
+def _no_such_pipeline(wanted: str, name: str, found: Files) -> str:
+    known = [other for other in found.blocks if other != name]
+    start = f"no pipeline {shown(wanted)} in this file{' and what it includes' if len(found.folders) > 1 else ''}"
+    if close := explain.suggestion(wanted, known):
+        return f"{start}{close}" + (f" There are {explain.either(known, 'and')}" if len(known) > 1 else "")
+    others = f"expected {explain.either(known)}" if known else "and no other to extend"
+    return f"{start}, {others}; `include: FILE` at the top takes over those of another file"
 
 
 def _without_extends(block: Node) -> Node:
@@ -250,6 +246,9 @@ def _options(options: Sequence[str], mistakes: list[Mistake]) -> tuple[Place, No
         if not equals or not all(path):
             mistakes.append(Mistake(place, "", "expected KEY=VALUE, as in train.outer.lr=0.002"))
             continue
+        if len(path) > DEEPEST:
+            mistakes.append(Mistake(place, "", f"a key of {len(path):,} parts, expected a few, as in train.outer.lr"))
+            continue
         if path[0] in ("extends", "name"):
             mistakes.append(Mistake(place, path[0], "cannot be set by an option, expected it in the file"))
             continue
@@ -261,7 +260,8 @@ def _options(options: Sequence[str], mistakes: list[Mistake]) -> tuple[Place, No
 
 
 def _option_place(option: str) -> Place:
-    return Place(f"--set {option}")
+    short = option if len(option) <= _LONGEST_OPTION else f"{option[: _LONGEST_OPTION - 1]}…"
+    return Place(f"--set {short}")
 
 
 # --- checking -----------------------------------------------------------------------------------------------------------
@@ -276,7 +276,15 @@ class _Checked:
     said: frozenset[tuple[str, str]] = frozenset()
 
 
-def _check(name: str, block: Node, layer: Place, complete: bool, said: frozenset[tuple[str, str]]) -> _Checked:
+@dataclass
+class _Effort:
+    """What may still be checked: values of pipelines, and values that a sweep may try."""
+
+    values: int = _MOST_CHECKED
+    tried: int = _MOST_TRIED
+
+
+def _check(name: str, block: Node, layer: Place, complete: bool, said: frozenset[tuple[str, str]], effort: _Effort) -> _Checked:
     """Checks a merged block.
 
     layer: the place of the upper layer: the pipeline's key, or the `--set` options.
@@ -284,16 +292,19 @@ def _check(name: str, block: Node, layer: Place, complete: bool, said: frozenset
     said: what was said of the lower layers.
     """
     mistakes = []
+    effort.values -= block.size
     if "name" in block.entries:
         message = "unknown key: the key of the block is the pipeline's name, expected no other"
         mistakes.append(_mistake(block.entries["name"].key, ("name",), message))
     values = {key: entry.node.plain() for key, entry in block.entries.items()} | {
-        "name": name if _NAME.fullmatch(name) else "unnamed"
+        "name": name if files.NAME.fullmatch(name) else "unnamed"
     }
     spec, refused = _validate(values, block)
     if spec is not None and spec.sweep is not None:
         own = {"name": spec.name}
-        refused = list(ranges.refusals(spec.sweep, block, lambda changed: _validate(changed.plain() | own, changed)[1]))
+        candidates = list(islice(ranges.candidates(spec.sweep, block), effort.tried))
+        effort.tried -= len(candidates)
+        refused = list(ranges.refusals(candidates, block, lambda changed: _validate(changed.plain() | own, changed)[1]))
         spec = None if refused else spec
     repeated = set(said)
     for refusal in refused:
@@ -312,7 +323,7 @@ def _validate(values: Mapping[str, Any], block: Node) -> tuple[PipelineSpec | No
     try:
         return PipelineSpec.model_validate(values), []
     except ValidationError as error:
-        refused = list(explain.refusals(error, block))
+        refused = list(islice(explain.refusals(error, block), _MOST_MISTAKES))
         wrong = {str(details["loc"][0]) for details in error.errors() if details["loc"]}
     # The models look for impossible combinations where each value is right. Blocks that no combination needs must not hide them.
     optional = models_schema()["properties"].keys() - set(models_schema()["required"])

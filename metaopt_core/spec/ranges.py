@@ -1,9 +1,9 @@
 """Values for dotted keys of a spec: put in place for a trial of a sweep, and checked by the rules of the spec itself beforehand."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from metaopt_core.spec.document import Entry, Node, dotted
+from metaopt_core.spec.document import DEEPEST, Entry, Node, dotted
 from metaopt_core.spec.explain import Path, Refusal, suggestion
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.spec.sweep import RangeSpec, SweepSpec
@@ -42,30 +42,36 @@ def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
     tree[last] = value
 
 
-def refusals(sweep: SweepSpec, block: Node, check: Callable[[Node], list[Refusal]]) -> Iterator[Refusal]:
+Candidate = tuple[Path, str, Node]
+"""A value that a trial may be given: its path below `sweep`, the dotted key that gets it, and the value."""
+
+
+def refusals(candidates: Iterable[Candidate], block: Node, check: Callable[[Node], list[Refusal]]) -> Iterator[Refusal]:
     """Every value of a sweep that its key would not take.
 
     block: the pipeline's block, right but for the sweep. check: what is wrong with such a block.
     """
-    node = block.entries["sweep"].node
     base = Node(block.place, {key: entry for key, entry in block.entries.items() if key != "sweep"})
     found: dict[Path, Refusal] = {}
     refused: set[str] = set()
-    for path, key, value in _candidates(sweep, node):
+    for path, key, value in candidates:
         if path == ("parameters", key) and key in refused:
             continue  # between the bounds of a range one mistake is enough
-        for refusal in [_not_a_stage(key)] if key.partition(".")[0] not in STAGES else check(_placed(base, key.split("."), value)):
+        parts = key.split(".")
+        no_key = parts[0] not in STAGES or len(parts) > DEEPEST
+        for refusal in [_not_a_stage(key)] if no_key else check(_placed(base, parts, value)):
             where: Path = ("sweep", *path)
             if refusal.unknown:
                 where = where[: where.index(key) + 1]
-            elsewhere = f"{dotted(refusal.path)}: " if refusal.path != tuple(key.split(".")) and not refusal.unknown else ""
+            elsewhere = f"{dotted(refusal.path)}: " if refusal.path != tuple(parts) and not refusal.unknown else ""
             found.setdefault(where, Refusal(where, f"{elsewhere}{refusal.message}", refusal.unknown, refusal.unknown))
             refused.add(key)
     yield from found.values()
 
 
-def _candidates(sweep: SweepSpec, node: Node) -> Iterator[tuple[Path, str, Node]]:
-    """Path below `sweep`, dotted key and value of everything that a trial may be given."""
+def candidates(sweep: SweepSpec, block: Node) -> Iterator[Candidate]:
+    """Everything that a trial may be given; of a range its ends, and what is between them if it is little."""
+    node = block.entries["sweep"].node
     for key, parameter in sweep.parameters.items():
         given = node.entries["parameters"].node.entries[key].node.entries
         if isinstance(parameter, RangeSpec):

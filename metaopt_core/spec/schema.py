@@ -60,8 +60,8 @@ def file_schema() -> Schema:
     pipeline = _block(models_schema())
     extends = {
         "type": "string",
-        "description": "A pipeline of this file whose settings are taken over: mappings are merged key by key, anything else "
-        "is replaced.",
+        "description": "A pipeline of this file, or of one that it includes, whose settings are taken over: mappings are merged "
+        "key by key, anything else is replaced.",
     }
     pipeline["properties"] = {"extends": extends} | {k: v for k, v in pipeline["properties"].items() if k != "name"}
     pipeline["description"] = "One pipeline: generate, train, evaluate, log. Its key is its name."
@@ -77,9 +77,17 @@ def file_schema() -> Schema:
                 "propertyNames": {"pattern": models_schema()["properties"]["name"]["pattern"]},
                 "additionalProperties": pipeline,
                 "minProperties": 1,
-            }
+            },
+            "include": {
+                "description": "Other pipelines files, by a path or a list of paths, relative to this one: their pipelines can be "
+                "extended here, and run by name.",
+                "anyOf": [
+                    {"type": "string", "minLength": 1},
+                    {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1},
+                ],
+            },
         },
-        "required": ["pipelines"],
+        "anyOf": [{"required": ["pipelines"]}, {"required": ["include"]}],
         "additionalProperties": False,
     }
     used = set(_references(whole, definitions))

@@ -306,10 +306,16 @@ def test_combination_that_a_child_makes_impossible_is_named_in_the_child(folder:
 
 def test_unknown_pipeline_to_extend(folder: Path) -> None:
     assert complaints(BASE + "  other: {extends: bsae, train: {shots: 0}}\n") == [
-        "pipelines.yaml:16:20: other.extends: no pipeline bsae, did you mean base?",
+        "pipelines.yaml:16:20: other.extends: no pipeline bsae in this file, did you mean base?",
         "pipelines.yaml:16:41: other.train.shots: expected a whole number of at least 1, found 0",
     ]
-    assert complaints(BASE + "  other: {extends: zzz}\n") == ["pipelines.yaml:16:20: other.extends: no pipeline zzz, expected base"]
+    assert complaints(BASE + "  child: {extends: base}\n  other: {extends: bsae}\n") == [
+        "pipelines.yaml:17:20: other.extends: no pipeline bsae in this file, did you mean base? There are base and child"
+    ]
+    assert complaints(BASE + "  child: {extends: base}\n  other: {extends: zzz}\n") == [
+        "pipelines.yaml:17:20: other.extends: no pipeline zzz in this file, expected base or child; `include: FILE` at the top takes "
+        "over those of another file"
+    ]
 
 
 def test_circle_is_named_once_and_other_mistakes_with_it(folder: Path) -> None:

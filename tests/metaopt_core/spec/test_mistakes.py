@@ -69,7 +69,10 @@ def test_number_of_thousands_of_digits(tmp_path: Path, monkeypatch: pytest.Monke
     [
         ("description: \x07", "3:18: character U+0007 cannot stand in YAML, expected printable text"),
         (r'description: "\e[31m"', "3:18: waves.description: character U+001B is a control character, expected printable text"),
-        (r'description: "\ud800"', "3:18: waves.description: character U+D800 is half of a surrogate pair, expected printable text"),
+        (
+            r'description: "\ud800"',
+            "3:18: waves.description: character U+D800 is half of a surrogate pair, expected printable text",
+        ),
         (r'description: "\r"', "3:18: waves.description: character U+000D is a control character, expected printable text"),
         (r'"\e[31m": 1', "3:5: waves.\\x1b[31m: character U+001B is a control character, expected a name"),
     ],
@@ -168,7 +171,7 @@ pipelines:
     with pytest.raises(SpecError) as error:
         load(Path("pipelines.yaml"))
     assert str(error.value).split("\n") == [
-        "pipelines.yaml:1:1: version: unknown key, expected pipelines",
+        "pipelines.yaml:1:1: version: unknown key, expected pipelines or include",
         "pipelines.yaml:4:11: waves.seed: expected a whole number from 0 to 9223372036854775807, found -1",
         "pipelines.yaml:5:5: waves.seed: duplicate key, expected it once: it is already set in line 4",
         "pipelines.yaml:8:14: waves.generate.phase: expected two numbers, the smaller one first, found [3, 1]",

@@ -80,6 +80,20 @@ def test_mistake_does_not_fit(pipeline: Any) -> None:
     assert errors(pipeline) != []
 
 
+@pytest.mark.parametrize(
+    ("whole", "right"),
+    [
+        ({"include": "../pipelines.yaml"}, True),
+        ({"include": ["a.yaml", "b.yaml"], "pipelines": {"x": {"extends": "y"}}}, True),
+        ({"include": []}, False),
+        ({"include": 3}, False),
+        ({}, False),
+    ],
+)
+def test_file_holds_pipelines_or_includes_them(whole: Any, right: bool) -> None:
+    assert jsonschema.Draft202012Validator(file_schema()).is_valid(whole) is right
+
+
 @pytest.mark.parametrize("name", ["My Waves", "-x", ""])
 def test_name_of_a_pipeline_has_to_fit(name: str) -> None:
     validator = jsonschema.Draft202012Validator(file_schema())
