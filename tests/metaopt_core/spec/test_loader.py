@@ -390,7 +390,7 @@ def test_options_may_choose_another_kind_in_any_order(folder: Path) -> None:
         (["seed=*one"], ["--set seed=*one: seed: *one is an alias, expected the value itself (`extends` shares settings)"]),
         (["schedule.cron=*/5 * * * *"], ["--set schedule.cron=*/5 * * * *: schedule.cron: a value cannot begin with * or &, expected it between quotes"]),
         (["train.iterations.most=3"], ["--set train.iterations.most=3: train.iterations: expected a whole number of at least 1, found a mapping with most"]),
-        (["a.b.c=3"], ["--set a.b.c=3: a: unknown key, expected extends, description, seed, seeds, device, generate, train, evaluate, log, sweep or schedule"]),
+        (["a.b.c=3"], ["--set a.b.c=3: a: unknown key, expected extends, description, seed, seeds, splits, device, generate, train, evaluate, log, sweep or schedule"]),
         (["train.outer={lr: 1, lr: 2}"], ["--set train.outer={lr: 1, lr: 2}: train.outer.lr: duplicate key, expected it once: it is already set"]),
         (["train.model.name=mpl"], ['--set train.model.name=mpl: train.model.name: expected mlp, conv4, resnet12 or module, found "mpl", did you mean mlp?']),
         (["train.ways=5"], ["--set train.ways=5: train.ways: 5 ways, but sinusoids are regression tasks and have no classes: remove it"]),
