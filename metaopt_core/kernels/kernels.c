@@ -502,10 +502,9 @@ static size total(const size *widths, size L, int what) {
     return sum;
 }
 
-/* losses [T], gradient [T, P] */
+/* losses [T], gradient [T, P]; pointers: N of them */
 void mlp_gradient(size T, size N, size L, const size *widths, double uniform, const real *x, const real *y, const real *weights,
-                  const real *theta, size stride, real *losses, real *gradient, real *work) {
-    const real *pointers[N];
+                  const real *theta, size stride, real *losses, real *gradient, real *work, const real **pointers) {
     const size S = total(widths, L, UNITS), P = total(widths, L, PARAMETERS), O = widths[L];
     real *const transposed = work + 2 * (T + 1) * N * S;
     for (size task = 0; task < T; task++, work += 2 * N * S, x += N * widths[0], y += N * O, theta += stride, gradient += P) {
@@ -551,10 +550,9 @@ void mlp_gradient(size T, size N, size L, const size *widths, double uniform, co
     }
 }
 
-/* product [T, P] with direction [T, P], at the theta of the last gradient, whose `work` it is */
+/* product [T, P] with direction [T, P], at the theta of the last gradient, whose `work` it is; pointers: 2 N of them */
 void mlp_product(size T, size N, size L, const size *widths, double uniform, const real *x, const real *weights, const real *theta,
-                 size stride, const real *direction, real *product, real *work) {
-    const real *pointers[2 * N];
+                 size stride, const real *direction, real *product, real *work, const real **pointers) {
     const size S = total(widths, L, UNITS), P = total(widths, L, PARAMETERS), O = widths[L];
     real *const derivatives = work + 2 * T * N * S, *const transposed = derivatives + 2 * N * S;
     for (size task = 0; task < T; task++, work += 2 * N * S, x += N * widths[0], theta += stride, direction += P, product += P) {
@@ -609,10 +607,10 @@ static size work_size(size T, size N, size L, const size *widths) {
 
 /* Adds to sum [P] each task's exact gradient of the loss on M query examples after K steps of size lr on N support examples, by the
    theta that they start from: one task after the other, so that all of a task stays in the caches. losses [T]: those of the queries.
-   work: (K + 4) P, K times work_size(1, N), and work_size(1, M). */
+   work: (K + 4) P, K times work_size(1, N), and work_size(1, M). pointers: 2 N of them, or M where that is more. */
 void mlp_exact(size T, size K, size L, const size *widths, double lr, size N, double uniform, const real *x, const real *y,
                const real *weights, size M, double query_uniform, const real *query_x, const real *query_y, const real *query_weights,
-               const real *theta, size stride, real *losses, real *sum, real *work) {
+               const real *theta, size stride, real *losses, real *sum, real *work, const real **pointers) {
     const size P = total(widths, L, PARAMETERS), D = widths[0], O = widths[L], each = work_size(1, N, L, widths);
     real *const gradient = work + (K + 1) * P, *const scaled = gradient + P, *const v = scaled + P;
     real *const steps = v + P, *const last = steps + K * each;
@@ -621,15 +619,16 @@ void mlp_exact(size T, size K, size L, const size *widths, double lr, size N, do
         const real *at = theta;
         for (size k = 0; k < K; k++) {
             real *next = work + (k + 1) * P;
-            mlp_gradient(1, N, L, widths, uniform, tx, ty, tw, at, 0, losses + task, gradient, steps + k * each);
+            mlp_gradient(1, N, L, widths, uniform, tx, ty, tw, at, 0, losses + task, gradient, steps + k * each, pointers);
             for (size i = 0; i < P; i++) next[i] = at[i] - (real)lr * gradient[i];
             at = next;
         }
         mlp_gradient(1, M, L, widths, query_uniform, query_x + task * M * D, query_y + task * M * O,
-                     query_weights ? query_weights + task * M : 0, at, 0, losses + task, v, last);
+                     query_weights ? query_weights + task * M : 0, at, 0, losses + task, v, last, pointers);
         for (size k = K; k-- > 0;) {
             for (size i = 0; i < P; i++) scaled[i] = (real)lr * v[i];
-            mlp_product(1, N, L, widths, uniform, tx, tw, k ? work + k * P : theta, 0, scaled, gradient, steps + k * each);
+            mlp_product(1, N, L, widths, uniform, tx, tw, k ? work + k * P : theta, 0, scaled, gradient, steps + k * each,
+                        pointers);
             for (size i = 0; i < P; i++) v[i] -= gradient[i];
         }
         for (size i = 0; i < P; i++) sum[i] += v[i];

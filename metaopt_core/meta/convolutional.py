@@ -19,15 +19,6 @@ from torch import Tensor
 from metaopt_core import kernels
 from metaopt_core.meta.losses import Gradient, HessianProduct, Unpacked
 from metaopt_core.networks.conv4 import Conv4
-from metaopt_core.networks.convolution import (
-    Normal,
-    convolution,
-    input_gradient,
-    normalized,
-    normalized_gradient,
-    normalized_second,
-    weight_gradient,
-)
 from metaopt_core.networks.network import Params
 from metaopt_core.networks.normalization import EPSILON
 
@@ -37,7 +28,7 @@ class _Way:
     """What was met on the way to the gradient. inputs: y_0, …, y_{L−1}; by_y and by_z: the gradients by y_l and z_l."""
 
     inputs: list[Tensor]
-    normals: list[Normal]
+    normals: list[kernels.Normal]
     features: Tensor  # [tasks, examples, filters]
     probabilities: Tensor  # [tasks, examples, outputs], like by_logits
     by_logits: Tensor
@@ -82,9 +73,9 @@ class CrossEntropyConv4(Unpacked):
         inputs, normals, y = [], [], self._x
         for l in range(self._blocks):
             inputs.append(y)
-            z = convolution(y, params[f"conv{l}.weight"])
+            z = kernels.convolve(y, params[f"conv{l}.weight"])
             scale, shift = (params[f"norm{l}.{name}"].contiguous() for name in ("scale", "shift"))
-            y, normal = normalized(z, scale, shift, EPSILON)
+            y, normal = kernels.norm_relu(z, scale, shift, EPSILON)
             normals.append(normal)
         features = y.mean((2, 3))
         logs = torch.baddbmm(params["linear.bias"], features, params["linear.weight"]).log_softmax(-1)
@@ -99,11 +90,11 @@ class CrossEntropyConv4(Unpacked):
             return losses, tuple(found[name] for name in params), _Way(inputs, normals, features, probabilities, by_logits, [], [])
         by_y, by_z = [_over_positions(by_logits @ params["linear.weight"].mT, y)], []
         for l in reversed(range(self._blocks)):
-            z_gradient, found[f"norm{l}.scale"], found[f"norm{l}.shift"] = normalized_gradient(by_y[-1], normals[l])
+            z_gradient, found[f"norm{l}.scale"], found[f"norm{l}.shift"] = kernels.norm_relu_gradient(by_y[-1], normals[l])
             by_z.append(z_gradient)
-            found[f"conv{l}.weight"] = weight_gradient(inputs[l], z_gradient)
+            found[f"conv{l}.weight"] = kernels.convolve_weight_gradient(inputs[l], z_gradient)
             if l:
-                by_y.append(input_gradient(z_gradient, params[f"conv{l}.weight"], inputs[l].shape))
+                by_y.append(kernels.convolve_input_gradient(z_gradient, params[f"conv{l}.weight"], inputs[l].shape))
         way = _Way(inputs, normals, features, probabilities, by_logits, by_y[::-1], by_z[::-1])
         return losses, tuple(found[name] for name in params), way
 
@@ -114,11 +105,11 @@ class CrossEntropyConv4(Unpacked):
         to_by_y: list[Tensor] = []
         to_z: list[Tensor] = []
         for l in range(0 if self._head_alone else self._blocks):
-            to_by_z = convolution(way.inputs[l], u[f"conv{l}.weight"])
+            to_by_z = kernels.convolve(way.inputs[l], u[f"conv{l}.weight"])
             if l:
-                to_by_z += convolution(to_by_y[-1], params[f"conv{l}.weight"])
+                to_by_z += kernels.convolve(to_by_y[-1], params[f"conv{l}.weight"])
             u_scale, u_shift = (u[f"norm{l}.{name}"].contiguous() for name in ("scale", "shift"))
-            second = normalized_second(to_by_z, u_scale, u_shift, way.by_y[l], way.normals[l])
+            second = kernels.norm_relu_second(to_by_z, u_scale, u_shift, way.by_y[l], way.normals[l])
             to_by_y.append(second[0])
             to_z.append(second[1])
             found[f"norm{l}.scale"] = second[2]
@@ -138,19 +129,19 @@ class CrossEntropyConv4(Unpacked):
 
         to_y = _over_positions(to_features, way.normals[-1].x)
         for l in reversed(range(self._blocks)):
-            back, to_scale, found[f"norm{l}.shift"] = normalized_gradient(to_y, way.normals[l])
+            back, to_scale, found[f"norm{l}.shift"] = kernels.norm_relu_gradient(to_y, way.normals[l])
             if self._head_alone:
-                found[f"norm{l}.scale"], found[f"conv{l}.weight"] = to_scale, weight_gradient(way.inputs[l], back)
+                found[f"norm{l}.scale"], found[f"conv{l}.weight"] = to_scale, kernels.convolve_weight_gradient(way.inputs[l], back)
                 if l:
-                    to_y = input_gradient(back, params[f"conv{l}.weight"], way.inputs[l].shape)
+                    to_y = kernels.convolve_input_gradient(back, params[f"conv{l}.weight"], way.inputs[l].shape)
                 continue
             found[f"norm{l}.scale"] += to_scale
             to_z[l] += back
-            found[f"conv{l}.weight"] = weight_gradient(way.inputs[l], to_z[l])
+            found[f"conv{l}.weight"] = kernels.convolve_weight_gradient(way.inputs[l], to_z[l])
             if l:
-                found[f"conv{l}.weight"] += weight_gradient(to_by_y[l - 1], way.by_z[l])
-                to_y = input_gradient(to_z[l], params[f"conv{l}.weight"], way.inputs[l].shape)
-                to_y += input_gradient(way.by_z[l], u[f"conv{l}.weight"], way.inputs[l].shape)
+                found[f"conv{l}.weight"] += kernels.convolve_weight_gradient(to_by_y[l - 1], way.by_z[l])
+                to_y = kernels.convolve_input_gradient(to_z[l], params[f"conv{l}.weight"], way.inputs[l].shape)
+                to_y += kernels.convolve_input_gradient(way.by_z[l], u[f"conv{l}.weight"], way.inputs[l].shape)
         return tuple(found[name] for name in params)
 
 

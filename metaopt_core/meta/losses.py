@@ -181,22 +181,13 @@ class SquaredErrorMLP:
     """
 
     def __init__(self, network: MLP, x: Tensor, y: Tensor, weight: Tensor | None, factor: float):
-        tasks, examples = x.shape[:2]
-        self._network, self._tasks = network, tasks
-        x, y = x.contiguous(), y.contiguous()
         weights = None if weight is None else factor * weight / weight.sum(1, keepdim=True)
-        self._x, self._y, self._weights = x, y, weights
-        self._sizes = tasks, examples, factor / examples
-        self._layers = len(network.widths) - 1, network.widths_as_tensor
+        self._network = network
+        self._loops = kernels.SquaredErrorLoops(network.widths, x.flatten(2), y, weights, factor / x.shape[1])
 
     @cached_property
     def _work(self) -> Tensor:
-        tasks, examples, _ = self._sizes
-        return self._x.new_empty(2 * (tasks + 1) * examples * sum(self._network.widths) + 2 * self._network.weights)
-
-    @property
-    def _work_of_a_task(self) -> int:
-        return 4 * self._sizes[1] * sum(self._network.widths) + 2 * self._network.weights
+        return self._loops.work()
 
     @staticmethod
     def fits(network: object, x: Tensor, y: Tensor) -> bool:
@@ -205,6 +196,11 @@ class SquaredErrorMLP:
 
     def pack(self, params: Mapping[str, Tensor]) -> Params:
         ordered = [params[name] for name in self._network.shapes]
+        for (name, shape), value in zip(self._network.shapes.items(), ordered, strict=True):
+            if value.shape[-2:] != shape:
+                raise ValueError(
+                    f"the parameter {name} has shape {list(value.shape)}: expected {list(shape)}, or one for each task"
+                )
         leading = ordered[0].dim() - 2  # weights and biases have two dimensions
         return {_PACKED: torch.cat([value.flatten(leading) for value in ordered], -1) if leading else joined(ordered)}
 
@@ -212,25 +208,13 @@ class SquaredErrorMLP:
         return self._network.unpack(params[_PACKED])
 
     def gradient(self, params: Params) -> tuple[Tensor, Gradient]:
-        return self._gradient(params[_PACKED], self._work)
-
-    def _gradient(self, theta: Tensor, work: Tensor) -> tuple[Tensor, Gradient]:
-        losses, found = theta.new_empty(self._tasks), theta.new_empty(theta.shape)
-        (tasks, examples, uniform), where = self._sizes, (theta, theta.stride(0), losses, found, work)
-        data = self._x, self._y, self._weights
-        kernels.call("mlp_gradient", tasks, examples, *self._layers, uniform, *data, *where)
+        losses, found = self._loops.gradient(params[_PACKED], self._work)
         return losses, (found,)
 
     def linearized(self, params: Params) -> tuple[Gradient, HessianProduct]:
-        theta, work = params[_PACKED], torch.empty_like(self._work)
-
-        def product(direction: Sequence[Tensor]) -> Gradient:
-            along, found = direction[0].contiguous(), theta.new_empty(theta.shape)
-            (tasks, examples, uniform), where = self._sizes, (theta, theta.stride(0), along, found, work)
-            kernels.call("mlp_product", tasks, examples, *self._layers, uniform, self._x, self._weights, *where)
-            return (found,)
-
-        return self._gradient(theta, work)[1], product
+        theta, work = params[_PACKED], self._loops.work()
+        _, gradient = self._loops.gradient(theta, work)
+        return (gradient,), lambda direction: (self._loops.product(theta, direction[0], work),)
 
     def bytes_kept(self, params: Params) -> int:  # noqa: ARG002
         return self._work.nbytes
@@ -238,12 +222,7 @@ class SquaredErrorMLP:
     def exact(self, query: "SquaredErrorMLP", params: Params, lr: float, steps: int) -> tuple[Tensor, Gradient]:
         """The queries' losses after gradient descent, and the sum [1, …] of their exact gradients by where it starts: the recursion
         as one loop."""
-        theta = params[_PACKED]
-        losses, total = theta.new_empty(self._tasks), theta.new_zeros(1, theta.shape[1])
-        work = theta.new_empty((steps + 4) * theta.shape[1] + steps * self._work_of_a_task + query._work_of_a_task)
-        data = [(one._sizes[1], one._sizes[2], one._x, one._y, one._weights) for one in (self, query)]
-        where = theta, theta.stride(0), losses, total, work
-        kernels.call("mlp_exact", self._tasks, steps, *self._layers, lr, *data[0], *data[1], *where)
+        losses, total = self._loops.exact(query._loops, params[_PACKED], lr, steps)
         return losses, (total,)
 
 

@@ -6,8 +6,7 @@ Elsewhere they are PyTorch's operations: a batched matrix product of patches wit
 takes PyTorch's grouped convolution.
 """
 
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -65,36 +64,6 @@ def norm_relu(x: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> Tensor
     return torch.addcmul(shift[:, None], normal, scale[:, None]).relu().view(x.shape)
 
 
-def convolution(x: Tensor, weight: Tensor) -> Tensor:
-    """`convolve` with stride 2 by the compiled loops, without a derivative."""
-    tasks, examples, height, width, _ = x.shape
-    filters, (stored, shared) = weight.shape[-1], _stored(weight)
-    y = x.new_empty(tasks, examples, (height + 1) // 2, (width + 1) // 2, filters)
-    kernels.call(
-        "convolve", x.contiguous(), stored, _zeros(max(filters, x.shape[-1]), x.dtype), y, tasks, shared, *x.shape[1:], filters
-    )
-    return y
-
-
-def input_gradient(grad: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
-    """The gradient by x, of a shape, from the one by y."""
-    filters, (stored, shared) = weight.shape[-1], _stored(weight)
-    by_x, scratch = grad.new_empty(shape), grad.new_empty(9 * shape[-1] * filters)
-    inputs = grad.contiguous(), stored, _zeros(max(filters, shape[-1]), grad.dtype)
-    kernels.call("convolve_input_gradient", *inputs, by_x, scratch, shape[0], shared, *shape[1:], filters)
-    return by_x
-
-
-def weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
-    """The gradient by the weight from the one by y: [tasks, 3, 3, c, k]."""
-    filters, rows, channels = grad.shape[-1], grad[0, ..., 0].numel(), x.shape[-1]
-    by_weight = x.new_empty(len(x), 3, 3, channels, filters)
-    pointers, scratch = torch.empty(9 * rows, dtype=torch.int64), x.new_empty(9 * rows * min(channels, 6))
-    inputs = x.contiguous(), grad.contiguous(), _zeros(max(filters, x.shape[-1]), x.dtype)
-    kernels.call("convolve_weight_gradient", *inputs, by_weight, pointers, scratch, *x.shape, filters)
-    return by_weight
-
-
 class _Convolution(Function):
     """(x, weight) → y; `shape` is x's throughout. Bilinear, so it and its two gradients are each other's derivatives."""
 
@@ -102,7 +71,7 @@ class _Convolution(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.shape = shape
-        return convolution(x, weight)
+        return kernels.convolve(x, weight)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -119,7 +88,7 @@ class _InputGradient(Function):
     def forward(ctx: Any, grad: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
         ctx.save_for_backward(grad, weight)
         ctx.shape = shape
-        return input_gradient(grad, weight, shape)
+        return kernels.convolve_input_gradient(grad, weight, shape)
 
     @staticmethod
     def backward(ctx: Any, upper: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -136,7 +105,7 @@ class _WeightGradient(Function):
     def forward(ctx: Any, x: Tensor, grad: Tensor, shape: torch.Size) -> Tensor:
         ctx.save_for_backward(x, grad)
         ctx.shape = shape
-        return weight_gradient(x, grad)
+        return kernels.convolve_weight_gradient(x, grad)
 
     @staticmethod
     def backward(ctx: Any, upper: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -207,59 +176,12 @@ def _native(grad: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]) -> tupl
     )
 
 
-def _stored(weight: Tensor) -> tuple[Tensor, bool]:
-    """What lies in memory of the tasks' weights, and whether all tasks share it."""
-    shared = weight.stride(0) == 0
-    return (weight[:1] if shared else weight).contiguous(), shared
-
-
-@cache
-def _zeros(count: int, dtype: torch.dtype) -> Tensor:
-    return torch.zeros(count, dtype=dtype)
-
-
-class Normal(NamedTuple):
-    """What the derivatives of normalization with ReLU need of the way there."""
-
-    x: Tensor  # [tasks, …, channels]
-    scale: Tensor  # [tasks, channels], like all that follow
-    shift: Tensor
-    mean: Tensor
-    rstd: Tensor
-
-    @property
-    def sizes(self) -> tuple[int, int, int]:
-        tasks, channels = self.scale.shape
-        return tasks, self.x.numel() // (tasks * channels), channels
-
-
-def normalized(x: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> tuple[Tensor, Normal]:
-    """`norm_relu` by the compiled loops, without a derivative. All tensors are contiguous."""
-    y, made = torch.empty_like(x), Normal(x, scale, shift, torch.empty_like(scale), torch.empty_like(scale))
-    kernels.call("norm_relu", x, scale, shift, y, made.mean, made.rstd, *made.sizes, epsilon)
-    return y, made
-
-
-def normalized_gradient(grad: Tensor, at: Normal) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients by x, scale and shift from the one by y."""
-    by_x, by_scale, by_shift = torch.empty_like(at.x), torch.empty_like(at.scale), torch.empty_like(at.scale)
-    kernels.call("norm_relu_backward", grad, *at, by_x, by_scale, by_shift, *at.sizes)
-    return by_x, by_scale, by_shift
-
-
-def normalized_second(a: Tensor, b: Tensor, c: Tensor, grad: Tensor, at: Normal) -> tuple[Tensor, Tensor, Tensor]:
-    """The derivatives of ⟨a, by_x⟩ + ⟨b, by_scale⟩ + ⟨c, by_shift⟩ of `normalized_gradient` by grad, x and scale."""
-    by_grad, by_x, by_scale = torch.empty_like(at.x), torch.empty_like(at.x), torch.empty_like(at.scale)
-    kernels.call("norm_relu_double_backward", a, b, c, grad, *at, by_grad, by_x, by_scale, *at.sizes)
-    return by_grad, by_x, by_scale
-
-
 class _NormReLU(Function):
     """x [tasks, rows, channels], scale and shift [tasks, channels] → y like x"""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> Tensor:
-        y, made = normalized(x, scale, shift, epsilon)
+        y, made = kernels.norm_relu(x, scale, shift, epsilon)
         ctx.save_for_backward(*made)
         return y
 
@@ -274,11 +196,11 @@ class _NormReLUGradient(Function):
     @staticmethod
     def forward(ctx: Any, grad: Tensor, *made: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(grad, *made)
-        return normalized_gradient(grad, Normal(*made))
+        return kernels.norm_relu_gradient(grad, kernels.Normal(*made))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None, None]:
         grad, *made = ctx.saved_tensors
-        found = normalized_second(a.contiguous(), b.contiguous(), c.contiguous(), grad, Normal(*made))
+        found = kernels.norm_relu_second(a, b, c, grad, kernels.Normal(*made))
         return *found, torch.zeros_like(made[2]), None, None  # the shift only moves the kink

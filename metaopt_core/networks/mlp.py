@@ -38,15 +38,6 @@ class MLP:
         return f"layer{len(self.widths) - 2}.weight", f"layer{len(self.widths) - 2}.bias"
 
     @cached_property
-    def widths_as_tensor(self) -> Tensor:
-        return torch.tensor(self.widths)
-
-    @cached_property
-    def weights(self) -> int:
-        """How many numbers the matrices have, all together."""
-        return sum(inputs * units for inputs, units in zip(self.widths, self.widths[1:], strict=False))
-
-    @cached_property
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Of the parameters, in their order."""
         layers = enumerate(zip(self.widths, self.widths[1:], strict=False))

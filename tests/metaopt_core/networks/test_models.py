@@ -1,7 +1,6 @@
 """Networks for a batch of tasks against the same networks for one task, and the convolution against PyTorch's own."""
 
 import math
-from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -148,40 +147,6 @@ def test_what_is_not_a_number_stays_so_through_normalization_and_relu() -> None:
     y = norm_relu(x, torch.ones(1, 3), torch.zeros(1, 3), 1e-5)
     assert y[..., 0].isnan().all()
     assert y[..., 1:].isfinite().all()
-
-
-def test_without_a_compiler_one_line_says_so_and_numbers_are_the_same(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    network = build(Conv4Spec(name="conv4", filters=8), (1, 28, 28), 5)
-    params = {name: value[None] for name, value in network.init(0).items()}
-    x = torch.rand(1, 4, 1, 28, 28)
-    assert kernels.usable(x)
-    expected = network(params, x)
-    monkeypatch.setenv("CC", "no-such-compiler")
-    monkeypatch.setenv("METAOPT_HOME", str(tmp_path))
-    kernels._library.cache_clear()
-    try:
-        for _ in range(2):
-            torch.testing.assert_close(network(params, x), expected)
-    finally:
-        kernels._library.cache_clear()
-    written = capsys.readouterr().err
-    assert written.startswith("computing without compiled kernels, more slowly: ")
-    assert written.count("\n") == 1
-
-
-def test_the_compiled_file_is_made_once_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("METAOPT_HOME", str(tmp_path))
-    kernels._library.cache_clear()
-    assert kernels.usable(torch.ones(1))
-    made = list((tmp_path / "compiled").iterdir())
-    assert [path.suffix for path in made] == [".so"]
-    before = made[0].stat().st_mtime_ns
-    kernels._library.cache_clear()
-    assert kernels.usable(torch.ones(1))
-    assert [path.stat().st_mtime_ns for path in (tmp_path / "compiled").iterdir()] == [before]
-    kernels._library.cache_clear()
 
 
 def test_tensors_that_lie_behind_each_other_are_joined_without_a_copy() -> None:
