@@ -13,7 +13,7 @@ import torch
 from metaopt_core import kernels
 from metaopt_core.kernels import library
 from metaopt_core.networks.build import build
-from metaopt_core.spec.models import Conv4Spec
+from metaopt_core.spec.networks import Conv4Spec
 
 
 @pytest.fixture
