@@ -3,13 +3,14 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.installed-bench
 PIPELINE ?= sinusoid
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run list up serve test bench lint format types clean distclean
+.PHONY: help install run list up serve test bench lint format types lock clean distclean
 
 help:  ## show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,10 +19,12 @@ help:  ## show this list
 
 install: $(INSTALLED)  ## make .venv and install metaopt into it (nothing to do where nothing changed)
 
-$(INSTALLED): pyproject.toml constraints.txt
+# Everything by its hash, as wheels, nothing built but this project itself; then PyTorch, see constraints.txt.
+$(INSTALLED): pyproject.toml requirements.lock constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "metaopt needs Python 3.11 or newer; name one: make install PYTHON=python3.12" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP) --require-hashes --no-deps --only-binary :all: --requirement requirements.lock
+	$(PIP) --no-build-isolation --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/python -m flows.embedded_server prepare
 	@touch $@
 
@@ -43,8 +46,9 @@ test: install  ## run all tests
 bench: $(BENCH_INSTALLED)  ## speed and memory beside other libraries: make bench BENCH="--only W1,W3"
 	$(BIN)/python -m benchmarks $(BENCH)
 
-$(BENCH_INSTALLED): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+$(BENCH_INSTALLED): $(INSTALLED) requirements-bench.lock
+	$(PIP) --require-hashes --no-deps --only-binary :all: --requirement requirements-bench.lock
+	$(PIP) --no-build-isolation --constraint constraints.txt --editable '.[bench]'
 	@touch $@
 
 lint: install  ## check style and formatting
@@ -57,6 +61,20 @@ format: install  ## put style and formatting right
 
 types: install  ## check types
 	$(BIN)/mypy
+
+# For every platform that has wheels. uv keeps the versions that are locked, unless UPGRADE=--upgrade. What only PyTorch's CUDA build
+# needs is left out: it comes with that build.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header $(UPGRADE)
+WITHOUT_TORCH := awk 'BEGIN {print "\# Made by `make lock`: versions, and the hashes of their files."} \
+	/^[a-z]/ {keep = !/^(torch==|triton==|cuda-|nvidia-)/} keep'
+
+lock: install  ## lock the versions anew, after a change of the requirements in pyproject.toml
+	$(PIP) uv
+	$(LOCK) --constraint constraints.txt --extra dev pyproject.toml --output-file requirements.lock >/dev/null
+	$(WITHOUT_TORCH) requirements.lock > .lock && mv .lock requirements.lock
+	$(LOCK) --constraint constraints.txt --constraint requirements.lock --extra bench pyproject.toml --output-file requirements-bench.lock \
+	  $$(sed -n 's/^\([a-z0-9-]*\)==.*/--no-emit-package \1/p' requirements.lock) >/dev/null
+	$(WITHOUT_TORCH) requirements-bench.lock > .lock && mv .lock requirements-bench.lock
 
 clean:  ## remove caches (not .metaopt, which holds all results)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
