@@ -135,7 +135,7 @@ def run(
                 if plan.selected:
                     _say(f"{plan.stage}: up to date" + (f" ({named(spec, one)})" if spec.repetitions > 1 else ""))
                     store.remember(one.name, plan.identity)
-    _finish(repeated, home, plans, outputs, time.monotonic() - started, as_json)
+    _finish(repeated, selected, home, plans, outputs, time.monotonic() - started, as_json)
 
 
 @app.command(
@@ -402,6 +402,7 @@ def _outputs(plans: "Sequence[StagePlan]") -> "dict[str, StageOutput]":
 
 def _finish(
     specs: Sequence[PipelineSpec],
+    selected: Sequence[str],
     home: Home,
     plans: "Sequence[Sequence[StagePlan]]",
     outputs: "Sequence[dict[str, StageOutput]]",
@@ -412,7 +413,8 @@ def _finish(
     from flows import report
 
     if not as_json:
-        report.show(outputs, home.root)
+        report.show({spec.seed: made for spec, made in zip(specs, outputs, strict=True)}, selected)
+        _say(f"To browse all results: {environment.command('up')}")
         return
     whole = {"pipeline": specs[0].name, "home": str(home.root), "seconds": seconds}
     executions = [_execution(each, made) for each, made in zip(plans, outputs, strict=True)]

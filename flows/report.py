@@ -1,24 +1,28 @@
-"""What `metaopt run` shows at its end, and prints for programs with `--json`."""
+"""What `metaopt run` and `metaopt sweep` show at their end."""
 
 import json
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from flows import environment
 from metaopt_core.evaluation import over_seeds as merged
-from metaopt_core.evaluation.summary import Measure, counted, difference
 from metaopt_core.pipeline.store import StageOutput
-from metaopt_core.spec.evaluate import IN_DISTRIBUTION
+from metaopt_core.reporting import tables, terminal
+from metaopt_core.reporting.numbers import Reading, counted
+from metaopt_core.reporting.words import in_short
 
-_LARGE = 1000.0  # from here on numbers have an exponent: adaptation that diverges makes any size
-_STEPS_SHOWN = (0, 1, 2, 3, 5, 10, 20, 50, 100)
+_WIDTH = 120  # where no terminal says how wide it is
+
+
+def console() -> Console:
+    """Standard output: as wide as the terminal, and without a limit for paths."""
+    made = Console(highlight=False)
+    return made if made.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=_WIDTH)
 
 
 def summary(outputs: Mapping[str, StageOutput]) -> dict[str, Any] | None:
@@ -41,138 +45,59 @@ def over_seeds(executions: Sequence[Mapping[str, StageOutput]]) -> dict[str, Any
     return merged.summarize(summaries) if len(summaries) == len(executions) else None
 
 
-def show(executions: Sequence[Mapping[str, StageOutput]], home: Path) -> None:
-    """Print the results table, the figures, the MLflow runs and how to browse it all: of one execution, or of one a seed."""
-    console = Console(highlight=False, soft_wrap=True)
-    if results := over_seeds(executions):
-        console.print(*tables(results), sep="\n")
+def show(executions: Mapping[int, Mapping[str, StageOutput]], stages: Collection[str]) -> None:
+    """Print what stages have made, of one execution or of one a seed: tables, the verdict, and where to read on.
+
+    executions: by seed.
+    """
+    shown = console()
+    results = over_seeds(list(executions.values())) if "evaluate" in stages else None
+    if results:
+        terminal.show(shown, tables.by_step(results, tables.steps_shown(results)))
+        terminal.show(shown, tables.compared(results))
         if results["shifted"]:
-            console.print(shifted_table(results))
-    for outputs in executions:
-        for path in figures(outputs):
-            console.print(f"figure  {path}")
-        if "log" in outputs:
-            console.print(f"report  {outputs['log'] / 'report.html'}")
-            console.print(f"MLflow  run {outputs['log'].extra.get('run_id')}")
-    console.print(f"Everything lies in {home}. To browse it: {environment.command('up')}")
+            terminal.show(shown, tables.shifted_in_short(results))
+        terminal.say(shown, in_short(results))
+        shown.print()
+    for seed, outputs in executions.items():
+        of_seed = f" (seed {seed})" if len(executions) > 1 else ""
+        for name, text in _places(outputs, stages):
+            shown.print(f"{name}{of_seed}  {text}", soft_wrap=True)
+
+
+def _places(outputs: Mapping[str, StageOutput], stages: Collection[str]) -> list[tuple[str, str]]:
+    """Where what the stages have made can be looked at."""
+    found = []
+    for stage in reversed([stage for stage in outputs if stage in stages]):
+        if any(Path(outputs[stage].folder).glob("*.png")):
+            found.append(("figures", outputs[stage].folder))
+            break
+    if "log" in outputs and "log" in stages:
+        found.append(("MLflow ", f"run {outputs['log'].extra.get('run_id')}"))
+        found.append(("report ", str(outputs["log"] / "report.html")))
+    return found
 
 
 def show_sweep(result: Mapping[str, Any], home: Path) -> None:
     """Print what a sweep has found: the best values, how they do on the meta-test tasks, and where everything is."""
-    console = Console(highlight=False, soft_wrap=True)
-    best, default, metric, form = result["best"], result["default"], result["metric"], result["form"]
-    console.print(f"best of {result['trials']} trials ({result['pruned']} of them given up early): trial {best['trial']}")
+    shown = console()
+    best, default, metric = result["best"], result["default"], result["metric"]
+    reading = Reading({"primary": metric, "metrics": result["metrics"], "methods": {}, "shifted": {}})
+    shown.print(f"best of {counted(result['trials'], 'trial')} ({result['pruned']} of them pruned): trial {best['trial']}")
     for key, value in best["values"].items():
-        console.print(f"  {key}  {json.dumps(value)}")
-    console.print(f"{metric} on the meta-test tasks, mean ± 95 % interval")
-    console.print(f"  best        {_mean(form, best['test'])} after {counted(best['steps'], 'step')}")
-    console.print(f"  default     {_mean(form, default['test'])} after {counted(default['steps'], 'step')}")
+        shown.print(f"  {key}  {json.dumps(value)}")
+    shown.print(f"{reading.title} on the meta-test tasks, mean ± 95% interval")
+    shown.print(f"  best        {reading.interval(best['test'])} after {counted(best['steps'], 'step')}")
+    shown.print(f"  default     {reading.interval(default['test'])} after {counted(default['steps'], 'step')}")
     if result["difference"] is None:
-        console.print("  difference  not known: the two have different meta-test tasks")
+        shown.print("  difference  not known: the two have different meta-test tasks")
     else:
-        console.print(f"  difference  {_mean(form, result['difference'])} (best − default, paired on the same tasks)")
+        unit = " percentage points" if reading.percent else ""
+        shown.print(f"  difference  {reading.difference(result['difference'])}{unit} (best − default, paired on the same tasks)")
     for path in result["figures"]:
-        console.print(f"figure  {path}")
-    console.print(f"study   {result['study']} in {result['storage']}")
+        shown.print(f"figure  {path}", soft_wrap=True)
+    shown.print(f"study   {result['study']} in {result['storage']}", soft_wrap=True)
     file = shlex.quote(os.path.relpath(best["spec"]))
-    console.print(f"spec    {best['spec']}, to be run with: {environment.program()} run {best['pipeline']} -f {file}")
-    console.print(f"Everything lies in {home}. To browse it: {environment.command('up')}")
-
-
-def tables(results: Mapping[str, Any]) -> list[Table]:
-    """By number of adaptation steps the methods that take any, side by side; then all methods where they are compared."""
-    measure = Measure(results)
-    key, title = measure.key, measure.name.capitalize()
-    return [_by_step(results, key, title), _compared(results, key, title)]
-
-
-def _table(title: str, caption: str = "") -> Table:
-    return Table(
-        title=title,
-        caption=caption or None,
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),  # fits into 80 columns
-        pad_edge=False,
-        title_style="bold",
-        caption_style="dim",
-    )
-
-
-def _by_step(results: Mapping[str, Any], key: str, title: str) -> Table:
-    methods = [method for method in results["methods"].values() if method["takes_steps"]]
-    last = len(methods[0]["steps"]) - 1
-    table = _table(f"{title} by number of adaptation steps")
-    for heading in ("steps", *(method["label"] for method in methods)):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for step in sorted({step for step in _STEPS_SHOWN if step < last} | {last, results["horizon"]}):
-        table.add_row(str(step), *(_mean(key, method["steps"][step][key]) for method in methods))
-    return table
-
-
-def _compared(results: Mapping[str, Any], key: str, title: str) -> Table:
-    methods, horizon = results["methods"], results["horizon"]
-    of = methods[results["model"]]
-    diverged = any(step["diverged"] for method in methods.values() for step in method["steps"])
-    kind = f"{results['ways']}-way {results['shots']}-shot" if results["ways"] else f"{results['shots']}-shot"
-    count = results.get("seeds", 1)
-    interval = f"mean ± 95 % interval over {count} seeds" if count > 1 else "mean ± 95 % interval"
-    notes = [f"{results['tasks']} meta-test tasks, {kind}", interval]
-    alone = " (each query without the others: inductive)" if of["inductive"] else ""
-    notes += [f"{results['normalization']}{alone}"] if results["normalization"] else []
-    notes += [f"{of['label']} by statistics collected for the step: {_mean(key, of['collected'][key])}"] if of["collected"] else []
-    notes += [f"{results['algorithm']}'s step sizes learned, {results['learned_lr']}"] if results["learned_lr"] else []
-    notes += ["div.: diverged tasks" if diverged else "no task diverged"]
-    table = _table(f"{title} after {counted(horizon, 'step')}", "; ".join(notes))
-    table.add_column("", no_wrap=True)
-    columns = ["step\nsize", title.lower() if results["ways"] else "mean"] + ([] if results["ways"] else ["median"])
-    columns += ["worst\n10 %", "im-\nproved"] + (["inductive"] if of["inductive"] else []) + (["div."] if diverged else [])
-    for column in [*columns, f"{of['label']}\nminus it"]:
-        table.add_column(column, justify="right", no_wrap=True)
-    for name, method in methods.items():
-        entry = method["steps"][horizon]
-        row = [f"{method['inner_lr']:g}" if method["inner_lr"] else "-", _mean(key, entry[key])]
-        row += [] if results["ways"] else [_number(key, entry[key]["median"])]
-        row += [_number(key, entry[key]["worst"])]
-        row += [f"{entry['improved']:.1%}" if method["takes_steps"] else "-"]
-        row += [_mean(key, method["inductive"][key])] if of["inductive"] else []
-        row += [str(entry["diverged"])] if diverged else []
-        paired = difference(results, results["model"], name, key)
-        table.add_row(method["label"], *row, _mean(key, paired, "+") if paired else "")
-    return table
-
-
-def shifted_table(results: Mapping[str, Any]) -> Table:
-    """The test tasks as trained for and each shifted variant: every method at the horizon, and the change in percent."""
-    read = Measure(results)
-    measure, title = read.key, read.name.capitalize()
-    caption = f"Δ: change of the mean against {IN_DISTRIBUTION}; div.: diverged tasks, of {results['tasks']}"
-    table = _table(f"{title} on shifted test tasks, after {counted(results['horizon'], 'adaptation step')}", caption)
-    for heading in ("test tasks", "method"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("mean ± 95 %", "Δ", "median", "div."):
-        table.add_column(heading, justify="right", no_wrap=True, style="dim" if heading == "Δ" else None)
-    for variant, tested in {IN_DISTRIBUTION: results, **results["shifted"]}.items():
-        for place, method in enumerate(tested["methods"].values()):
-            entry, change = method["steps"][results["horizon"]], method.get("change", {"mean": None})["mean"]
-            values = [_mean(measure, entry[measure]), "" if change is None else _percent(change)]
-            values += [_number(measure, entry[measure]["median"]), str(entry["diverged"])]
-            table.add_row("" if place else variant, method["label"], *values, end_section=place == len(tested["methods"]) - 1)
-    return table
-
-
-def _mean(measure: str, values: Mapping[str, float | None], sign: str = "") -> str:
-    if values["mean"] is None:
-        return "-"  # not finite, because tasks diverged: their number stands beside it
-    return f"{_number(measure, values['mean'], sign)} ± {_number(measure, values['ci95'])}"
-
-
-def _number(measure: str, value: float | None, sign: str = "") -> str:
-    if value is None:
-        return "-"
-    if measure == "percent":
-        return f"{value:{sign}.1%}"
-    return f"{value:{sign}.3f}" if abs(value) < _LARGE else f"{value:{sign}.1e}"
-
-
-def _percent(change: float) -> str:
-    return f"{change:+.0%}" if change < _LARGE else f"{100 * change:+.0e}%"
+    command = f"{environment.program()} run {best['pipeline']} -f {file}"
+    shown.print(f"spec    {best['spec']}, to be run with: {command}", soft_wrap=True)
+    shown.print(f"All outputs are in {home}. To browse them: {environment.command('up')}", soft_wrap=True)

@@ -19,6 +19,7 @@ from metaopt_core.distributions.contract import load
 from metaopt_core.errors import DivergedError, StoppedError, UserError
 from metaopt_core.evaluation.protocol import objective
 from metaopt_core.evaluation.statistics import of_method, paired
+from metaopt_core.evaluation.summary import as_read
 from metaopt_core.methods.contract import Setting
 from metaopt_core.pipeline import search as sweeps
 from metaopt_core.pipeline.home import Home
@@ -143,7 +144,7 @@ def _result(search: Sweep, best: PipelineSpec, default: PipelineSpec, outputs: d
         "trials": len(search.finished()),
         "pruned": sum(trial.value is None or trial.state.name == "PRUNED" for trial in search.finished()),
         "metric": metric,
-        "form": read.form,
+        "metrics": {metric: as_read(read)},
         "best": {
             "trial": trial.number,
             "objective": trial.value,

@@ -8,8 +8,9 @@ from prefect.cache_policies import NO_CACHE
 from safetensors.torch import load_file
 
 from metaopt_core.distributions.contract import load
-from metaopt_core.evaluation import protocol, statistics
-from metaopt_core.evaluation.summary import worst_tasks
+from metaopt_core.evaluation import protocol
+from metaopt_core.evaluation.summary import summarize
+from metaopt_core.evaluation.verdict import worst_tasks
 from metaopt_core.methods.contract import Setting, compared, parameters_file
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import Identity
@@ -41,7 +42,7 @@ def evaluate(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[
         table.to_parquet(folder / "tasks.parquet", index=False)
         over_training = protocol.over_training(setting, learned, upstream["train"] / SNAPSHOTS)
         over_training.to_parquet(folder / "over_training.parquet", index=False)
-        summary = statistics.summarize(setting, measured, ready)
+        summary = summarize(setting, measured, ready)
         (folder / "summary.json").write_text(json.dumps(summary, indent=1))
 
         figures.save(figures.adaptation(summary), folder / "adaptation.png")

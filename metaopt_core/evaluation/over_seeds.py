@@ -5,11 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from metaopt_core.evaluation.statistics import note_changes, statistics
+from metaopt_core.evaluation.statistics import mean
+from metaopt_core.evaluation.verdict import note_changes
 
 
 def summarize(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What `statistics.summarize` says of one seed, for several.
+    """What `summary.summarize` says of one seed, for several.
 
     Of means it gives the mean over the seeds and half the width of its 95 % interval; of all else the mean over the seeds, null
     where a seed has none, or the sum of diverged tasks. A step size is given where all seeds have the same.
@@ -32,7 +33,7 @@ def _method(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first = results[0]
     rates = {result["inner_lr"] for result in results}
     return {
-        **{name: first[name] for name in ("label", "color", "line", "baseline", "takes_steps")},
+        **{name: first[name] for name in ("label", "about", "color", "line", "baseline", "takes_steps")},
         "inner_lr": rates.pop() if len(rates) == 1 else None,
         "steps": [_entry(entries) for entries in zip(*(result["steps"] for result in results), strict=True)],
         "inductive": first["inductive"] and _measures([result["inductive"] for result in results]),
@@ -59,7 +60,7 @@ def _measures(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _statistics(seeds: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    means = statistics(np.array([one["mean"] for one in seeds], np.float64))
+    means = mean(np.array([one["mean"] for one in seeds], np.float64))
     return {name: means[name] if name in ("mean", "ci95") else _mean([one[name] for one in seeds]) for name in seeds[0]}
 
 

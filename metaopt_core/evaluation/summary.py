@@ -1,75 +1,145 @@
-"""What summary.json of the evaluate stage says, read in one way by all who tell of it."""
+"""summary.json: what the table of tasks comes to, for every report to read (`metaopt_core.evaluation.verdict`)."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from metaopt_core.evaluation.metrics.calibration_error import bins
+from metaopt_core.evaluation.protocol import Measured, Prepared, transductive
+from metaopt_core.evaluation.statistics import mean, statistics
+from metaopt_core.evaluation.verdict import LOSS, note_changes
+from metaopt_core.methods.contract import COLLECTED, INDUCTIVE, Setting
 from metaopt_core.spec.evaluate import IN_DISTRIBUTION
+from metaopt_core.spec.metric import Metric
+from metaopt_core.spec.networks import PicturesSpec
 
-if TYPE_CHECKING:
-    import pandas as pd  # takes a second, and what the command line needs here doesn't need it
-
-Summary = Mapping[str, Any]
-
-
-class Measure:
-    """How numbers of a metric are read and written: of the one that methods are compared by, or of another."""
-
-    def __init__(self, summary: Summary, key: str | None = None):
-        self.key: str = key or summary["primary"]
-        read = summary["metrics"][self.key]
-        self.name: str = read["title"]
-        self.larger_is_better: bool = read["larger_is_better"]
-        self.percent: bool = read["form"] == "percent"
-
-    def value(self, number: float | None) -> str:
-        if number is None:
-            return "–"
-        return f"{number:.1%}".replace("%", " %") if self.percent else f"{number:.3f}"
-
-    def difference(self, number: float | None) -> str:
-        """With its sign; of shares in percentage points."""
-        if number is None:
-            return "–"
-        return f"{100 * number:+.1f}".replace("-", "−") if self.percent else f"{number:+.3f}".replace("-", "−")
+DIVERGED_FACTOR = 10.0
+"""A task has diverged where its loss is not finite, or more than this many times the largest loss of any task before adaptation."""
 
 
-def counted(number: int, what: str) -> str:
-    """As in "1 step" and "2 steps"."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def summarize(setting: Setting, measured: Measured, compared: Sequence[Prepared]) -> dict[str, Any]:
+    """The protocol and, for each method and number of steps, the statistics over tasks, as JSON values.
+
+    No task is left out: where a loss is not finite, nor are the mean and its interval (null in JSON), and `diverged` says why.
+    `metrics` says how to read each metric's numbers, and `primary` which one methods are compared by. `model` is the method that
+    the logged model adapts by; `differences` compares each pair of methods task by task, at the horizon. `shifted`: for each
+    variant the same, with what it `changes`, and each method's `change` (`note_changes`).
+    """
+    spec = setting.spec
+    rows = dict(iter(measured.tasks.groupby("variant", sort=False)))
+    found = _summary(setting, rows[IN_DISTRIBUTION], measured.pooled[IN_DISTRIBUTION], compared)
+    variants = {}
+    for name, shifted in spec.shifted.items():
+        variants[name] = _summary(
+            Setting(shifted, setting.shape, setting.distribution), rows[name], measured.pooled[name], compared
+        )
+        variants[name]["changes"] = spec.shifts[name].model_dump(mode="json")
+        note_changes(found, variants[name])
+    return found | {"shifted": variants}
 
 
-def at_horizon(summary: Summary, method: str) -> dict[str, Any]:
-    """A method's statistics after as many steps as the model is used with."""
-    entry: dict[str, Any] = summary["methods"][method]["steps"][summary["horizon"]]
-    return entry
+def _summary(
+    setting: Setting, table: pd.DataFrame, pooled: Mapping[str, Mapping[str, float]], compared: Sequence[Prepared]
+) -> dict[str, Any]:
+    spec = setting.spec
+    by_task = [one for one in spec.metrics if not one.pooled]
+    found = {str(method): rows.reset_index(drop=True) for method, rows in table.groupby("method", sort=False)}
+    learned_lr = spec.train.inner.learned_lr
+    return {
+        "targets": setting.shape.targets,
+        "metrics": {one.name: as_read(one) for one in spec.metrics},
+        "primary": by_task[0].name,
+        "normalization": _normalization(setting),
+        "reduction": spec.train.reduction,
+        "tasks": int(table["task"].nunique()),
+        "ways": spec.train.ways,
+        "shots": spec.evaluate_shots,
+        "queries": spec.evaluate_queries,
+        "inner_lr": spec.evaluate_inner_lr,
+        "learned_lr": None if learned_lr == "none" else learned_lr.replace("_", " "),
+        "baseline_lrs": list(spec.baseline_lrs),
+        "horizon": spec.horizon,
+        "algorithm": spec.train.label,
+        "learned": spec.learned.key(spec.train),
+        "model": spec.model_method,
+        "methods": {one.key: _of_method(setting, by_task, one, found[one.key], pooled[one.key]) for one in compared},
+        "differences": [
+            {"of": one, "against": other} | _difference(by_task, found[one], found[other], spec.horizon)
+            for one, other in combinations(found, 2)
+        ],
+    }
 
 
-def best_baseline(summary: Summary) -> str | None:
-    """The baseline with the best mean at the horizon; none where no mean is finite."""
-    measure = Measure(summary)
-    baselines: list[str] = [name for name, method in summary["methods"].items() if method["baseline"]]
-    means = {name: at_horizon(summary, name)[measure.key]["mean"] for name in baselines}
-    finite = {name: mean for name, mean in means.items() if mean is not None}
-    if not finite:
-        return None
-    return max(finite, key=lambda name: finite[name] if measure.larger_is_better else -finite[name])
+def as_read(metric: Metric) -> dict[str, Any]:
+    """How to read a metric's numbers."""
+    read = ("title", "about", "larger_is_better", "form", "unit", "pooled")
+    return {name: getattr(metric, name) for name in read}
 
 
-def difference(summary: Summary, of: str, against: str, key: str) -> dict[str, float | None] | None:
-    """The paired difference of two methods, in whichever order it is recorded; none where there is none."""
-    for found in summary["differences"]:
-        if {found["of"], found["against"]} == {of, against}:
-            values: dict[str, float | None] = dict(found[key])
-            if values["mean"] is not None and found["of"] != of:
-                values["mean"] *= -1
-            return values
-    return None
+def _of_method(
+    setting: Setting, metrics: Sequence[Metric], one: Prepared, rows: pd.DataFrame, pooled: Mapping[str, float]
+) -> dict[str, Any]:
+    inner_lr = float(rows["inner_lr"].iloc[0]) if "inner_lr" in rows else np.nan
+
+    def alone(prefix: str) -> dict[str, Any] | None:
+        columns = {metric: f"{prefix}{metric.name}" for metric in metrics}
+        there = {metric: name for metric, name in columns.items() if name in rows and rows[name].notna().any()}
+        values = {metric: rows[name].to_numpy(np.float64) for metric, name in there.items()}
+        return {metric.name: statistics(found, metric.larger_is_better) for metric, found in values.items()} or None
+
+    confidence = "confidence" in rows and bins(np.concatenate(list(rows["confidence"])), np.concatenate(list(rows["correct"])))
+    return {
+        "label": one.label,
+        "about": one.method.about,
+        "color": one.method.color,
+        "line": one.method.line,
+        "baseline": one.method.baseline,
+        "takes_steps": one.method.takes_steps,
+        "inner_lr": inner_lr if np.isfinite(inner_lr) else None,
+        "steps": _by_step(metrics, rows, setting.spec.evaluate.steps),
+        "inductive": alone(INDUCTIVE),
+        "collected": alone(COLLECTED),
+        "pooled": dict(pooled),
+        "calibration": confidence or None,
+    }
 
 
-def worst_tasks(summary: Summary, table: "pd.DataFrame", count: int) -> list[int]:
-    """The tasks as trained for in which the method of the logged model has the largest losses at the horizon, the worst first."""
-    rows = table[(table["method"] == summary["model"]) & (table["variant"] == IN_DISTRIBUTION)]
-    losses = rows[f"loss_{summary['horizon']}"].fillna(np.inf).to_numpy(np.float64)
-    return [int(task) for task in rows["task"].to_numpy()[np.argsort(-losses, kind="stable")[:count]]]
+def _normalization(setting: Setting) -> str | None:
+    """In words; of a custom module, whether it is transductive. None where there is nothing to say."""
+    model = setting.spec.train.model
+    if isinstance(model, PicturesSpec):
+        return model.normalized_by
+    return "transductive network" if transductive(setting) else None
+
+
+def _by_step(metrics: Sequence[Metric], rows: pd.DataFrame, steps: int) -> list[dict[str, Any]]:
+    start = rows[f"{LOSS}_0"].to_numpy(np.float64)
+    largest = DIVERGED_FACTOR * float(start.max())
+    found = []
+    for step in range(steps + 1):
+        loss = rows[f"{LOSS}_{step}"].to_numpy(np.float64)
+        values = {one: rows[f"{one.name}_{step}"].to_numpy(np.float64) for one in metrics}
+        found.append(
+            {
+                "step": step,
+                "diverged": int((~np.isfinite(loss) | (loss > largest)).sum()),
+                "improved": float((loss < start).mean()),
+                **{one.name: statistics(each, one.larger_is_better) for one, each in values.items()},
+            }
+        )
+    return found
+
+
+def _difference(metrics: Sequence[Metric], one: pd.DataFrame, other: pd.DataFrame, step: int) -> dict[str, Any]:
+    """Task by task, one method's number minus another's; `better`: the share of tasks in which the one has the smaller loss."""
+    found: dict[str, Any] = {}
+    for metric in metrics:
+        name = f"{metric.name}_{step}"
+        first, second = (rows[name].to_numpy(np.float64) for rows in (one, other))
+        with np.errstate(invalid="ignore"):
+            found[metric.name] = mean(first - second)
+    found["better"] = float((one[f"{LOSS}_{step}"] < other[f"{LOSS}_{step}"]).mean())
+    return found

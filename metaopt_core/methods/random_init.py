@@ -18,6 +18,7 @@ class RandomInitialization(Method):
     color = "tab:gray"
     optional = False
     takes_steps = True
+    about = "never trained, and fine-tuned to each task: plain gradient descent on all parameters"
 
     def prepare(self, setting: Setting, trained: "Mapping[str, Params]") -> Adapter | None:  # noqa: ARG002
         from metaopt_core.distributions.random import Stream

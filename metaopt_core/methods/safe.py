@@ -21,6 +21,10 @@ class Safe(Method):
     optional = False
     takes_steps = True
     of_model = "safe"
+    about = (
+        "halves a task's step size until its support loss falls, and stops once adaptation surely harms a held-out part of the "
+        "support set, if that has 25 examples or more"
+    )
 
     def key(self, train: Named) -> str:
         return f"{train.slug}_safe"

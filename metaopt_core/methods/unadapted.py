@@ -18,6 +18,7 @@ class Unadapted(Method):
     color = "tab:brown"
     line = ""  # where the curve of the learned parameters begins
     optional = False
+    about = "the learned parameters after 0 steps"
 
     def prepare(self, setting: Setting, trained: "Mapping[str, Params]") -> Adapter | None:
         from metaopt_core.methods.by_gradient import learned

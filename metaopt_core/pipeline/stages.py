@@ -54,7 +54,7 @@ STAGES: Mapping[str, Stage] = {
         Stage(
             "evaluate",
             ("generate", "train"),
-            ("metaopt_core.evaluation.statistics", "metaopt_core.evaluation.summary"),
+            ("metaopt_core.evaluation.summary",),
             ("tasks/evaluate.py", "metaopt_core/reporting/figures.py", "metaopt_core/kernels/kernels.c"),
             ("numpy", "torch", "pandas", "scipy", "matplotlib"),
         ),
@@ -62,7 +62,7 @@ STAGES: Mapping[str, Stage] = {
             "log",
             ("generate", "train", "evaluate"),
             ("metaopt_core.tracking.publishing", "metaopt_core.reporting.page"),
-            ("tasks/log.py", "metaopt_core/reporting/report.html"),
+            ("tasks/log.py", *(f"metaopt_core/reporting/templates/{name}.html" for name in ("base", "parts", "pipeline"))),
             ("mlflow", "jinja2"),
         ),
     )

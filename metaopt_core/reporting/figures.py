@@ -1,23 +1,20 @@
 """Figures, as matplotlib objects of their own: no global state, so nothing to close and no window ever opens."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
-from metaopt_core.evaluation.summary import Measure, counted
+from metaopt_core.evaluation.verdict import LOSS, Summary, at_horizon, variants
+from metaopt_core.reporting.numbers import Reading, counted, settings
 from metaopt_core.spec.evaluate import IN_DISTRIBUTION
 
-_TASKS_SHOWN = 4
-_CHARACTERS_SHOWN = 8  # of a split
-_DRAWINGS_SHOWN = 10  # of a character
-_GAP = 3  # pixels between pictures
-
-_WIDE = 100  # times the median: from there on a scale is logarithmic
+_LOGARITHMIC = 3.0  # times the smallest: from there on the axis of shifted tasks is logarithmic
+_WIDE = 100  # times the median: from there on the scale of curves is logarithmic
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -25,19 +22,20 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
-def adaptation(summary: Mapping[str, Any]) -> Figure:
-    """The mean over meta-test tasks after each number of steps, with its 95 % interval."""
-    measure = Measure(summary)
-    key, label = measure.key, measure.name
+def adaptation(summary: Summary) -> Figure:
+    """The mean over meta-test tasks after each number of steps, with its 95% interval."""
+    reading = Reading(summary)
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
+    shown: list[float] = []
     for result in summary["methods"].values():
         if not result["line"]:
             continue
-        points = [point for point in result["steps"] if point[key]["mean"] is not None]
+        points = [point for point in result["steps"] if point[reading.name]["mean"] is not None]
         steps = [point["step"] for point in points]
-        mean = [point[key]["mean"] for point in points]
-        half = [point[key]["ci95"] or 0.0 for point in points]
+        mean = [point[reading.name]["mean"] for point in points]
+        half = [point[reading.name]["ci95"] or 0.0 for point in points]
+        shown += mean
         low, high = [m - h for m, h in zip(mean, half, strict=True)], [m + h for m, h in zip(mean, half, strict=True)]
         axes.plot(steps, mean, result["line"], color=result["color"], label=result["label"], markersize=3.5)
         axes.fill_between(steps, low, high, color=result["color"], alpha=0.2, linewidth=0)
@@ -46,81 +44,90 @@ def adaptation(summary: Mapping[str, Any]) -> Figure:
     axes.axvline(summary["horizon"], color="black", linewidth=0.8, linestyle=":")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(
-        title=f"Adaptation to {summary['tasks']} new tasks, mean and 95 % interval\n{shape}{normalization}",
+        title=f"Adaptation to {summary['tasks']} new tasks, mean and 95% interval\n{shape}{normalization}",
         xlabel="adaptation steps (dotted: where methods are compared)",
-        ylabel=label,
+        ylabel=reading.heading,
     )
     axes.title.set_fontsize(9.5)
-    axes.set_ylim(bottom=0)
+    _ordinate(axes, reading, np.array(shown))
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
 
 
-def training(history: pd.DataFrame, summary: Mapping[str, Any], best_iteration: int, seconds: float) -> Figure:
-    """Loss or accuracy after adaptation over training, on meta-train, meta-validation and meta-test tasks, and at the end what
-    evaluation found.
+def _ordinate(axes: Axes, reading: Reading, shown: npt.NDArray[np.float64]) -> None:
+    """Let the vertical axis show these numbers: from 0 on, unless some are negative or a few would flatten all the rest."""
+    if reading.percent:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    if shown.size and shown.min() > 0 and shown.max() > _WIDE * np.median(shown):
+        axes.set_yscale("log")
+    elif not shown.size or shown.min() >= 0:
+        axes.set_ylim(bottom=0)
+
+
+def training(history: pd.DataFrame, summary: Summary, best_iteration: int, seconds: float) -> Figure:
+    """A metric after adaptation over training, on meta-train and meta-validation tasks, and what evaluation found at the end.
 
     seconds: what an iteration took; none are drawn where that is 0.
     """
-    learned, measure = summary["learned"], _curve(summary)
+    learned = summary["learned"]
+    curves = history[history["phase"] == learned]
+    validated = set(curves["name"])
+    # the metric that methods are compared by, if training has validated by it
+    reading = Reading(summary, summary["primary"] if f"validation_{summary['primary']}" in validated else LOSS)
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     axes = figure.subplots()
-    curves = history[history["phase"] == learned]
     for name, label, color in (
-        (f"meta_train_{measure}", "meta-train tasks", "tab:gray"),
-        (f"validation_{measure}", "meta-validation tasks", "tab:blue"),
-        (f"meta_test_{measure}", "meta-test tasks", "tab:red"),
+        (f"meta_train_{reading.name}", "meta-train tasks", "tab:gray"),
+        (f"validation_{reading.name}", "meta-validation tasks", "tab:blue"),
+        (f"meta_test_{reading.name}", "meta-test tasks", "tab:red"),
     ):
-        curve = curves[curves["name"] == name]
-        axes.plot(curve["iteration"], curve["value"], "o-", markersize=3, label=label, color=color)
-    test = summary["methods"][learned]["steps"][summary["horizon"]][measure]["mean"]
+        if name in validated:
+            curve = curves[curves["name"] == name]
+            axes.plot(curve["iteration"], curve["value"], "o-", markersize=3, label=label, color=color)
+    test = at_horizon(summary, learned)[reading.name]["mean"]
     if test is not None:
         axes.plot([best_iteration], [test], "*", markersize=13, color="tab:red", label="evaluation of the parameters kept")
-    shown = curves.loc[curves["name"].isin([f"meta_train_{measure}", f"validation_{measure}"]), "value"]
-    if shown.max() > _WIDE * shown.median():  # a few tasks that diverged in one validation would flatten all the rest
-        axes.set_yscale("log")
+    values = curves.loc[curves["name"].isin([f"meta_train_{reading.name}", f"validation_{reading.name}"]), "value"].tolist()
+    _ordinate(axes, reading, np.array([*values, *([] if test is None else [test])]))
     axes.axvline(best_iteration, color="black", linewidth=0.8, linestyle=":")
-    axes.set(xlabel="iteration (dotted: the parameters that were kept)", ylabel=f"{measure} after adaptation")
+    axes.set_xlim(left=0)
+    axes.margins(y=0.1)
+    axes.set(xlabel="iteration (dotted: the parameters that were kept)", ylabel=f"{reading.title} after adaptation")
     if seconds:
-        minutes = seconds / 60
-        there, back = (lambda iteration: np.multiply(iteration, minutes)), (lambda minute: np.divide(minute, minutes))
+        unit, each = ("minutes", seconds / 60) if seconds * curves["iteration"].max() > 120 else ("seconds", seconds)
+        there, back = (lambda iteration: np.multiply(iteration, each)), (lambda time: np.divide(time, each))
         top = axes.secondary_xaxis("top", functions=(there, back))
-        top.set_xlabel("minutes of training")
+        top.set_xlabel(f"{unit} of training")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure
 
 
-def _curve(summary: Mapping[str, Any]) -> str:
-    """The metric of training's own curves: the primary one where training has it, else the loss."""
-    return "accuracy" if summary["primary"] == "accuracy" else "loss"
-
-
-def calibration(summary: Mapping[str, Any]) -> Figure:
+def calibration(summary: Summary) -> Figure:
     """Share of right answers by the probability that was given to them, of each method, at the horizon."""
     figure = Figure(figsize=(4.6, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":")
     for result in summary["methods"].values():
-        bins, ece = result["calibration"], result["pooled"]["calibration_error"]
+        bins = result["calibration"] or ()
         x, y = [part["confidence"] for part in bins], [part["accuracy"] for part in bins]
         axes.plot(x, y, color=result["color"], linewidth=0.8)
         size = [4 + 120 * part["share"] for part in bins]
-        axes.scatter(x, y, s=size, color=result["color"], label=f"{result['label']}: error {ece:.1%}", alpha=0.8)
+        axes.scatter(x, y, s=size, color=result["color"], label=result["label"], alpha=0.8)
     axes.set(xlabel="probability given to the answer", ylabel="share of answers that are right", xlim=(0, 1.02), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
     return figure
 
 
-def losses(table: pd.DataFrame, summary: Mapping[str, Any]) -> Figure:
+def losses(table: pd.DataFrame, summary: Summary) -> Figure:
     """How the loss at the horizon spreads over the meta-test tasks: the share of tasks with at most that loss, of each method."""
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
     table = table[table["variant"] == IN_DISTRIBUTION]
     for method, result in summary["methods"].items():
-        values = table.loc[table["method"] == method, f"loss_{summary['horizon']}"].to_numpy(np.float64)
+        values = table.loc[table["method"] == method, f"{LOSS}_{summary['horizon']}"].to_numpy(np.float64)
         ordered = np.sort(values[np.isfinite(values)])
         share = np.arange(1, len(ordered) + 1) / len(values)
         style = ":" if result["line"].endswith(":") else "-"
@@ -133,20 +140,18 @@ def losses(table: pd.DataFrame, summary: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def shifted(summary: Mapping[str, Any]) -> Figure:
-    """Mean, its 95 % interval and median where methods are compared: the test tasks as trained for, and below them each variant."""
-    measure = Measure(summary)
-    key, label = measure.key, measure.name
-    variants = {IN_DISTRIBUTION: summary, **summary["shifted"]}
+def shifted(summary: Summary) -> Figure:
+    """Mean, its 95% interval and median where methods are compared: the test tasks as trained for, and below them each variant."""
+    reading, shown = Reading(summary), variants(summary)
     count = len(summary["methods"])
-    figure = Figure(figsize=(7.5, 1.4 + 0.2 * count * len(variants)), layout="constrained")
+    figure = Figure(figsize=(7.5, 1.4 + 0.2 * count * len(shown)), layout="constrained")
     axes = figure.subplots()
     within: list[float] = []  # what the axis shows: where tasks diverged, means and even medians may lie far beyond it
     for place, (method, result) in enumerate(summary["methods"].items()):
-        last = [variant["methods"][method]["steps"][summary["horizon"]] for variant in variants.values()]
+        last = [at_horizon(variant, method) for variant in shown.values()]
         rows = np.arange(len(last)) + 0.66 / count * (place - (count - 1) / 2)
         mean, half, median = (
-            np.array([entry[key][name] for entry in last], dtype=np.float64) for name in ("mean", "ci95", "median")
+            np.array([entry[reading.name][name] for entry in last], dtype=np.float64) for name in ("mean", "ci95", "median")
         )
         color = result["color"]
         axes.errorbar(mean, rows, xerr=half, fmt="o", color=color, label=result["label"], markersize=4, capsize=2)
@@ -159,30 +164,38 @@ def shifted(summary: Mapping[str, Any]) -> Figure:
         diverged = np.array([entry["diverged"] for entry in last])
         within += [*median[2 * diverged < summary["tasks"]], *mean[diverged == 0]]
     axes.plot([], [], "ko", fillstyle="none", markersize=4, label="median")
-    axes.set_yticks(range(len(variants)), [_named(name, variant) for name, variant in variants.items()], fontsize=8)
+    axes.set_yticks(range(len(shown)), [_named(name, variant) for name, variant in shown.items()], fontsize=8)
     axes.invert_yaxis()
     axes.axhline(0.5, color="black", linewidth=0.8)
-    if not measure.percent:
-        axes.set_xscale("log")
-        axes.set_xlim(0.5 * np.nanmin(within), 2 * np.nanmax(within))
-    else:
-        axes.set_xlim(0, 1.02)
+    _scale(axes, reading, np.array(within))
     axes.set_title(
-        f"Shifted test tasks after {counted(summary['horizon'], 'adaptation step')}: mean, 95 % interval, median", fontsize=9.5
+        f"Shifted test tasks after {counted(summary['horizon'], 'adaptation step')}: mean, 95% interval, median", fontsize=9.5
     )
-    axes.set_xlabel(label)
+    axes.set_xlabel(reading.heading)
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize=8)
     return figure
 
 
-def _named(name: str, variant: Mapping[str, Any]) -> str:
+def _scale(axes: Axes, reading: Reading, within: npt.NDArray[np.float64]) -> None:
+    """Let the horizontal axis show these numbers: shares from 0 to 1, what spans decades on a logarithmic scale."""
+    low, high = float(np.nanmin(within)), float(np.nanmax(within))
+    if reading.percent:
+        axes.set_xlim(min(0.0, low), max(1.02, 1.05 * high))
+        axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    elif low > 0 and high > _LOGARITHMIC * low:
+        axes.set_xscale("log")
+        axes.set_xlim(0.5 * low, 2 * high)
+        subs = (1.0,) if high > 100 * low else (1.0, 2.0, 5.0)  # as many as there is room for
+        axes.xaxis.set_major_locator(LogLocator(subs=subs))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        margin = 0.05 * (high - low) or 1.0
+        axes.set_xlim(min(0.0, low - margin), max(0.0, high + margin))
+
+
+def _named(name: str, variant: Summary) -> str:
     """A variant's name over what it changes."""
-    changes = variant.get("changes", {})
-    return f"{name}\n{', '.join(f'{key} {_said(value)}' for key, value in changes.items())}" if changes else name
-
-
-def _said(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return " + ".join(name for name, weight in value.items() if weight)
-    return f"{value[0]:.3g} to {value[1]:.3g}" if isinstance(value, list) else str(value)
+    changes = settings(variant.get("changes", {}))
+    return f"{name}\n{changes}" if changes else name

@@ -31,7 +31,8 @@ class MethodInfo:
 
     name: in results, files and metrics. rank: its place in tables, the smaller the earlier. color, line: in figures, as matplotlib
     takes them. baseline: false for what the pipeline is there to learn. trained: whether it has a training of its own. optional:
-    whether it is compared only where `train.baselines` leaves it in. takes_steps: whether it adapts by gradient steps.
+    whether it is compared only where `train.baselines` leaves it in. takes_steps: whether it adapts by gradient steps. about: what
+    it does, in words that go on after its name, for reports.
     of_model: for a way to adapt the pipeline's own parameters, the `evaluate.adaptation` that makes it the logged model's.
     """
 
@@ -45,6 +46,7 @@ class MethodInfo:
     optional: ClassVar[bool] = True
     takes_steps: ClassVar[bool] = False
     of_model: ClassVar[str | None] = None
+    about: ClassVar[str] = ""
 
     @classmethod
     def component_name(cls) -> str:

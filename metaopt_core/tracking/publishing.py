@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metaopt_core.evaluation.summary import difference
+from metaopt_core.evaluation.verdict import difference
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import without_password
 from metaopt_core.pipeline.store import StageOutput

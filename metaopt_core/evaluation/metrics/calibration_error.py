@@ -10,9 +10,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BINS = 15
+_ABOUT = (
+    f"how far the probability of an answer is from the share of answers that are right (expected calibration error, {BINS} bins)"
+)
 
 
-@metric(title="calibration error", targets="classes", form="percent", rank=90, pooled=True)
+@metric(title="calibration error", targets="classes", form="percent", rank=90, pooled=True, about=_ABOUT)
 def calibration_error(outputs: "Tensor", targets: "Tensor", weight: "Tensor | None" = None) -> "Tensor":
     """outputs [tasks, queries, ways], logits; targets [tasks, queries], labels; weight [tasks, queries]; an error a task
     [tasks]."""

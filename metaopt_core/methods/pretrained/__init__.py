@@ -24,6 +24,7 @@ class Pretrained(Method):
     color = "tab:orange"
     trained = True
     takes_steps = True
+    about = "trained on the examples of all tasks together, then fine-tuned to each: plain gradient descent on all parameters"
 
     def phase(self, setting: Setting) -> "Phase":
         from dataclasses import replace

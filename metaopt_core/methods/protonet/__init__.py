@@ -25,6 +25,7 @@ class ProtoNet(Method):
     color = "tab:green"
     line = "--"
     trained = True
+    about = "a query belongs to the class whose mean is nearest in a learned embedding"
 
     def refusal(self, train: Named, targets: Targets) -> str | None:  # noqa: ARG002
         return None if targets == "classes" else "needs classes, and TASKS have none"

@@ -1,0 +1,56 @@
+"""What a pipeline asked for, in words."""
+
+from metaopt_core.reporting.numbers import counted, settings
+from metaopt_core.spec.pipeline import PipelineSpec
+from metaopt_core.spec.train import ImplicitSpec, InnerSpec, TrainSpec
+
+_ADAPTED = {"all": "all parameters", "head": "the last layer alone", "body": "all but the last layer"}
+
+
+def asked(spec: PipelineSpec, device: str) -> dict[str, str]:
+    """A line each on tasks, training, network, algorithm, loops and evaluation."""
+    train, outer = spec.train, spec.train.outer
+    tasks = settings(spec.generate.model_dump(mode="json", exclude=set(spec.generate.not_shown)))
+    kind = f"{train.ways}-way " if train.ways else ""
+    episode, held_out = (
+        f"{kind}{shots}-shot with {counted(queries, 'query')} {'a class' if train.ways else 'a task'}"
+        for shots, queries in ((train.shots, train.queries), (spec.evaluate_shots, spec.evaluate_queries))
+    )
+    clipped = f", gradients clipped to norm {outer.clip_norm:g}" if outer.clip_norm else ""
+    return {
+        "Tasks": f"{spec.generate.distribution}: {tasks}" if tasks else spec.generate.distribution,
+        "Training": f"{episode}; {counted(train.iterations, 'iteration')} of {counted(train.meta_batch_size, 'task')}",
+        "Network": f"{train.model.name}: {settings(train.model.model_dump(mode='json', exclude={'name'}))}",
+        "Algorithm": f"{train.label}; {_meta_gradient(train)}",
+        "Inner loop": _inner_loop(train.inner),
+        "Outer loop": f"Adam, step size {outer.lr:g}, {outer.schedule}{clipped}",
+        "Evaluation": f"{held_out}; {counted(spec.generate.held_out.test_tasks, 'meta-test task')} that training has not seen; "
+        f"up to {counted(spec.evaluate.steps, 'step')}, compared after {spec.horizon}",
+        "Seed and device": f"{spec.seed}, {device}",
+    }
+
+
+def _meta_gradient(train: TrainSpec) -> str:
+    said = f"{train.meta_gradient.replace('_', ' ')} meta-gradient"
+    if train.meta_gradient == "implicit":
+        implicit = train.implicit or ImplicitSpec()
+        said += f", λ = {implicit.proximal:g}, {counted(implicit.solver_steps, 'step')} of conjugate gradients"
+    if train.first_order_share:
+        said += f", first order in the first {train.first_order_share:.0%} of iterations"
+    if train.outer_loss == "multi_step":
+        return (
+            f"{said}, of the losses after every step, with increasing weight on the last, in the first "
+            f"{train.multi_step_share:.0%} of iterations"
+        )
+    return f"{said} of the loss after the last step"
+
+
+def _inner_loop(inner: InnerSpec) -> str:
+    moves = _ADAPTED[inner.adapts] if isinstance(inner.adapts, str) else ", ".join(inner.adapts)
+    rule = inner.rule.replace("_", " ") + (f" ({inner.momentum:g})" if inner.rule == "momentum" else "")
+    said = f"{counted(inner.steps, 'step')} of {rule} on {moves}, step size {inner.lr:g}"
+    if inner.learned_lr != "none":
+        said += f" at first and then learned, {inner.learned_lr.replace('_', ' ')}"
+        said += f", between {inner.lr_bounds[0]:g} and {inner.lr_bounds[1]:g}" if inner.lr_bounds else ""
+    said += f", gradients clipped to norm {inner.clip_norm:g}" if inner.clip_norm else ""
+    return said + (f", minibatches of {inner.minibatch}" if inner.minibatch else "")

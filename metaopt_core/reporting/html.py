@@ -1,0 +1,41 @@
+"""Tables as HTML, for the reports."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from markupsafe import Markup
+
+from metaopt_core.reporting.table import Cell, Column, Table
+
+
+def html(table: Table) -> Markup:
+    """The table with its title and caption; everything in it is escaped."""
+    parts = [Markup("<h3>{}</h3>").format(table.title)] if table.title else []
+    parts.append(Markup('<div class="scroll"><table>\n<tr>'))
+    parts += [_cell("th", column, Cell(column.heading.replace("\n", " "))) for column in table.columns]
+    parts.append(Markup("</tr>\n"))
+    for group, rows in table.groups():
+        if group:
+            note = Markup(' <span class="note">{}</span>').format(group.note) if group.note else Markup("")
+            line = Markup('<tr class="group"><td colspan="{}" class="left">{}{}</td></tr>\n')
+            parts.append(line.format(len(table.columns), group.text, note))
+        for row in rows:
+            parts.append(Markup('<tr class="strong">') if row.strong else Markup("<tr>"))
+            parts += [_cell("td", column, cell) for column, cell in zip(table.columns, row.cells, strict=True)]
+            parts.append(Markup("</tr>\n"))
+    parts.append(Markup("</table></div>\n"))
+    if table.note:
+        parts.append(Markup('<p class="note">{}</p>\n').format(table.note))
+    return Markup("").join(parts)
+
+
+def _cell(tag: Literal["th", "td"], column: Column, cell: Cell) -> Markup:
+    names = " ".join([*(["left"] if column.left else []), *([cell.tone] if cell.tone else [])])
+    note = Markup('<br><span class="note">{}</span>').format(cell.note) if cell.note else ""
+    heading, value = Markup('<th class="{}">{}{}</th>'), Markup('<td class="{}">{}{}</td>')
+    return (heading if tag == "th" else value).format(names, cell.text, note)
+
+
+def prose(sentence: Sequence[Cell]) -> Markup:
+    plain, toned = Markup("{}"), Markup('<strong class="{}">{}</strong>')
+    return Markup("").join(toned.format(cell.tone, cell.text) if cell.tone else plain.format(cell.text) for cell in sentence)

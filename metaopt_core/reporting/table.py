@@ -1,0 +1,78 @@
+"""A table as data: what the terminal, Markdown and HTML render, each from the same texts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Tone = Literal["", "strong", "good", "bad", "soft"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text of a table or a sentence. note: what is said beside it if there is room. tone: how it is coloured."""
+
+    text: str
+    note: str = ""
+    tone: Tone = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """heading: a line break in it is one only where columns are narrow. left: texts, not numbers."""
+
+    heading: str
+    left: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """group: the heading of the rows that share it, if any. strong: the row that the table is about."""
+
+    cells: tuple[Cell, ...]
+    group: Cell | None = None
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """caption: what a reader needs for the numbers, a sentence or half of one each."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    caption: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str:
+        """The caption as one sentence; empty if there is none."""
+        text = "; ".join(self.caption)
+        return f"{text[0].upper()}{text[1:]}." if text else ""
+
+    def groups(self) -> list[tuple[Cell | None, list[Row]]]:
+        """Rows by their group, in order."""
+        found: list[tuple[Cell | None, list[Row]]] = []
+        for row in self.rows:
+            if not found or found[-1][0] != row.group:
+                found.append((row.group, []))
+            found[-1][1].append(row)
+        return found
+
+
+def row(*cells: str | Cell, group: Cell | None = None, strong: bool = False) -> Row:
+    return Row(tuple(Cell(cell) if isinstance(cell, str) else cell for cell in cells), group, strong)
+
+
+def columns(*headings: str, left: int = 1) -> tuple[Column, ...]:
+    """Columns by their headings; the first `left` hold texts."""
+    return tuple(Column(heading, place < left) for place, heading in enumerate(headings))
+
+
+def joined(*notes: str) -> tuple[str, ...]:
+    """The notes that there are."""
+    return tuple(note for note in notes if note)
+
+
+def select(table: Table, places: Sequence[int]) -> Table:
+    """The same with some of its columns."""
+    rows = tuple(Row(tuple(each.cells[place] for place in places), each.group, each.strong) for each in table.rows)
+    return Table(table.title, tuple(table.columns[place] for place in places), rows, table.caption)

@@ -1,0 +1,70 @@
+"""Tables and sentences on a terminal, by rich. A table that is too wide is shown in parts, each with the first column."""
+
+from collections.abc import Iterator, Sequence
+
+import rich.table
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from metaopt_core.reporting.table import Cell, Row, Table, select
+
+_STYLES = {"": "", "strong": "bold", "good": "bold green", "bad": "bold red", "soft": "dim"}
+_GAPS = (2, 1)  # between columns, if there is room for it
+
+
+def show(console: Console, table: Table) -> None:
+    """Print a table with its title and caption, and an empty line."""
+    console.print(Text(table.title, style="bold"))
+    gap = next((gap for gap in _GAPS if _total(table, range(len(table.columns)), gap) <= console.width), _GAPS[-1])
+    for part in _parts(table, console.width, gap):
+        console.print(_rendered(part, gap))
+    if table.note:
+        console.print(Text(table.note, style="dim"))
+    console.print()
+
+
+def say(console: Console, sentence: Sequence[Cell]) -> None:
+    console.print(Text("").join(Text(cell.text, style=_STYLES[cell.tone]) for cell in sentence))
+
+
+def _parts(table: Table, width: int, gap: int) -> Iterator[Table]:
+    places = [0]
+    for place in range(1, len(table.columns)):
+        if len(places) > 1 and _total(table, [*places, place], gap) > width:
+            yield select(table, places)
+            places = [0]
+        places.append(place)
+    yield select(table, places)
+
+
+def _total(table: Table, places: Sequence[int], gap: int) -> int:
+    return sum(_width(table, place) + gap for place in places) - gap
+
+
+def _width(table: Table, place: int) -> int:
+    texts = [*table.columns[place].heading.split("\n"), *(_indented(each, place) for each in table.rows)]
+    return max(map(cell_len, [*texts, *(group.text for group, _ in table.groups() if group and not place)]))
+
+
+def _rendered(table: Table, gap: int) -> rich.table.Table:
+    # the box draws one space between columns
+    made = rich.table.Table(box=box.SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False)
+    for column in table.columns:
+        made.add_column(column.heading, justify="left" if column.left else "right", no_wrap=True)
+    for group, rows in table.groups():
+        if group:
+            made.add_row(Text(group.text, style="bold"))
+        for place, each in enumerate(rows):
+            texts = [_styled(_indented(each, at), cell, each.strong) for at, cell in enumerate(each.cells)]
+            made.add_row(*texts, end_section=bool(group) and place == len(rows) - 1)
+    return made
+
+
+def _indented(row: Row, place: int) -> str:
+    return ("  " if row.group and not place else "") + row.cells[place].text
+
+
+def _styled(text: str, cell: Cell, strong: bool) -> Text:
+    return Text(text, style=_STYLES[cell.tone].removeprefix("bold ") or ("bold" if strong else ""))
