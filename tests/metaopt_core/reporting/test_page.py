@@ -16,6 +16,6 @@ def test_the_page_stands_alone_and_says_what_came_of_it(tmp_path: Path) -> None:
     assert "Waves &lt;&amp; more&gt;" in page
     assert "0.333 ± 0.100" in page  # MAML at the horizon
     assert "−0.250 ± 0.100" in page  # paired with the best baseline
-    assert '<strong class="better">better</strong>' in page
+    assert '<strong class="good">better</strong>' in page
     assert page.count("data:image/png;base64,") == 3
     assert not re.findall(r"<script|<link|@import|(?:src|href)=\"(?!data:)", page)
