@@ -31,7 +31,11 @@ def pipeline(
         if "log" in selected:
             _summarize(spec, home)
         return {f"{stage}, {which}": output for which, outputs in runs.items() for stage, output in outputs.items()}
-    plan(spec, Store(home), selected, force)  # a missing upstream output is an error before anything runs
+    plans = plan(spec, Store(home), selected, force)  # a missing upstream output is an error before anything runs
+    if any(one.runs for one in plans):
+        from metaopt_core.training.preflight import check
+
+        check(spec)
     if force:
         start_afresh(home, spec, selected)
     return {stage: FLOWS[stage](spec) for stage in selected}

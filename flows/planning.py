@@ -8,6 +8,8 @@ from flows import environment
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline.stages import STAGES, Identity, identities
 from metaopt_core.pipeline.store import StageOutput, Store
+from metaopt_core.spec import user_source
+from metaopt_core.spec.networks import ModuleSpec
 from metaopt_core.spec.pipeline import PipelineSpec
 
 EVERYTHING = tuple(STAGES)
@@ -63,6 +65,7 @@ def plan(spec: PipelineSpec, store: Store, selected: Sequence[str] = EVERYTHING,
 
     Raises UserError where a selected stage lacks an upstream output that no selected stage makes.
     """
+    _check_network(spec)
     plans: dict[str, StagePlan] = {}
     for name, identity in identities(spec).items():
         upstream = {stage: plans[stage] for stage in STAGES[name].upstream}
@@ -73,6 +76,13 @@ def plan(spec: PipelineSpec, store: Store, selected: Sequence[str] = EVERYTHING,
             reasons = ("--force",)
         plans[name] = StagePlan(identity, name in selected, reasons if name in selected else (), output)
     return list(plans.values())
+
+
+def _check_network(spec: PipelineSpec) -> None:
+    """Raise UserError for what the source of a custom network shows to be wrong."""
+    model = spec.train.model
+    if isinstance(model, ModuleSpec):
+        user_source.check_class(model.path, model.arguments, ("outputs", "input_shape"))
 
 
 def assess(

@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
@@ -41,6 +41,52 @@ def sources(path: str) -> dict[str, str]:
     is no such module, or one of them is no Python.
     """
     return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in sorted(_files(path).items())}
+
+
+def check_class(path: str, arguments: Iterable[str], given: Iterable[str]) -> None:
+    """Look at the source of a network's class, without running it, for what would be refused once it runs.
+
+    arguments: names that the spec gives; given: those that the class gets from us, if it takes them. Where the class is not written
+    out in its module (it is imported or made there), there is nothing to see. Raises UserError.
+    """
+    module, _, name = path.partition(":")
+    tree = ast.parse(_main_file(path).read_bytes())
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    if name not in classes:
+        bound = _bound(tree)
+        if name not in bound and "*" not in bound:
+            known = f"; its classes are {', '.join(classes)}" if classes else ""
+            raise UserError(f"train.model.path: {module} has no {name}: expected module:Class, as in mypackage.nets:Net{known}")
+        return
+    init = next((one for one in classes[name].body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None)
+    if init is None or classes[name].decorator_list or init.decorator_list or init.args.kwarg:
+        return
+    positional, keyword = init.args.posonlyargs + init.args.args, init.args.kwonlyargs
+    takes = [one.arg for one in positional[1:] + keyword]
+    if unknown := [one for one in arguments if one not in takes]:
+        own = [one for one in takes if one not in set(given)]
+        expected = f"one of {', '.join(own)}" if own else "no arguments"
+        raise UserError(f"train.model.arguments.{unknown[0]}: {path} takes no such argument: expected {expected}")
+    optional = {one.arg for one in positional[len(positional) - len(init.args.defaults) :]}
+    optional |= {one.arg for one, default in zip(keyword, init.args.kw_defaults, strict=True) if default is not None}
+    if missing := [one for one in takes if one not in optional | set(arguments) | set(given)]:
+        raise UserError(f"train.model.arguments.{missing[0]}: missing, and {path} needs it: expected a value")
+
+
+def _main_file(path: str) -> Path:
+    """The file of the module itself."""
+    file = _file(path.partition(":")[0], _root(path))
+    if file is None:
+        raise _missing(path.partition(":")[0], importable())
+    return file
+
+
+def _bound(tree: ast.Module) -> set[str]:
+    """The names that a module may bind, wherever in it that stands."""
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    names |= {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    imported = [alias for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]
+    return names | {alias.asname or alias.name for alias in imported}
 
 
 def to_copy(path: str) -> list[Path]:

@@ -1,11 +1,14 @@
 """An algorithm's name stands for choices, and what is chosen itself goes before."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from metaopt_core.spec.loader import SpecError, load
 from metaopt_core.spec.networks import Conv4Spec, ResNet12Spec
-from metaopt_core.spec.train import ALGORITHMS, TrainSpec
+from metaopt_core.spec.ranges import with_values
+from metaopt_core.spec.train import ALGORITHMS, InnerSpec, TrainSpec
 
 TRAIN: dict[str, Any] = {"model": {"name": "mlp"}, "iterations": 10, "shots": 5, "queries": 5}
 
@@ -88,3 +91,81 @@ def test_what_a_name_filled_in_was_not_said_and_goes_when_the_name_does() -> Non
 def test_a_meta_gradient_is_called_by_its_name_however_it_was_chosen(meta_gradient: str, label: str) -> None:
     for algorithm in ("maml", "fomaml", "reptile"):
         assert TrainSpec.model_validate(TRAIN | {"algorithm": algorithm, "meta_gradient": meta_gradient}).label == label
+
+
+FILE = """pipelines:
+  base:
+    generate: {distribution: sinusoid}
+    train:
+      model: {name: mlp}
+      iterations: 10
+      shots: 5
+      queries: 5
+      inner: {lr: 0.02, steps: 1}
+      validation: {steps: 10}
+  other:
+    extends: base
+    train: {algorithm: "maml++"}
+  own:
+    extends: base
+    train: {algorithm: "maml++", inner: {steps: 2}}
+  same:
+    extends: base
+    train: {algorithm: maml}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "steps", "horizon"),
+    [
+        ("base", (), 1, 10),
+        ("other", (), 3, 3),
+        ("own", (), 2, 2),
+        ("same", (), 1, 10),
+        ("base", ("train.algorithm=meta-sgd",), 1, 1),
+        ("base", ("train.algorithm=anil",), 5, 10),
+        ("base", ("train.algorithm=anil", "train.inner.steps=2"), 2, 10),
+        ("other", ("train.algorithm=maml",), 1, 10),
+    ],
+)
+def test_naming_another_algorithm_replaces_what_it_stands_for_in_the_layers_below(
+    name: str, options: tuple[str, ...], steps: int, horizon: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "pipelines.yaml"
+    file.write_text(FILE)
+    spec = load(file, {name: options} if options else {})[name]
+    assert (spec.train.inner.steps, spec.horizon) == (steps, horizon)
+    assert spec.train.inner.lr == 0.02  # no algorithm stands for a step size, which belongs to the tasks
+
+
+def test_a_sweep_over_algorithms_tries_each_with_what_belongs_to_it(tmp_path: Path) -> None:
+    file = tmp_path / "pipelines.yaml"
+    file.write_text(FILE)
+    spec = load(file)["base"]
+    tried = with_values(spec, {"train.algorithm": "maml++"})
+    assert (tried.train.inner.steps, tried.horizon) == (3, 3)
+    assert with_values(spec, {"train.algorithm": "maml++", "train.inner.steps": 4}).train.inner.steps == 4
+
+
+def test_a_name_fills_in_models_that_were_made_in_python() -> None:
+    train = TrainSpec(
+        model=Conv4Spec(name="conv4", filters=8),
+        iterations=10,
+        ways=5,
+        shots=1,
+        queries=1,
+        algorithm="maml++",
+        inner=InnerSpec(lr=0.1, learned_lr="scalar"),
+    )
+    assert (train.inner.lr, train.inner.learned_lr, train.inner.steps) == (0.1, "scalar", 3)
+    assert isinstance(train.model, Conv4Spec)
+    assert (train.model.filters, train.model.normalization) == (8, "per_step")
+    assert "steps" not in train.inner.model_fields_set
+
+
+def test_a_horizon_that_learned_step_sizes_do_not_fit_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "pipelines.yaml"
+    file.write_text(FILE)
+    with pytest.raises(SpecError, match=r"train\.validation\.steps: 10 steps, but step sizes are learned for 1: expected at most"):
+        load(file, {"base": ("train.inner.learned_lr=per_parameter",)})
+    load(file, {"base": ("train.inner.learned_lr=per_parameter", "train.inner.lr_bounds=[0.001, 0.1]")})
