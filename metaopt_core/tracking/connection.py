@@ -31,6 +31,8 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # without it an experiment's page is about traces and tokens
+
 
 class UnreachableError(UserError):
     """The tracking server does not answer, or not as an MLflow server does. Trying again later may help."""
@@ -95,7 +97,7 @@ def experiment_id(client: "MlflowClient", home: Home, spec: PipelineSpec) -> str
         found = client.get_experiment_by_name(name)
         if found is None:
             with contextlib.suppress(MlflowException):  # another one may have made it in the meantime; if not, we see below
-                return str(client.create_experiment(name, artifact_location=location))
+                return str(client.create_experiment(name, artifact_location=location, tags=_KIND))
             found = client.get_experiment_by_name(name)
     except Exception as error:
         raise unreachable(client.tracking_uri, error) from error
@@ -109,6 +111,9 @@ def experiment_id(client: "MlflowClient", home: Home, spec: PipelineSpec) -> str
             f"log.experiment: {name!r} was deleted in MLflow: restore it with `mlflow experiments restore --experiment-id "
             f"{found.experiment_id}`, or name another"
         )
+    if not found.tags.keys() & _KIND.keys():  # made by someone else, or by an earlier version
+        for key, value in _KIND.items():
+            client.set_experiment_tag(found.experiment_id, key, value)
     return str(found.experiment_id)
 
 

@@ -144,6 +144,33 @@ def constant(distribution: functions.Functions, losses: list[float], validation:
     )
 
 
+def curves(history: list[Record]) -> list[tuple[int, str, float]]:
+    """The points without their times."""
+    return [(point.iteration, point.name, point.value) for point in history]
+
+
+def test_a_point_has_the_time_at_which_it_was_made_also_after_training_resumed(
+    distribution: functions.Functions, tmp_path: Path
+) -> None:
+    training = replace(constant(distribution, [1.0] * 7, [3.0, 2.0, 1.0]), iterations=6, checkpoint_every=1e-9)
+    first: list[Record] = []
+
+    def cut_short(record: Record) -> None:
+        if record.iteration == 5:
+            raise PowerCutError
+        first.append(record)
+
+    started = time.time()
+    with pytest.raises(PowerCutError):
+        fit(training, {"w": torch.zeros(1)}, tmp_path / "c", cut_short)
+    stopped = time.time()
+    assert first
+    assert all(started <= point.time <= stopped for point in first)
+    resumed = fit(training, {"w": torch.zeros(1)}, tmp_path / "c").history
+    assert resumed[: len(first)] == first
+    assert all(point.time > stopped for point in resumed[len(first) :])
+
+
 def test_a_loss_that_is_not_a_number_stops_with_iteration_task_and_value(distribution: functions.Functions, tmp_path: Path) -> None:
     training = constant(distribution, [1.0, 1.0, 1.0, math.nan, 1.0], [1.0, 1.0])
     with pytest.raises(UserError, match=r"MAML: the loss of meta-train task 10 is nan in iteration 3: expected a finite number"):
@@ -156,7 +183,7 @@ def test_the_parameters_of_the_best_validation_are_kept(distribution: functions.
     trained = fit(constant(distribution, [1.0] * 6, [3.0, 2.0, math.inf]), {"w": torch.zeros(1)}, tmp_path / "c", seen.append)
     assert trained.best_iteration == 4
     torch.testing.assert_close(trained.params["w"], torch.tensor([-0.4]))  # Adam's steps have the size of the step size
-    assert [r for r in seen if r.name == "validation_loss"] == [(2, "validation_loss", 3.0), (4, "validation_loss", 2.0)]
+    assert [r for r in curves(seen) if r[1] == "validation_loss"] == [(2, "validation_loss", 3.0), (4, "validation_loss", 2.0)]
     assert seen == trained.history
 
 
@@ -281,7 +308,7 @@ def test_a_resumed_training_does_the_iterations_that_are_left_and_ends_with_the_
     resumed = train(spec, distribution, tmp_path / "cut")
     assert steps == total  # none is done twice
     for phase, result in whole.items():
-        assert resumed[phase].history == result.history
+        assert curves(resumed[phase].history) == curves(result.history)
         assert resumed[phase].best_iteration == result.best_iteration
         assert all(torch.equal(resumed[phase].params[name], value) for name, value in result.params.items())
 
