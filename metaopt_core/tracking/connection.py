@@ -19,8 +19,6 @@ from metaopt_core.spec.pipeline import PipelineSpec
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-UP_ADDRESS = "http://127.0.0.1:5000"  # where `metaopt up` serves the embedded store
-
 # Read by MLflow when it is imported or makes a request. What the user has set stays. Its own retries would continue for minutes.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -20,10 +20,10 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.stages import identities, without_password
+from metaopt_core.pipeline.stages import identities
 from metaopt_core.pipeline.store import write_atomically
 from metaopt_core.spec.pipeline import PipelineSpec
-from metaopt_core.tracking.connection import UP_ADDRESS, answering, connect, experiment_id, locked, tracking_uri
+from metaopt_core.tracking.connection import answering, connect, experiment_id, locked, tracking_uri
 from metaopt_core.tracking.description import describe, tags_of
 
 if TYPE_CHECKING:
@@ -97,13 +97,6 @@ class Run:
         self._buffer: list[Metric] = []
         self._there: dict[str, set[int]] = {}
         self._due = monotonic() + _FLUSH_SECONDS
-
-    @property
-    def url(self) -> str:
-        """Where a browser shows the run; for the embedded store that is where `metaopt up` serves it."""
-        uri = without_password(self.client.tracking_uri)
-        address = uri.rstrip("/") if uri.startswith(("http://", "https://")) else UP_ADDRESS
-        return f"{address}/#/experiments/{self.experiment_id}/runs/{self.id}"
 
     def point(self, name: str, step: int, value: float, time: float, model_id: str | None = None) -> "Metric":
         """A metric point. time: when the value was found, in seconds since 1970."""
