@@ -9,6 +9,7 @@ from metaopt_core.spec.base import Impossibility
 from metaopt_core.spec.distribution import Asked
 from metaopt_core.spec.evaluate import PROTOCOL, AnyShift, ShiftSpec
 from metaopt_core.spec.method import named_method
+from metaopt_core.spec.metric import metric_names
 from metaopt_core.spec.networks import PicturesSpec
 from metaopt_core.spec.resolved import Resolved
 from metaopt_core.spec.sweep import SweepSpec
@@ -150,9 +151,9 @@ def _train_impossibilities(train: TrainSpec) -> Iterator[Impossibility]:
 def _sweep_impossibilities(spec: Resolved, sweep: SweepSpec) -> Iterator[Impossibility]:
     names = [one.name for one in spec.metrics if not one.pooled]
     if (name := sweep.objective.metric) not in names:
-        needs = (
-            f"{name} needs classes, and regression tasks have none" if name == "accuracy" else f"no metric {name} for such tasks"
-        )
+        of_classes = spec.generate.targets == "real"
+        why = "needs classes, and regression tasks have none" if of_classes else "needs real targets, and classes are none"
+        needs = f"{name} {why}" if name in metric_names() else f"no metric {name} for such tasks"
         yield ("sweep", "objective", "metric"), f"{needs}: expected {' or '.join(names)}"
     if (sweep.objective.steps or 0) > spec.evaluate.steps:
         yield (
