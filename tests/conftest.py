@@ -3,6 +3,7 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -11,6 +12,9 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("quick", max_examples=100, derandomize=True, deadline=None)
 settings.register_profile("long", max_examples=20_000, deadline=None, print_blob=True, suppress_health_check=list(HealthCheck))
 settings.load_profile("quick")
+
+if TYPE_CHECKING:
+    from metaopt_core.methods.contract import Setting
 
 _home = tempfile.mkdtemp(prefix="metaopt-tests-")
 os.environ["METAOPT_HOME"] = _home
@@ -30,6 +34,22 @@ def omniglot_folder() -> Path:
     if _omniglot is None:
         pytest.skip("needs the real Omniglot archives: METAOPT_OMNIGLOT names their folder")
     return Path(_omniglot)
+
+
+@pytest.fixture(scope="session")
+def noise_setting(tmp_path_factory: pytest.TempPathFactory) -> "Setting":
+    """A small classification pipeline with its made-up pictures in memory."""
+    from tests.small import SMALL_CONV, setting_of
+
+    return setting_of(SMALL_CONV, tmp_path_factory.mktemp("noise"))
+
+
+@pytest.fixture(scope="session")
+def noise_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with made-up archives in the form of Omniglot's."""
+    from tests.small import noise_archives
+
+    return noise_archives(tmp_path_factory.mktemp("archives"))
 
 
 def pytest_unconfigure() -> None:

@@ -1,10 +1,28 @@
-"""A small classification pipeline on made-up pictures, for tests that need no real ones."""
+"""Small pipelines for tests: a classification on made-up pictures, which needs no real ones, and what all of them go through."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zipfile import ZipFile
 
 import numpy as np
+import numpy.typing as npt
+from PIL import Image
 
-from metaopt_core.distributions.omniglot import CHARACTERS
-from metaopt_core.distributions.omniglot.archives import Pictures
+from metaopt_core.distributions.batch import Episode, HeldOutSplit, TaskBatch, TaskDistribution, Tasks
+from metaopt_core.distributions.contract import load, materialize, record
+from metaopt_core.distributions.omniglot import CHARACTERS, DRAWINGS_PER_CHARACTER, OmniglotSpec
+from metaopt_core.distributions.omniglot import drawing as omniglot
+from metaopt_core.distributions.omniglot.archives import PARTS, SIDE, Pictures
+from metaopt_core.methods.contract import Setting, compared
+from metaopt_core.networks.network import Params
 from metaopt_core.spec.pipeline import PipelineSpec
+from metaopt_core.training.loop import Trained
+from metaopt_core.training.phase import Phase, train
+
+if TYPE_CHECKING:
+    from metaopt_core.evaluation.protocol import Measured  # takes a second to import, and processes that only train don't need it
 
 SMALL_CONV = PipelineSpec.model_validate(
     {
@@ -38,3 +56,57 @@ def noise_pictures() -> Pictures:
     flipped = random.random((CHARACTERS, 20, 28, 28), dtype=np.float32) < 0.05
     names = [f"character{index:04}" for index in range(CHARACTERS)]
     return Pictures((pattern ^ flipped) * np.uint8(255), ["noise"] * CHARACTERS, names)
+
+
+def noise_archives(folder: Path) -> Path:
+    """Archives as Omniglot is published in, of made-up characters: patterns of squares, each with two kinds of drawings."""
+    random = np.random.default_rng(0)
+    for part in PARTS:
+        with ZipFile(folder / part.archive, "w") as archive:
+            for index in range(part.characters):
+                pattern = random.random((7, 7)) < 0.3
+                kinds = [_png(pattern ^ (random.random((7, 7)) < share)) for share in (0.0, 0.1)]
+                place = f"{part.name}/alphabet{index % part.alphabets:02}/character{index // part.alphabets + 1:02}"
+                for drawing in range(DRAWINGS_PER_CHARACTER):
+                    archive.writestr(f"{place}/{index:04}_{drawing + 1:02}.png", kinds[drawing % 2])
+    return folder
+
+
+def _png(ink: npt.NDArray[np.bool_]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(~ink).resize((SIDE, SIDE), Image.Resampling.NEAREST).save(file, "PNG")
+    return file.getvalue()
+
+
+def setting_of(spec: PipelineSpec, folder: Path) -> Setting:
+    """The pipeline with its distribution made in a folder and loaded from there; Omniglot's pictures are noise."""
+    generate = spec.generate
+    if isinstance(generate, OmniglotSpec):
+        omniglot.materialize(generate, spec.data_seed, noise_pictures(), folder)
+        record(generate, generate.shape, spec.data_seed, folder)
+    else:
+        materialize(generate, spec.data_seed, folder / "downloads", folder)
+    distribution, shape = load(folder, spec.seed)
+    return Setting(spec, shape, distribution)
+
+
+def all_held_out(distribution: TaskDistribution, split: HeldOutSplit, episode: Episode) -> TaskBatch:
+    """All tasks of a held-out split, in one batch."""
+    return Tasks.held_out(distribution, split, episode).all()
+
+
+def phases_of(setting: Setting) -> list[Phase]:
+    """How each method that is trained is trained."""
+    return [method.phase(setting) for method in compared(setting.spec) if method.trained]
+
+
+def train_all(setting: Setting, checkpoints: Path, traces: Path | None = None) -> dict[str, Trained]:
+    """Train every method that is trained, as `train` does."""
+    return train(setting.spec, setting.shape, setting.distribution, phases_of(setting), checkpoints, traces=traces)
+
+
+def evaluate_all(setting: Setting, trained: Mapping[str, Params]) -> "Measured":
+    """Evaluate every method, as `evaluate` does."""
+    from metaopt_core.evaluation.protocol import evaluate, prepare
+
+    return evaluate(setting, prepare(setting, compared(setting.spec), trained))

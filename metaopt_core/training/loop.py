@@ -39,12 +39,11 @@ PARTS = ("data", "gradient", "optimizer", "validation")
 
 
 class Record(NamedTuple):
-    """A point of a training curve: what `name` was after `iteration` outer steps, and when that was, in seconds since 1970."""
+    """A point of a training curve: what `name` was after `iteration` outer steps."""
 
     iteration: int
     name: str
     value: float
-    time: float
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
             on_record(record)
 
     def note(name: str, value: float) -> None:
-        state.history.append(Record(state.iteration, name, value, time.time()))
+        state.history.append(Record(state.iteration, name, value))
         on_record(state.history[-1])
 
     saved = time.monotonic()

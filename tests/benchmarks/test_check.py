@@ -1,6 +1,7 @@
 """Nothing is timed where a contender computes something else."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ def _off_by(change: Callable[[float, Params], tuple[float, Params]]) -> Factory:
     class Off(Ours):
         def __init__(self, setting: Setting, dtype: torch.dtype = torch.float32):
             eager = setting.spec.model_copy(update={"train": setting.spec.train.model_copy(update={"compile": "off"})})
-            super().__init__(Setting(setting.meta_step, eager, setting.distribution, setting.initial), dtype)
+            super().__init__(replace(setting, spec=eager), dtype)
 
         def meta_gradient(self, batch: TaskBatch) -> tuple[float, Params]:
             return change(*super().meta_gradient(batch))

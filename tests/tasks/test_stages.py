@@ -1,5 +1,6 @@
 """All four stages on small real pipelines: what they publish, and that the logged model gives evaluate's own numbers."""
 
+import io
 import json
 import os
 import subprocess
@@ -10,20 +11,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from metaopt_core.distributions.materialize import load
 from mlflow import MlflowClient
 from rich.console import Console
 from safetensors.numpy import save_file
 
-from flows import report
+from metaopt_core.distributions.contract import load
 from metaopt_core.evaluation import protocol as evaluation
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import STAGES, identities
 from metaopt_core.pipeline.store import StageOutput, Store
+from metaopt_core.reporting import numbers, tables, terminal
 from metaopt_core.spec.pipeline import PipelineSpec
 from tasks.evaluate import evaluate
 from tasks.generate import generate
-from tasks.log import log, shifted_table
+from tasks.log import log
 from tasks.train import train
 from tests.small import SMALL_CONV
 
@@ -79,7 +80,7 @@ def ran(
 ) -> tuple[PipelineSpec, Home, dict[str, StageOutput]]:
     body = SINUSOID
     if request.param == "omniglot":
-        folder = request.getfixturevalue("omniglot_folder")
+        folder = request.getfixturevalue("noise_folder")
         body = OMNIGLOT | {"generate": OMNIGLOT["generate"] | {"folder": str(folder)}}
     spec = PipelineSpec.model_validate(body)
     home = Home(tmp_path_factory.mktemp(request.param))
@@ -90,13 +91,13 @@ def test_every_output_has_its_files(ran: tuple[PipelineSpec, Home, dict[str, Sta
     spec, home, outputs = ran
     pictures = spec.generate.distribution == "omniglot"
     expected = {
-        "generate": {"distribution.json", "held_out.safetensors"}
-        | ({"pictures.safetensors", "splits.parquet", "contact_sheet.png"} if pictures else {"tasks.png"}),
+        "generate": {"distribution.json", "shape.json", "held_out.safetensors", "tasks.png"}
+        | ({"pictures.safetensors", "splits.parquet"} if pictures else set()),
         "train": {
             "parameters.safetensors",
-            "snapshots.safetensors",
+            *(f"snapshots/{iteration}.safetensors" for iteration in (3, 6) if pictures),
+            *(f"snapshots/{iteration}.safetensors" for iteration in (20, 40) if not pictures),
             "history.parquet",
-            "times.parquet",
             *(f"{name}.safetensors" for name in BASELINES[pictures]),
         },
         "evaluate": {"tasks.parquet", "summary.json", "over_training.parquet", *(f"{name}.png" for name in FIGURES)}
@@ -104,7 +105,8 @@ def test_every_output_has_its_files(ran: tuple[PipelineSpec, Home, dict[str, Sta
         "log": {"log.json", "report.html"},
     }
     for name, output in outputs.items():
-        assert {path.name for path in Path(output.folder).iterdir()} == expected[name] | {"manifest.json"}
+        files = (path for path in Path(output.folder).rglob("*") if path.is_file())
+        assert {path.relative_to(output.folder).as_posix() for path in files} == expected[name] | {"manifest.json"}
     assert not list(home.checkpoints.iterdir())
 
 
@@ -139,26 +141,27 @@ def test_mlflow_has_every_variant_under_a_prefix_of_its_own(ran: tuple[PipelineS
     summary = json.loads((outputs["evaluate"] / "summary.json").read_text())
     for variant, tested in summary["shifted"].items():
         steps = tested["methods"]["maml"]["steps"]
-        assert metrics[f"shifted/{variant}/loss/maml"] == pytest.approx(steps[-1]["loss"]["mean"])
-        assert metrics[f"shifted_logged_model/{variant}_loss"] == pytest.approx(steps[spec.horizon]["loss"]["mean"])
+        assert metrics[f"shifted/{variant}/maml/loss"] == pytest.approx(steps[-1]["loss"]["mean"])
+        assert metrics[f"shifted_{variant}_loss"] == pytest.approx(steps[spec.horizon]["loss"]["mean"])
     assert {name.split("/")[1] for name in metrics if name.startswith("shifted/")} == set(spec.shifts)
 
 
 def test_tables_have_shifted_tasks_below_those_as_trained_for(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
     spec, _, outputs = ran
     summary = json.loads((outputs["evaluate"] / "summary.json").read_text())
-    rows = shifted_table(summary)
-    assert [row["test tasks"] for row in rows] == ["in-distribution", *spec.shifts]
+    table = tables.shifted(summary)
+    assert [group.text for group, _ in table.groups() if group] == ["in-distribution", *spec.shifts]
     change = next(iter(summary["shifted"].values()))["methods"]["maml"]["change"]["mean"]
-    assert rows[1]["MAML"].endswith(f" [{100 * change:+.3g} %]")
-    console = Console(record=True, width=120)
-    console.print(report.shifted_table(summary))
+    of_first_variant = table.groups()[1][1]
+    assert (of_first_variant[0].cells[0].text, of_first_variant[0].cells[2].text) == ("MAML", numbers.change(change))
     large = summary["methods"]["random"]["steps"][spec.horizon]["loss"]
     large |= {"mean": 1e30, "ci95": 1e30, "median": 1e30}  # as where tasks diverge
-    console.print(report.shifted_table(summary))
-    lines = console.export_text().splitlines()
-    assert any(f"{change:+.0%}" in line and "MAML" in line for line in lines)
-    assert max(len(line.rstrip()) for line in lines if "±" in line) <= 80
+    for shown in (table, tables.shifted(summary)):
+        console = Console(record=True, width=80, file=io.StringIO())
+        terminal.show(console, shown)
+        lines = console.export_text().splitlines()
+        assert any("MAML" in line and numbers.change(change) in line for line in lines)
+        assert max(len(line.rstrip()) for line in lines if "±" in line) <= 80
 
 
 def test_the_history_ends_where_training_did(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
@@ -187,7 +190,7 @@ def test_meta_test_tasks_are_followed_over_training_and_choose_nothing(
         evaluated = summary["methods"]["maml"]["steps"][spec.horizon][measure]["mean"]
         assert at_best[f"meta_test_{measure}"] == pytest.approx(evaluated, rel=1e-4)
     record = json.loads((outputs["log"] / "log.json").read_text())
-    curve = MlflowClient(record["tracking_uri"]).get_metric_history(record["run_id"], "meta_test/loss_over_training/maml")
+    curve = MlflowClient(record["tracking_uri"]).get_metric_history(record["run_id"], "maml/meta_test_loss")
     assert sorted(point.step for point in curve) == validated
 
 
@@ -195,7 +198,8 @@ def test_the_logged_model_gives_evaluates_own_numbers_in_a_fresh_process(
     ran: tuple[PipelineSpec, Home, dict[str, StageOutput]], tmp_path: Path
 ) -> None:
     spec, _, outputs = ran
-    tasks = evaluation.test_tasks(spec, load(outputs["generate"] / ""))
+    distribution, _ = load(outputs["generate"] / "", spec.seed)
+    tasks = evaluation.test_tasks(spec, distribution).all()
     given = {name: np.ascontiguousarray(getattr(tasks, name).numpy()) for name in ("support_x", "support_y", "query_x")}
     save_file(given, tmp_path / "inputs.safetensors")
     (tmp_path / "predict.py").write_text(PREDICT)

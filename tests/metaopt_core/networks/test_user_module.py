@@ -5,12 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from metaopt_core.training.phases import train
 from safetensors.torch import save_file
 
 from metaopt_core.distributions.batch import Episode
-from metaopt_core.distributions.functions import SinusoidSpec
-from metaopt_core.distributions.functions import drawing as functions
 from metaopt_core.errors import UserError
 from metaopt_core.meta.learner import Learner
 from metaopt_core.networks.network import Params
@@ -21,7 +18,8 @@ from metaopt_core.pipeline.store import Store
 from metaopt_core.spec import user_source
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking import logged_model as serving
-from tests.made_outputs import sinusoid_spec
+from tests.made_outputs import shape_of, sinusoid_spec
+from tests.small import all_held_out, setting_of, train_all
 
 STRANGE = "tests.own_nets:Strange"
 
@@ -110,13 +108,11 @@ def test_changed_source_concerns_train_and_evaluate_and_what_follows(folder: Pat
 
 def test_it_trains_to_one_result(tmp_path: Path) -> None:
     spec = spec_of("tests.own_nets:Waves", width=12)
-    assert isinstance(spec.generate, SinusoidSpec)
-    functions.materialize(spec.generate, spec.seed, tmp_path)
-    distribution = functions.Functions.load(tmp_path)
-    trained = [train(spec, distribution, tmp_path / name)["maml"].params for name in ("first", "second")]
+    setting = setting_of(spec, tmp_path)
+    trained = [train_all(setting, tmp_path / name)["maml"].params for name in ("first", "second")]
     assert list(trained[0]) == ["hidden.weight", "hidden.bias", "out.weight", "out.bias"]  # the frequencies are constants
     assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0])
-    learner, tasks = Learner.from_spec(spec), distribution.held_out("test", Episode(None, 5, 20))
+    learner, tasks = Learner.from_spec(spec, setting.shape), all_held_out(setting.distribution, "test", Episode(None, 5, 20))
 
     def loss(params: Params) -> float:
         return learner.curves(params, tasks, 1).loss[:, 1].mean().item()
@@ -128,6 +124,7 @@ def test_the_logged_model_brings_its_source(folder: Path) -> None:
     nets = Path(__file__).parents[2] / "own_nets.py"
     (folder / "own_c.py").write_text(nets.read_text())
     spec = spec_of("own_c:Waves")
-    save_file(Learner.from_spec(spec).network.init(0), folder / "parameters.safetensors")
-    serving.save(spec, folder / "parameters.safetensors", folder / "model")
+    shape = shape_of(spec)
+    save_file(Learner.from_spec(spec, shape).network.init(0), folder / "parameters.safetensors")
+    serving.save(spec, shape, folder / "parameters.safetensors", folder / "model")
     assert (folder / "model/code/own_c.py").read_text() == nets.read_text()

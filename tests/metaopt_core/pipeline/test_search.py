@@ -48,7 +48,8 @@ def test_a_trial_is_the_pipeline_with_its_values_and_no_baseline(tmp_path: Path)
     with sweep.claimed() as claim:
         assert claim is not None
         spec = claim.spec()
-        assert (spec.train.inner.lr, spec.train.iterations, spec.baselines) == (claim.setting["train.inner.lr"], 7, ())
+        assert (spec.train.inner.lr, spec.train.iterations, spec.train.baselines) == (claim.setting["train.inner.lr"], 7, ())
+        assert [method.name for method in spec.methods if method.trained] == ["maml"]
         assert (spec.name, spec.log.experiment) == ("waves-trial-1", "waves")
 
 
@@ -99,11 +100,11 @@ def test_a_trial_that_falls_behind_is_stopped_if_the_spec_says_so(tmp_path: Path
     for index in range(6):
         with sweep.claimed() as claim:
             assert claim is not None
-            watch = claim.watch(iterations=20)
+            watch = claim.watch("maml", iterations=20)
             bad = 5.0 if index == 5 else 0.0
             try:
-                watch("pretrained", Record(10, "validation_loss", 100.0, 0.0))  # the baseline is not what is judged
-                watch("maml", Record(10, "validation_loss", 1.0 + bad, 0.0))
+                watch("pretrained", Record(10, "validation_loss", 100.0))  # the baseline is not what is judged
+                watch("maml", Record(10, "validation_loss", 1.0 + bad))
             except StoppedError:
                 assert bad
                 claim.finish(None)

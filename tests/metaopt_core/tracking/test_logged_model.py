@@ -25,7 +25,7 @@ from metaopt_core.pipeline.home import Home
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking import logged_model as serving
 from metaopt_core.tracking.publishing import publish
-from tests.made_outputs import publish_upstream, sinusoid_spec
+from tests.made_outputs import publish_upstream, shape_of, sinusoid_spec
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -51,9 +51,9 @@ def _predict(model: PyFuncModel, arrays: Arrays, **params: Any) -> npt.NDArray[A
 
 
 def _saved(spec: PipelineSpec, folder: Path) -> tuple[PyFuncModel, Params]:
-    parameters = Learner.from_spec(spec).network.init(0)
+    parameters = Learner.from_spec(spec, shape_of(spec)).network.init(0)
     save_file(parameters, folder / "parameters.safetensors")
-    serving.save(spec, folder / "parameters.safetensors", folder / "model")
+    serving.save(spec, shape_of(spec), folder / "parameters.safetensors", folder / "model")
     return mlflow.pyfunc.load_model(str(folder / "model")), parameters
 
 
@@ -86,7 +86,7 @@ def pictures() -> Arrays:
 
 def _expected(spec: PipelineSpec, parameters: Params, arrays: Arrays, steps: int) -> npt.NDArray[Any]:
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-    outputs: npt.NDArray[Any] = Learner.from_spec(spec).predict(parameters, **tensors, steps=steps).numpy()
+    outputs: npt.NDArray[Any] = Learner.from_spec(spec, shape_of(spec)).predict(parameters, **tensors, steps=steps).numpy()
     return outputs
 
 
@@ -209,6 +209,6 @@ def test_a_fresh_process_without_the_project_or_pickle_predicts_the_same(curves:
     )
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).is_relative_to(home.mlflow)  # the copy that came with the model
-    parameters = Learner.from_spec(spec).network.init(spec.seed)
+    parameters = Learner.from_spec(spec, shape_of(spec)).network.init(spec.seed)
     np.testing.assert_allclose(np.load(tmp_path / "answer.npy"), _expected(spec, parameters, curves, 4), atol=1e-5)
     assert not [path for path in home.mlflow.rglob("*") if path.suffix in (".pkl", ".pickle")]

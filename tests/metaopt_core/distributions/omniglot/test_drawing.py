@@ -1,6 +1,7 @@
 """Tasks of Omniglot: what is in them, and that each is a function of its index."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ import pytest
 import torch
 
 from metaopt_core.distributions.batch import Episode, TaskBatch
-from metaopt_core.distributions.omniglot import CharacterSplit, Omniglot, OmniglotSpec, materialize, splits_of
+from metaopt_core.distributions.contract import record
+from metaopt_core.distributions.omniglot import CharacterSplit, OmniglotSpec
 from metaopt_core.distributions.omniglot.archives import Pictures
+from metaopt_core.distributions.omniglot.drawing import Omniglot, materialize, splits_of
 from metaopt_core.errors import UserError
-from metaopt_core.reporting import figures as plots
 from metaopt_core.spec.distribution import HeldOut
-from metaopt_core.spec.evaluate import ShiftSpec
+from tests.small import all_held_out
 
 SPEC = OmniglotSpec(
     distribution="omniglot",
@@ -28,13 +30,19 @@ TWENTY_WAYS = Episode(ways=20, shots=5, queries=15)
 @pytest.fixture(scope="module")
 def folder(pictures: Pictures, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("omniglot")
-    materialize(SPEC, 7, pictures, folder)
+    made(SPEC, 7, pictures, folder)
     return folder
+
+
+def made(spec: OmniglotSpec, seed: int, pictures: Pictures, folder: Path) -> Omniglot:
+    materialize(spec, seed, pictures, folder)
+    record(spec, spec.shape, seed, folder)
+    return Omniglot.load(spec, seed, folder)
 
 
 @pytest.fixture(scope="module")
 def omniglot(folder: Path) -> Omniglot:
-    return Omniglot.load(folder)
+    return Omniglot.load(SPEC, 7, folder)
 
 
 @pytest.fixture(scope="module")
@@ -66,23 +74,22 @@ def test_every_character_is_in_one_split_and_the_splits_have_the_sizes_of_the_sp
 
 def test_the_split_is_drawn_across_alphabets_and_follows_the_seed(splits: pd.DataFrame, pictures: Pictures, tmp_path: Path) -> None:
     assert splits[splits["split"] == "test"]["alphabet"].nunique() > 40
-    materialize(SPEC, 8, pictures, tmp_path)
+    made(SPEC, 8, pictures, tmp_path)
     assert not splits["split"].equals(pd.read_parquet(tmp_path / "splits.parquet")["split"])
 
 
 def test_the_same_seed_writes_the_same_bytes_and_another_folder_changes_none(
     folder: Path, pictures: Pictures, tmp_path: Path
 ) -> None:
-    materialize(SPEC.model_copy(update={"folder": None}), 7, pictures, tmp_path)
+    made(SPEC.model_copy(update={"folder": None}), 7, pictures, tmp_path)
     written = sorted(path.name for path in tmp_path.iterdir())
-    assert written == ["distribution.json", "held_out.safetensors", "pictures.safetensors", "splits.parquet"]
+    assert written == ["distribution.json", "held_out.safetensors", "pictures.safetensors", "shape.json", "splits.parquet"]
     assert all((tmp_path / name).read_bytes() == (folder / name).read_bytes() for name in written)
     assert json.loads((folder / "distribution.json").read_text())["seed"] == 7
 
 
 def test_all_1623_characters_can_be_used(pictures: Pictures, tmp_path: Path) -> None:
-    materialize(OmniglotSpec(distribution="omniglot"), 0, pictures, tmp_path)
-    assert Omniglot.load(tmp_path).train_classes == 4400
+    assert made(OmniglotSpec(distribution="omniglot"), 0, pictures, tmp_path).train_classes == 4400
     assert pd.read_parquet(tmp_path / "splits.parquet")["split"].value_counts().to_dict() == {
         "train": 1100,
         "test": 423,
@@ -144,19 +151,18 @@ def test_too_few_characters_beside_whole_alphabets_are_an_error(
 
 def test_tasks_of_new_alphabets_take_the_place_of_the_test_tasks(pictures: Pictures, tmp_path: Path) -> None:
     wanted = CharacterSplit(train=800, validation=100, test=300, new_alphabets=200)
-    materialize(SPEC.model_copy(update={"characters": wanted, "rotations": 1}), 7, pictures, tmp_path)
-    before = Omniglot.load(tmp_path)
-    shifted = before.shifted(ShiftSpec(alphabets="new"))
+    before = made(SPEC.model_copy(update={"characters": wanted, "rotations": 1}), 7, pictures, tmp_path)
+    shifted = before.shifted({"alphabets": "new"})
     kept = pd.read_parquet(tmp_path / "splits.parquet").query("split == 'new_alphabets'")["character_index"].to_numpy()
-    tasks = shifted.held_out("test", Episode(5, 1, 2))
+    tasks = all_held_out(shifted, "test", Episode(5, 1, 2))
     assert len(tasks) == 50
     assert tasks.classes is not None
     for task in (0, 17):
         label, character = 3, kept[int(tasks.classes[task, 3])]
         drawings = torch.from_numpy(pictures.pixels[character]) / 255
         assert (drawings == tasks.support_x[task, label, 0]).all((1, 2)).any()
-    assert same(before.shifted(ShiftSpec(shots=5)).held_out("test", Episode(5, 1, 2)), before.held_out("test", Episode(5, 1, 2)))
-    assert same(shifted.held_out("validation", Episode(5, 1, 2)), before.held_out("validation", Episode(5, 1, 2)))
+    assert same(all_held_out(before.shifted({}), "test", Episode(5, 1, 2)), all_held_out(before, "test", Episode(5, 1, 2)))
+    assert same(all_held_out(shifted, "validation", Episode(5, 1, 2)), all_held_out(before, "validation", Episode(5, 1, 2)))
 
 
 # --- rotations ----------------------------------------------------------------------------------------------------------
@@ -166,8 +172,7 @@ def test_tasks_of_new_alphabets_take_the_place_of_the_test_tasks(pictures: Pictu
 def test_a_class_is_its_character_turned_counterclockwise(
     rotations: int, splits: pd.DataFrame, pictures: Pictures, tmp_path: Path
 ) -> None:
-    materialize(SPEC.model_copy(update={"rotations": rotations}), 7, pictures, tmp_path)
-    omniglot = Omniglot.load(tmp_path)
+    omniglot = made(SPEC.model_copy(update={"rotations": rotations}), 7, pictures, tmp_path)
     assert omniglot.train_classes == 1000 * rotations
     characters = splits["character_index"][splits["split"] == "train"].to_numpy()
     for position in (0, 1, 500, 999):
@@ -210,7 +215,7 @@ def test_two_tasks_differ_and_so_do_two_seeds(omniglot: Omniglot) -> None:
     batch = omniglot.train(episode, 0, 1000)
     assert batch.classes is not None
     assert len(batch.classes.unique(dim=0)) == 1000
-    other = Omniglot(omniglot.spec, omniglot.seed + 1, omniglot.pixels, omniglot.held_out_tasks)
+    other = replace(omniglot, seed=omniglot.seed + 1)
     assert not same(other.train(episode, 0, 1000), batch)
 
 
@@ -250,9 +255,9 @@ def test_more_drawings_or_classes_than_there_are_is_an_error(omniglot: Omniglot)
     with pytest.raises(ValueError, match="21 distinct numbers out of 20"):
         omniglot.train(Episode(5, 1, 20), 0, 1)
     with pytest.raises(ValueError, match="expected at most 20 ways"):
-        omniglot.held_out("test", Episode(21, 1, 1))
+        all_held_out(omniglot, "test", Episode(21, 1, 1))
     with pytest.raises(ValueError, match="20 drawings"):
-        omniglot.held_out("test", Episode(5, 6, 15))
+        all_held_out(omniglot, "test", Episode(5, 6, 15))
     with pytest.raises(ValueError, match="number of ways"):
         omniglot.train(Episode(None, 1, 1), 0, 1)
 
@@ -261,18 +266,18 @@ def test_more_drawings_or_classes_than_there_are_is_an_error(omniglot: Omniglot)
 
 
 def test_the_held_out_splits_have_their_tasks_of_their_own_classes(omniglot: Omniglot) -> None:
-    validation, test = (omniglot.held_out(split, Episode(20, 1, 1)) for split in ("validation", "test"))
+    validation, test = (all_held_out(omniglot, split, Episode(20, 1, 1)) for split in ("validation", "test"))
     assert validation.classes is not None
     assert test.classes is not None
     assert (len(validation), len(test)) == (30, 50)
     assert validation.classes.max() < 400
     assert 400 < test.classes.max() < 1600
-    drawings = drawings_of(omniglot, omniglot.held_out("test", TWENTY_WAYS)[:5], "test")
+    drawings = drawings_of(omniglot, all_held_out(omniglot, "test", TWENTY_WAYS)[:5], "test")
     assert all(sorted(each) == list(range(20)) for each in drawings)
 
 
 def test_tasks_of_5_ways_are_the_first_of_those_of_20(omniglot: Omniglot) -> None:
-    five, twenty = omniglot.held_out("test", Episode(5, 5, 15)), omniglot.held_out("test", TWENTY_WAYS)
+    five, twenty = all_held_out(omniglot, "test", Episode(5, 5, 15)), all_held_out(omniglot, "test", TWENTY_WAYS)
     assert five.classes is not None
     assert twenty.classes is not None
     assert torch.equal(five.classes, twenty.classes[:, :5])
@@ -281,13 +286,6 @@ def test_tasks_of_5_ways_are_the_first_of_those_of_20(omniglot: Omniglot) -> Non
 
 
 def test_queries_stay_the_same_whatever_the_shots_and_the_shots_are_nested(omniglot: Omniglot) -> None:
-    one, five = omniglot.held_out("test", Episode(5, 1, 3)), omniglot.held_out("test", Episode(5, 5, 3))
+    one, five = all_held_out(omniglot, "test", Episode(5, 1, 3)), all_held_out(omniglot, "test", Episode(5, 5, 3))
     assert torch.equal(one.query_x, five.query_x)
     assert torch.equal(one.support_x, five.support_x[:, ::5])
-
-
-def test_the_contact_sheet_is_a_png_with_the_same_bytes_each_time(pictures: Pictures, splits: pd.DataFrame, tmp_path: Path) -> None:
-    for name in ("a.png", "b.png"):
-        plots.save(plots.contact_sheet(pictures.pixels, splits), tmp_path / name)
-    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()

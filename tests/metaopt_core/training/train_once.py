@@ -7,12 +7,10 @@ import json
 import sys
 from pathlib import Path
 
-from metaopt_core.training.phases import train
 from safetensors.torch import save_file
 
-from metaopt_core.distributions.functions import SinusoidSpec
-from metaopt_core.distributions.functions import drawing as functions
 from metaopt_core.spec.pipeline import PipelineSpec
+from tests.small import setting_of, train_all
 
 SPEC = PipelineSpec.model_validate(
     {
@@ -34,13 +32,10 @@ SPEC = PipelineSpec.model_validate(
 
 def main(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
-    assert isinstance(SPEC.generate, SinusoidSpec)
-    functions.materialize(SPEC.generate, SPEC.seed, folder)
-    trained = train(SPEC, functions.Functions.load(folder), folder / "checkpoints")
+    trained = train_all(setting_of(SPEC, folder), folder / "checkpoints")
     for phase, result in trained.items():
         save_file(result.params, folder / f"{phase}.safetensors")
-    histories = {phase: (r.best_iteration, [(p.iteration, p.name, p.value) for p in r.history]) for phase, r in trained.items()}
-    (folder / "history.json").write_text(json.dumps(histories))
+    (folder / "history.json").write_text(json.dumps({phase: (r.best_iteration, r.history) for phase, r in trained.items()}))
 
 
 if __name__ == "__main__":

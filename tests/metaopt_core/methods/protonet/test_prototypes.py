@@ -1,11 +1,10 @@
 """ProtoNet against a plain loop, and that it learns."""
 
 import torch
-from metaopt_core.methods.prototypes import scores
 
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.meta.learner import Learner
-from metaopt_core.meta.objectives import ProtoNet
+from metaopt_core.methods.protonet.prototypes import NearestMean, scores
 from metaopt_core.networks.mlp import MLP
 
 
@@ -22,7 +21,7 @@ def problem() -> tuple[Learner, TaskBatch]:
 def test_scores_are_minus_squared_distances_to_the_class_means() -> None:
     learner, batch = problem()
     params = learner.network.init(0)
-    found = scores(learner.network, params, batch.ways, batch.support_x, batch.support_y, batch.query_x)
+    found = scores(learner, params, batch, batch.query_x)
     for task in range(2):
         one = {name: value[None] for name, value in params.items()}
         support, query = (learner.network(one, x[task][None])[0] for x in (batch.support_x, batch.query_x))
@@ -34,9 +33,9 @@ def test_scores_are_minus_squared_distances_to_the_class_means() -> None:
 def test_its_gradient_lowers_the_loss_and_does_not_depend_on_the_chunks() -> None:
     learner, batch = problem()
     params = learner.network.init(0)
-    whole = ProtoNet(learner)(params, batch)
-    halves = [ProtoNet(learner)(params, batch[task : task + 1]) for task in range(2)]
+    whole = NearestMean(learner)(params, batch)
+    halves = [NearestMean(learner)(params, batch[task : task + 1]) for task in range(2)]
     for name in params:
         torch.testing.assert_close(whole.gradient[name], (halves[0].gradient[name] + halves[1].gradient[name]) / 2)
     moved = {name: value - 0.01 * whole.gradient[name] for name, value in params.items()}
-    assert ProtoNet(learner)(moved, batch).losses.mean() < whole.losses.mean()
+    assert NearestMean(learner)(moved, batch).losses.mean() < whole.losses.mean()

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metaopt_core.distributions import omniglot_archives
+from metaopt_core.distributions.omniglot import archives as omniglot_archives
 from metaopt_core.distributions.omniglot.archives import PARTS, Part, Pictures, identity, read
 from metaopt_core.errors import UserError
 
