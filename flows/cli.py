@@ -417,7 +417,7 @@ def _finish(
         _say(f"To browse all results: {environment.command('up')}")
         return
     whole = {"pipeline": specs[0].name, "home": str(home.root), "seconds": seconds}
-    executions = [_execution(each, made) for each, made in zip(plans, outputs, strict=True)]
+    executions = [_execution(home, each, made) for each, made in zip(plans, outputs, strict=True)]
     if len(specs) == 1:
         _print_json(whole | executions[0])
     else:
@@ -425,8 +425,9 @@ def _finish(
         _print_json(whole | {"seeds": seeds, "results": report.over_seeds(outputs)})
 
 
-def _execution(plans: "Sequence[StagePlan]", outputs: "dict[str, StageOutput]") -> dict[str, Any]:
+def _execution(home: Home, plans: "Sequence[StagePlan]", outputs: "dict[str, StageOutput]") -> dict[str, Any]:
     from flows import report
+    from metaopt_core.tracking.links import links
 
     stages = []
     for plan in plans:
@@ -443,7 +444,7 @@ def _execution(plans: "Sequence[StagePlan]", outputs: "dict[str, StageOutput]") 
         "stages": stages,
         "results": report.summary(outputs),
         "figures": report.figures(outputs),
-        "mlflow": outputs["log"].extra if "log" in outputs else None,
+        "mlflow": outputs["log"].extra | links(home, outputs["log"].extra) if "log" in outputs else None,
     }
 
 

@@ -51,7 +51,11 @@ def sweep(spec: PipelineSpec, workers: int = 1) -> dict[str, Any]:
         outputs = {"best": made, "default": pipeline(default, last="evaluate")}
         result = _result(search, best, default, outputs)
         run.log_points(
-            [run.point("objective", trial.number, trial.value) for trial in search.finished() if trial.value is not None]
+            [
+                run.point("objective", trial.number, trial.value, trial.datetime_complete.timestamp())
+                for trial in search.finished()
+                if trial.value is not None and trial.datetime_complete is not None
+            ]
         )
         run.client.log_artifacts(run.id, str(search.folder), "sweep")
     return result
@@ -85,7 +89,7 @@ def trial(spec: PipelineSpec, claim: Claim, parent: str) -> None:
             parameters, steps = load_file(trained / "parameters.safetensors"), search.steps_of(spec)
             distribution, shape = load(generated / "", spec.seed)
             value = objective(Setting(spec, shape, distribution), parameters, search.search.objective.metric, steps)
-            run.log_points([run.point("objective", 0, value)])
+            run.log_points([run.point("objective", 0, value, time.time())])
             outcome = f"{value:.4g}"
         except StoppedError as error:
             outcome = str(error)

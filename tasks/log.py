@@ -19,6 +19,7 @@ from metaopt_core.reporting import tables
 from metaopt_core.reporting.markdown import markdown, prose
 from metaopt_core.reporting.words import in_short
 from metaopt_core.spec.pipeline import PipelineSpec
+from metaopt_core.tracking.links import links
 from metaopt_core.tracking.publishing import publish
 from tasks.retrying import DELAYS, mlflow_was_away
 
@@ -41,8 +42,10 @@ def log(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str, 
         (folder / "log.json").write_text(json.dumps(extra, indent=1))
     if FlowRunContext.get():
         summary = json.loads((upstream["evaluate"] / "summary.json").read_text())
-        create_markdown_artifact(_results(spec, summary, extra, store.folder(identity)), _key(spec, "results"))
-        create_link_artifact(extra["url"], extra["run_id"], _key(spec, "mlflow-run"), description=_whereabouts(spec, extra))
+        record = extra | links(home, extra)
+        create_markdown_artifact(_results(spec, summary, record, store.folder(identity)), _key(spec, "results"))
+        if record["url"]:
+            create_link_artifact(record["url"], record["run_id"], _key(spec, "mlflow-run"), description=_whereabouts(spec, record))
     return store.made(identity)
 
 
@@ -53,7 +56,7 @@ def _results(spec: PipelineSpec, summary: Mapping[str, Any], record: Mapping[str
     shown += [tables.shifted(summary)] if summary["shifted"] else []
     return "\n".join(
         [
-            f"# {spec.name}: [report]({record['report_url']})",
+            f"# {spec.name}" + (f": [report]({record['report_url']})" if record["report_url"] else ""),
             prose(in_short(summary)),
             "",
             f"The report is an artifact of the MLflow run{served}, and a file: `{folder / 'report.html'}`.",
@@ -65,8 +68,7 @@ def _results(spec: PipelineSpec, summary: Mapping[str, Any], record: Mapping[str
 
 def _whereabouts(spec: PipelineSpec, record: Mapping[str, Any]) -> str:
     version = f" It is version {record['model_version']} of `{spec.log.register_as}`." if record["model_version"] else ""
-    served = "" if record["tracking_uri"].startswith("http") else " `metaopt up` serves this page."
-    return f"The MLflow run with the parameters, curves, tables, figures and the model `{record['model_uri']}`.{version}{served}"
+    return f"The MLflow run with the parameters, curves, tables, figures and the model `{record['model_uri']}`.{version}"
 
 
 def _key(spec: PipelineSpec, suffix: str) -> str:

@@ -26,7 +26,8 @@ from tasks.retrying import DELAYS, mlflow_was_away
 def summarize(spec: PipelineSpec, home: Home, evaluated: Sequence[StageOutput], logged: Sequence[StageOutput]) -> None:
     """Write the statistics over repetitions, in MLflow and in the home. Retried, for a tracking server may be away for a while."""
     summary = over_seeds.summarize([json.loads((output / "summary.json").read_text()) for output in evaluated])
-    publish_seeds(home, spec, repetitions.group(spec), summary, [output.extra["run_id"] for output in logged])
+    finished = max(output.finished for output in evaluated)
+    publish_seeds(home, spec, repetitions.group(spec), summary, [output.extra["run_id"] for output in logged], finished)
     file = repetitions.record(home, spec)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, json.dumps(summary, indent=1))

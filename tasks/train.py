@@ -16,9 +16,9 @@ from metaopt_core.meta.learner import device_named
 from metaopt_core.methods.contract import Setting, compared, parameters_file
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import Identity
-from metaopt_core.pipeline.store import StageOutput, Store
+from metaopt_core.pipeline.store import TIMES, StageOutput, Store
 from metaopt_core.spec.pipeline import PipelineSpec
-from metaopt_core.tracking.runs import running
+from metaopt_core.tracking.runs import curve_name, running
 from metaopt_core.training.loop import Record
 from metaopt_core.training.phase import SNAPSHOTS
 from metaopt_core.training.phase import train as meta_train
@@ -56,7 +56,7 @@ def train(
     with running(home, spec) as run, store.publish(identity, upstream) as (folder, extra):
 
         def on_record(phase: str, record: Record) -> None:
-            run.log_curve(f"{phase}/{record.name}", record.iteration, record.value)
+            run.log_curve(curve_name(phase, record.name), record.iteration, record.value, record.time)
             watch(phase, record)
 
         try:
@@ -68,7 +68,9 @@ def train(
             save_file(trained[method.key(spec.train)].params, folder / parameters_file(spec, method))
         shutil.copytree(checkpoints / SNAPSHOTS, folder / SNAPSHOTS)
         rows = [(phase, *record) for phase, result in trained.items() for record in result.history]
-        pd.DataFrame(rows, columns=["phase", "iteration", "name", "value"]).to_parquet(folder / "history.parquet", index=False)
+        history = pd.DataFrame(rows, columns=["phase", "iteration", "name", "value", "time"])
+        history.drop(columns="time").to_parquet(folder / "history.parquet", index=False)
+        history.drop(columns="value").to_parquet(folder / TIMES, index=False)
         extra |= {
             "mlflow_run": run.id,
             "iterations_by_phase": {phase: result.iterations for phase, result in trained.items()},

@@ -12,7 +12,7 @@ from metaopt_core.distributions.contract import record
 from metaopt_core.meta.learner import Learner
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import identities
-from metaopt_core.pipeline.store import StageOutput, Store
+from metaopt_core.pipeline.store import TIMES, StageOutput, Store
 from metaopt_core.spec.distribution import TaskShape
 from metaopt_core.spec.pipeline import PipelineSpec
 from tests.hand_made import summary_of
@@ -32,6 +32,11 @@ def sinusoid_spec(name: str, **blocks: Any) -> PipelineSpec:
         "evaluate": {"steps": 2},
     }
     return PipelineSpec.model_validate_json(json.dumps(body | blocks))
+
+
+def point_time(iteration: int) -> float:
+    """When a point of the made-up history was made, in seconds since 1970."""
+    return 1_700_000_000 + 60.5 * iteration
 
 
 def publish_upstream(home: Home, spec: PipelineSpec, mlflow_run: str | None = None) -> dict[str, StageOutput]:
@@ -69,7 +74,10 @@ def _train(folder: Path, spec: PipelineSpec) -> None:
     for name in ("parameters", "pretrained"):
         save_file(Learner.from_spec(spec, shape_of(spec)).network.init(spec.seed), folder / f"{name}.safetensors")
     rows = [("maml", iteration, "query_loss", 1 / iteration) for iteration in range(1, spec.train.iterations + 1)]
-    pd.DataFrame(rows, columns=["phase", "iteration", "name", "value"]).to_parquet(folder / "history.parquet", index=False)
+    history = pd.DataFrame(rows, columns=["phase", "iteration", "name", "value"])
+    history.to_parquet(folder / "history.parquet", index=False)
+    times = history.drop(columns="value").assign(time=[point_time(iteration) for iteration in history["iteration"]])
+    times.to_parquet(folder / TIMES, index=False)
 
 
 def _evaluate(folder: Path, spec: PipelineSpec) -> None:

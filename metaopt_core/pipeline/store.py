@@ -22,13 +22,16 @@ from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import Identity
 
 MANIFEST = "manifest.json"
+_KEYS = {"fingerprint", "files", "made_from", "started", "seconds", "extra"}
+TIMES = "times.parquet"  # when the points of a history were made
 
 
 @dataclass(frozen=True)
 class StageOutput:
     """A small reference to a published output. It crosses flow boundaries; tensors and tables don't.
 
-    content: a digest of the output's files but figures, which no stage computes with; outputs with equal bytes have equal content.
+    content: a digest of the output's files but figures and times, which no result depends on; equal bytes give equal content.
+    started: when it was begun, in seconds since 1970.
     extra: what the stage wanted remembered beside its files (an MLflow run, counts), JSON values only.
     """
 
@@ -36,8 +39,14 @@ class StageOutput:
     fingerprint: str
     folder: str
     content: str
+    started: float
     seconds: float
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> float:
+        """When it was made, in seconds since 1970."""
+        return self.started + self.seconds
 
     def __truediv__(self, name: str) -> Path:
         return Path(self.folder) / name
@@ -172,7 +181,7 @@ class Store:
             return f"missing file {_shown(path)}"
         except (OSError, ValueError):
             return f"damaged file {_shown(path)}"
-        complete = isinstance(manifest, dict) and {"files", "made_from", "seconds", "extra", "fingerprint"} <= manifest.keys()
+        complete = isinstance(manifest, dict) and manifest.keys() >= _KEYS
         if not complete or manifest["fingerprint"] != identity.fingerprint:
             return f"damaged file {_shown(path)}"
         return dict(manifest)
@@ -182,9 +191,10 @@ class Store:
 
 
 def _reference(identity: Identity, folder: Path, manifest: Mapping[str, Any]) -> StageOutput:
-    data = {name: file for name, file in manifest["files"].items() if not name.endswith(".png")}
+    data = {name: file for name, file in manifest["files"].items() if not name.endswith((".png", TIMES))}
     content = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
-    return StageOutput(identity.stage, identity.fingerprint, str(folder), content, manifest["seconds"], manifest["extra"])
+    started, seconds = manifest["started"], manifest["seconds"]
+    return StageOutput(identity.stage, identity.fingerprint, str(folder), content, started, seconds, manifest["extra"])
 
 
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -19,8 +19,6 @@ from metaopt_core.spec.pipeline import PipelineSpec
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-UP_ADDRESS = "http://127.0.0.1:5000"  # where `metaopt up` serves the embedded store
-
 # Read by MLflow when it is imported or makes a request. What the user has set stays. Its own retries would continue for minutes.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -30,6 +28,8 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
+
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # without it an experiment's page is about traces and tokens
 
 
 class UnreachableError(UserError):
@@ -95,7 +95,7 @@ def experiment_id(client: "MlflowClient", home: Home, spec: PipelineSpec) -> str
         found = client.get_experiment_by_name(name)
         if found is None:
             with contextlib.suppress(MlflowException):  # another one may have made it in the meantime; if not, we see below
-                return str(client.create_experiment(name, artifact_location=location))
+                return str(client.create_experiment(name, artifact_location=location, tags=_KIND))
             found = client.get_experiment_by_name(name)
     except Exception as error:
         raise unreachable(client.tracking_uri, error) from error
@@ -109,6 +109,9 @@ def experiment_id(client: "MlflowClient", home: Home, spec: PipelineSpec) -> str
             f"log.experiment: {name!r} was deleted in MLflow: restore it with `mlflow experiments restore --experiment-id "
             f"{found.experiment_id}`, or name another"
         )
+    if not found.tags.keys() & _KIND.keys():  # made by someone else, or by an earlier version
+        for key, value in _KIND.items():
+            client.set_experiment_tag(found.experiment_id, key, value)
     return str(found.experiment_id)
 
 

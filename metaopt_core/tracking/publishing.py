@@ -4,22 +4,20 @@ Publishing again changes nothing: points and models are looked up first, and fil
 """
 
 import json
-import math
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metaopt_core.evaluation.verdict import difference
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import without_password
-from metaopt_core.pipeline.store import StageOutput
-from metaopt_core.spec.evaluate import IN_DISTRIBUTION
+from metaopt_core.pipeline.store import TIMES, StageOutput
 from metaopt_core.spec.pipeline import PipelineSpec
+from metaopt_core.tracking import results
 from metaopt_core.tracking.connection import answering
 from metaopt_core.tracking.registry import log_model, register
-from metaopt_core.tracking.runs import PARENT, Run, running
+from metaopt_core.tracking.runs import PARENT, Run, curve_name, running
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -31,18 +29,18 @@ def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput],
     """Record a pipeline's results in the run of its execution: metrics, tables, figures, the data, the model and its version.
 
     upstream: the outputs of generate, train and evaluate; report: the HTML page that tells of them. Returns where it all is:
-    tracking_uri, experiment_id, run_id, model_uri, model_version (none unless the spec registers the model), url, report_url. Doing
-    it again changes nothing.
+    tracking_uri, experiment_id, run_id, model_uri, model_version (none unless the spec registers the model); `links` makes pages of
+    it. Doing it again changes nothing.
     """
     with running(home, spec) as run, answering(run.client.tracking_uri):
         summary = json.loads((upstream["evaluate"] / "summary.json").read_text())
         model_id = log_model(run, spec, upstream["generate"], upstream["train"])
-        run.log_points(_result_points(run, summary, model_id))
+        run.log_points(_result_points(run, summary, upstream["evaluate"].finished, model_id))
         _log_times(run, upstream)
         _log_files(run, upstream, summary, report)
         _log_data(run, spec, upstream["generate"])
         _complete_curves(run, spec, upstream["train"])
-        _log_history(run, upstream["evaluate"] / "over_training.parquet")
+        _log_over_training(run, upstream["evaluate"])
         version = register(run, spec, model_id) if spec.log.register_as else None
         return {
             "tracking_uri": without_password(run.client.tracking_uri),
@@ -50,85 +48,41 @@ def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput],
             "run_id": run.id,
             "model_uri": f"models:/{model_id}",
             "model_version": version,
-            "url": run.url,
-            "report_url": f"{run.url}/artifacts/report.html",
         }
 
 
-def publish_seeds(home: Home, spec: PipelineSpec, group: str, summary: Mapping[str, Any], runs: Sequence[str]) -> None:
-    """Record results over seeds in a run that the runs of the seeds are nested below. Doing it again changes nothing."""
+def publish_seeds(
+    home: Home, spec: PipelineSpec, group: str, summary: Mapping[str, Any], runs: Sequence[str], finished: float
+) -> None:
+    """Record results over seeds in a run that the runs of the seeds are nested below. Doing it again changes nothing.
+
+    finished: when the last of them was there, in seconds since 1970.
+    """
     with running(home, spec, group) as parent, answering(parent.client.tracking_uri):
-        parent.log_points(_result_points(parent, summary))
+        parent.log_points(_result_points(parent, summary, finished))
         parent.client.log_text(parent.id, json.dumps(summary, indent=1), "summary.json")
         for run in runs:
             parent.client.set_tag(run, PARENT, parent.id)
 
 
-def _result_points(run: Run, summary: Mapping[str, Any], model_id: str | None = None) -> "list[Metric]":
-    """Curves over adaptation steps (`test/maml/loss`), and numbers at the horizon: the model's as `test_loss`, its paired
-    differences from the other methods (`test_difference/random/loss`), and what is known there alone
-    (`test/maml/inductive_accuracy`). For a shifted variant, `shifted/louder/maml/loss` and `shifted_louder_loss`.
-    """
-    points, model = [], summary["model"]
-    shifted = {f"shifted/{name}": variant for name, variant in summary["shifted"].items()}
-    for prefix, variant in {"test": summary, **shifted}.items():
-        for method, results in variant["methods"].items():
-            for entry in _entries(results):
-                values = _result_values(entry)
-                points += [run.point(f"{prefix}/{method}/{name}", entry["step"], value) for name, value in values.items()]
-            points += [run.point(f"{prefix}/{method}/{name}", 0, value) for name, value in _once(results).items()]
-        of_model = variant["methods"][model]
-        compared = _result_values(of_model["steps"][summary["horizon"]]) | _once(of_model)
-        points += [run.point(f"{prefix.replace('/', '_')}_{name}", 0, value, model_id) for name, value in compared.items()]
-    for other in summary["methods"].keys() - {model}:
-        for name in (name for name, read in summary["metrics"].items() if not read["pooled"]):
-            if paired := difference(summary, model, other, name):
-                values = _numbers({name: paired["mean"], f"{name}_ci95": paired["ci95"]})
-                points += [run.point(f"test_difference/{other}/{key}", 0, value) for key, value in values.items()]
-    return points
-
-
-def _entries(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One method after each number of steps, or after none where it takes none."""
-    entries: list[dict[str, Any]] = results["steps"]
-    return entries if results["takes_steps"] else entries[:1]
-
-
-def _result_values(entry: Mapping[str, Any]) -> dict[str, float]:
-    """One method after one number of steps."""
-    values: dict[str, float | None] = {"diverged": entry["diverged"], "improved": entry["improved"]}
-    for name, statistics in entry.items():
-        if isinstance(statistics, Mapping):
-            values |= {name: statistics["mean"], f"{name}_ci95": statistics["ci95"]}
-            values |= {f"{name}_median": statistics["median"], f"{name}_worst": statistics["worst"]}
-    return _numbers(values)
-
-
-def _once(results: Mapping[str, Any]) -> dict[str, float]:
-    """What one method has a single number of: the step size, pooled metrics, the means of queries normalized otherwise."""
-    values = {"inner_lr": results["inner_lr"], **results["pooled"]}
-    for kind in ("inductive", "collected"):
-        for name, statistics in (results[kind] or {}).items():
-            values |= {f"{kind}_{name}": (statistics or {}).get("mean"), f"{kind}_{name}_ci95": (statistics or {}).get("ci95")}
-    return _numbers(values)
-
-
-def _numbers(values: Mapping[str, float | None]) -> dict[str, float]:
-    """The finite ones: for others MLflow would show a number in their place."""
-    return {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}
+def _result_points(run: Run, summary: Mapping[str, Any], time: float, model_id: str | None = None) -> "list[Metric]":
+    """All that a summary says; the model's numbers at the horizon are the logged model's, too."""
+    points = [run.point(*number, time) for number in (*results.curves(summary), *results.differences(summary))]
+    return points + [run.point(*number, time, model_id) for number in results.at_horizon(summary)]
 
 
 def _log_times(run: Run, upstream: Mapping[str, StageOutput]) -> None:
-    """Wall times, in seconds. Unlike results they differ when an output is made again, so those that are there stay."""
-    times = {f"seconds/{stage}": output.seconds for stage, output in upstream.items()}
-    iterations = upstream["train"].extra.get("iterations_by_phase", {})
-    for phase, seconds in upstream["train"].extra.get("seconds_by_phase", {}).items():
-        times[f"seconds/train_{phase}"] = seconds
+    """What took how long, in seconds. Unlike results that differs when an output is made again, so what is there stays."""
+    points = [run.point(f"wall_time/seconds/{stage}", 0, output.seconds, output.finished) for stage, output in upstream.items()]
+    trained = upstream["train"]
+    iterations, shares = trained.extra.get("iterations_by_phase", {}), trained.extra.get("time_shares", {})
+    times: dict[str, float] = {}
+    for phase, seconds in trained.extra.get("seconds_by_phase", {}).items():
+        times[f"wall_time/seconds_of_training/{phase}"] = seconds
         if seconds > 0 and iterations.get(phase):
-            times[f"iterations_per_second/{phase}"] = iterations[phase] / seconds
-    for phase, shares in upstream["train"].extra.get("time_shares", {}).items():
-        times |= {f"time_share/{phase}/{part}": share for part, share in shares.items()}
-    run.log_points([run.point(name, 0, value) for name, value in times.items()])
+            times[f"wall_time/iterations_per_second/{phase}"] = iterations[phase] / seconds
+        times |= {f"wall_time/share_of_training/{phase}/{part}": share for part, share in shares.get(phase, {}).items()}
+    run.log_points(points + [run.point(name, 0, value, trained.finished) for name, value in times.items()])
 
 
 def _log_files(run: Run, upstream: Mapping[str, StageOutput], summary: Mapping[str, Any], report: str) -> None:
@@ -137,7 +91,7 @@ def _log_files(run: Run, upstream: Mapping[str, StageOutput], summary: Mapping[s
 
     tasks = pd.read_parquet(upstream["evaluate"] / "tasks.parquet").drop(columns=["confidence", "correct"], errors="ignore")
     tables = {
-        "summary": pd.DataFrame(summary_rows(summary)),
+        "summary": pd.DataFrame(results.rows(summary)),
         "differences": pd.json_normalize(summary["differences"], sep="_").dropna(axis=1, how="all"),
         "tasks": tasks,
     }
@@ -159,21 +113,6 @@ def _log_files(run: Run, upstream: Mapping[str, StageOutput], summary: Mapping[s
     run.client.set_tag(run.id, "mlflow.loggedArtifacts", json.dumps(shown))
 
 
-def summary_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """summary.json as flat rows, one a variant, method and number of steps."""
-    rows = []
-    for variant, tested in {IN_DISTRIBUTION: summary, **summary["shifted"]}.items():
-        for results in tested["methods"].values():
-            for entry in _entries(results):
-                row = {"variant": variant, "method": results["label"], "steps": entry["step"]}
-                row |= {key: entry[key] for key in ("diverged", "improved")}
-                for name, statistics in entry.items():
-                    if isinstance(statistics, Mapping):
-                        row |= {f"{name}_{key}": value for key, value in statistics.items()}
-                rows.append(row)
-    return rows
-
-
 def _log_data(run: Run, spec: PipelineSpec, generated: StageOutput) -> None:
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -189,17 +128,30 @@ def _complete_curves(run: Run, spec: PipelineSpec, trained: StageOutput) -> None
     """
     elsewhere = trained.extra.get("mlflow_run")
     if elsewhere == run.id:
-        _log_history(run, trained / "history.parquet")
+        _log_history(run, trained)
     elif elsewhere:
         note = f"{spec.description}\n\nThe learned parameters were reused from run `{elsewhere}`, which holds their curves."
         run.client.set_tag(run.id, _TRAINED_IN, elsewhere)
         run.client.set_tag(run.id, "mlflow.note.content", note.strip())
 
 
-def _log_history(run: Run, path: Path) -> None:
-    """Log the points of a table of curves over iterations."""
+def _log_history(run: Run, trained: StageOutput) -> None:
     import pandas as pd
 
-    history = pd.read_parquet(path)
-    columns = (history[name].tolist() for name in ("phase", "iteration", "name", "value"))
-    run.log_points([run.point(f"{phase}/{name}", step, value) for phase, step, name, value in zip(*columns, strict=True)])
+    history = pd.read_parquet(trained / "history.parquet").assign(time=pd.read_parquet(trained / TIMES)["time"])
+    columns = (history[name].tolist() for name in ("phase", "iteration", "name", "value", "time"))
+    run.log_points(
+        [run.point(curve_name(phase, name), step, value, time) for phase, step, name, value, time in zip(*columns, strict=True)]
+    )
+
+
+def _log_over_training(run: Run, evaluated: StageOutput) -> None:
+    """Results on meta-test tasks over training, if they were asked for."""
+    import pandas as pd
+
+    path = evaluated / "over_training.parquet"
+    if path.exists():
+        found = pd.read_parquet(path)
+        columns = (found[name].tolist() for name in ("phase", "iteration", "name", "value"))
+        points = zip(*columns, strict=True)
+        run.log_points([run.point(curve_name(phase, name), step, value, evaluated.finished) for phase, step, name, value in points])

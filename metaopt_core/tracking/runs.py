@@ -1,9 +1,10 @@
 """Executions and their MLflow runs: one run for one execution of a pipeline, however often its stages are retried or resumed.
 
 An execution is a random id, kept in `executions/` of the home under the pipeline's name and the fingerprint of its log stage, and
-carried by the MLflow run as a tag. Whoever needs the run finds it by that tag, or makes it under a file lock. A metric point's time
-follows from the start of the run and its step, so that writing it again changes nothing. Run ids are always explicit, because
-MLflow's global state (the active run, MLFLOW_RUN_ID in the environment) belongs to the user.
+carried by the MLflow run as a tag. Whoever needs the run finds it by that tag, or makes it under a file lock. A metric point
+carries the time at which it was made, which is recorded beside its value, and a step that has a point gets no other: writing again
+changes nothing. Run ids are always explicit, because MLflow's global state (the active run, MLFLOW_RUN_ID in the environment)
+belongs to the user.
 """
 
 import contextlib
@@ -12,17 +13,17 @@ import logging
 import signal
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.stages import identities, without_password
+from metaopt_core.pipeline.stages import identities
 from metaopt_core.pipeline.store import write_atomically
 from metaopt_core.spec.pipeline import PipelineSpec
-from metaopt_core.tracking.connection import UP_ADDRESS, answering, connect, experiment_id, locked, tracking_uri
+from metaopt_core.tracking.connection import answering, connect, experiment_id, locked, tracking_uri
 from metaopt_core.tracking.description import describe, tags_of
 
 if TYPE_CHECKING:
@@ -32,6 +33,13 @@ if TYPE_CHECKING:
 
 EXECUTION = "metaopt.execution"
 PARENT = "mlflow.parentRunId"
+
+# How names of curves begin → section of MLflow's page, and an end that tells the curve from others there.
+_SECTIONS = {
+    "validation_": ("meta_validation", ""),
+    "meta_train_": ("meta_train", "_as_validated"),
+    "meta_test_": ("meta_test", "_over_training"),
+}
 
 _FLUSH_SECONDS = 5.0
 _OUTAGE_SECONDS = 60.0  # each attempt to reach a server that is away costs training some seconds
@@ -67,10 +75,18 @@ def _execution(home: Home, key: str) -> str:
         return execution
 
 
+def curve_name(phase: str, name: str) -> str:
+    """The metric that holds a curve over iterations of one phase of training: `meta_validation/loss/reptile`."""
+    for start, (section, end) in _SECTIONS.items():
+        if name.startswith(start):
+            return f"{section}/{name.removeprefix(start)}{end}/{phase}"
+    return f"meta_train/{name}/{phase}"
+
+
 class Run:
     """The MLflow run of an execution.
 
-    id, experiment_id: MLflow's. execution: its id in the tag. start: when the run began, in milliseconds since 1970.
+    id, experiment_id: MLflow's. execution: its id in the tag.
     """
 
     def __init__(self, client: "MlflowClient", run: "MlflowRun"):
@@ -78,28 +94,20 @@ class Run:
         self.id: str = run.info.run_id
         self.experiment_id: str = run.info.experiment_id
         self.execution: str = run.data.tags[EXECUTION]
-        self.start: int = run.info.start_time
         self._buffer: list[Metric] = []
         self._there: dict[str, set[int]] = {}
-        self._due = time.monotonic() + _FLUSH_SECONDS
+        self._due = monotonic() + _FLUSH_SECONDS
 
-    @property
-    def url(self) -> str:
-        """Where a browser shows the run; for the embedded store that is where `metaopt up` serves it."""
-        uri = without_password(self.client.tracking_uri)
-        address = uri.rstrip("/") if uri.startswith(("http://", "https://")) else UP_ADDRESS
-        return f"{address}/#/experiments/{self.experiment_id}/runs/{self.id}"
-
-    def point(self, name: str, step: int, value: float, model_id: str | None = None) -> "Metric":
-        """A metric point. Its time is a function of the step, so that logging it again is no second point."""
+    def point(self, name: str, step: int, value: float, time: float, model_id: str | None = None) -> "Metric":
+        """A metric point. time: when the value was found, in seconds since 1970."""
         from mlflow.entities import Metric
 
-        return Metric(name, value, self.start + step, step, model_id=model_id, run_id=self.id if model_id else None)
+        return Metric(name, value, round(time * 1000), step, model_id=model_id, run_id=self.id if model_id else None)
 
-    def log_curve(self, name: str, step: int, value: float) -> None:
+    def log_curve(self, name: str, step: int, value: float, time: float) -> None:
         """Note a point of a curve. Points are sent in batches every few seconds, and when the run is left."""
-        self._buffer.append(self.point(name, step, value))
-        if time.monotonic() > self._due:
+        self._buffer.append(self.point(name, step, value, time))
+        if monotonic() > self._due:
             self.flush()
 
     def nest(self, parent: str) -> None:
@@ -112,10 +120,10 @@ class Run:
             self.log_points(self._buffer)
         except Exception as error:
             _log.warning("MLflow does not take %d metric points, they will be sent again later: %s", len(self._buffer), error)
-            self._due = time.monotonic() + _OUTAGE_SECONDS
+            self._due = monotonic() + _OUTAGE_SECONDS
         else:
             self._buffer = []
-            self._due = time.monotonic() + _FLUSH_SECONDS
+            self._due = monotonic() + _FLUSH_SECONDS
 
     def log_points(self, points: "list[Metric]") -> None:
         """Send points, but none for a step that the run has one for: made again on a GPU, its value may differ."""
@@ -146,11 +154,8 @@ def running(home: Home, spec: PipelineSpec, group: str | None = None) -> Iterato
     with _sigterm_raises():
         try:
             yield run
-        except Exception:
-            status = "FAILED"
-            raise
-        except BaseException:  # Ctrl-C, SIGTERM, or Prefect's way to say either
-            status = "KILLED"
+        except BaseException as error:  # not an Exception: Ctrl-C, SIGTERM, or Prefect's way to say either
+            status = "FAILED" if isinstance(error, Exception) else "KILLED"
             raise
         finally:
             run.flush()

@@ -39,11 +39,12 @@ PARTS = ("data", "gradient", "optimizer", "validation")
 
 
 class Record(NamedTuple):
-    """A point of a training curve: what `name` was after `iteration` outer steps."""
+    """A point of a training curve: what `name` was after `iteration` outer steps, and when that was, in seconds since 1970."""
 
     iteration: int
     name: str
     value: float
+    time: float
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
             on_record(record)
 
     def note(name: str, value: float) -> None:
-        state.history.append(Record(state.iteration, name, value))
+        state.history.append(Record(state.iteration, name, value, time.time()))
         on_record(state.history[-1])
 
     saved = time.monotonic()

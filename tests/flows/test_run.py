@@ -143,8 +143,8 @@ def test_killed_training_goes_on_in_one_mlflow_run(tmp_path: Path) -> None:
     (run,) = _mlflow_runs(project)
     assert run.info.status == "FINISHED"
     with sqlite3.connect(project.home / "mlflow" / "mlflow.db") as database:
-        points = database.execute("select key, step from metrics where key like 'maml/%' or key like 'pretrained/%'").fetchall()
-    assert ("maml/loss", 2000) in points
+        points = database.execute("select key, step from metrics where key like 'meta_train/%'").fetchall()
+    assert ("meta_train/loss/maml", 2000) in points
     assert len(points) == len(set(points))
 
 

@@ -42,7 +42,7 @@ def test_the_seeds_of_a_pipeline_are_one_run_with_an_interval_over_them(tmp_path
 
     client = MlflowClient(embedded_uri(home))
     (group,) = client.search_runs(["1"], "tags.`metaopt.pipeline` = 'waves' AND params.seeds = '2'")
-    history = client.get_metric_history(group.info.run_id, "test/maml/loss")
+    history = client.get_metric_history(group.info.run_id, "meta_test/loss/maml")
     assert {point.step: point.value for point in history}[2] == pytest.approx(0.15)
     assert len(history) == 3
     nested = client.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{group.info.run_id}'")

@@ -98,6 +98,7 @@ def test_every_output_has_its_files(ran: tuple[PipelineSpec, Home, dict[str, Sta
             *(f"snapshots/{iteration}.safetensors" for iteration in (3, 6) if pictures),
             *(f"snapshots/{iteration}.safetensors" for iteration in (20, 40) if not pictures),
             "history.parquet",
+            "times.parquet",
             *(f"{name}.safetensors" for name in BASELINES[pictures]),
         },
         "evaluate": {"tasks.parquet", "summary.json", "over_training.parquet", *(f"{name}.png" for name in FIGURES)}
@@ -141,8 +142,8 @@ def test_mlflow_has_every_variant_under_a_prefix_of_its_own(ran: tuple[PipelineS
     summary = json.loads((outputs["evaluate"] / "summary.json").read_text())
     for variant, tested in summary["shifted"].items():
         steps = tested["methods"]["maml"]["steps"]
-        assert metrics[f"shifted/{variant}/maml/loss"] == pytest.approx(steps[-1]["loss"]["mean"])
-        assert metrics[f"shifted_{variant}_loss"] == pytest.approx(steps[spec.horizon]["loss"]["mean"])
+        assert metrics[f"shifted/{variant}/loss/maml"] == pytest.approx(steps[-1]["loss"]["mean"])
+        assert metrics[f"shifted_logged_model/{variant}_loss"] == pytest.approx(steps[spec.horizon]["loss"]["mean"])
     assert {name.split("/")[1] for name in metrics if name.startswith("shifted/")} == set(spec.shifts)
 
 
@@ -190,7 +191,7 @@ def test_meta_test_tasks_are_followed_over_training_and_choose_nothing(
         evaluated = summary["methods"]["maml"]["steps"][spec.horizon][measure]["mean"]
         assert at_best[f"meta_test_{measure}"] == pytest.approx(evaluated, rel=1e-4)
     record = json.loads((outputs["log"] / "log.json").read_text())
-    curve = MlflowClient(record["tracking_uri"]).get_metric_history(record["run_id"], "maml/meta_test_loss")
+    curve = MlflowClient(record["tracking_uri"]).get_metric_history(record["run_id"], "meta_test/loss_over_training/maml")
     assert sorted(point.step for point in curve) == validated
 
 

@@ -103,8 +103,8 @@ def test_a_trial_that_falls_behind_is_stopped_if_the_spec_says_so(tmp_path: Path
             watch = claim.watch("maml", iterations=20)
             bad = 5.0 if index == 5 else 0.0
             try:
-                watch("pretrained", Record(10, "validation_loss", 100.0))  # the baseline is not what is judged
-                watch("maml", Record(10, "validation_loss", 1.0 + bad))
+                watch("pretrained", Record(10, "validation_loss", 100.0, 0.0))  # the baseline is not what is judged
+                watch("maml", Record(10, "validation_loss", 1.0 + bad, 0.0))
             except StoppedError:
                 assert bad
                 claim.finish(None)

@@ -8,6 +8,8 @@ from metaopt_core.pipeline.home import Home
 from metaopt_core.tracking.runs import running
 from tests.made_outputs import sinusoid_spec
 
+KIND = "mlflow.experimentKind"
+
 
 def test_a_server_that_does_not_answer_is_an_error_of_one_message(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -27,3 +29,20 @@ def test_a_deleted_experiment_is_an_error_that_says_how_to_get_it_back(home: Hom
     client.delete_experiment(client.create_experiment("deleted"))
     with pytest.raises(UserError, match="mlflow experiments restore"):
         running(home, sinusoid_spec("deleted")).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("already", "kind"),
+    [(None, "custom_model_development"), ({}, "custom_model_development"), ({KIND: "genai_development"}, "genai_development")],
+)
+def test_an_experiment_opens_on_its_training_runs_unless_its_owner_said_otherwise(
+    home: Home, client: MlflowClient, already: dict[str, str] | None, kind: str
+) -> None:
+    name = f"kind-{kind}-{already}"
+    if already is not None:
+        client.create_experiment(name, artifact_location=home.mlflow.as_uri(), tags=already)
+    with running(home, sinusoid_spec("kind", log={"experiment": name})):
+        pass
+    found = client.get_experiment_by_name(name)
+    assert found is not None
+    assert found.tags[KIND] == kind

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from metaopt_core.pipeline.home import Home
 from metaopt_core.tracking.publishing import publish
 from metaopt_core.tracking.runs import running
-from tests.made_outputs import publish_upstream, sinusoid_spec
+from tests.made_outputs import point_time, publish_upstream, sinusoid_spec
 from tests.metaopt_core.tracking.stored import artifacts, points_logged_twice, runs_in
 
 
@@ -19,7 +19,7 @@ def test_publishing_again_after_a_failure_and_after_success_changes_nothing(home
     spec = sinusoid_spec("published", log={"register_as": "few-shot"})
     with running(home, spec) as run:
         upstream = publish_upstream(home, spec, run.id)
-        run.log_curve("maml/query_loss", 3, 1 / 3)
+        run.log_curve("meta_train/query_loss/maml", 3, 1 / 3, point_time(3))
     table = upstream["evaluate"] / "tasks.parquet"
     table.rename(hidden := table.with_suffix(".hidden"))
     with pytest.raises(FileNotFoundError):
@@ -48,15 +48,18 @@ def test_the_run_holds_results_tables_figures_and_all_points_of_the_curves(home:
         )  # its history has 30 points; that none was streamed is what a SIGKILL can do
     publish(home, spec, upstream, "<p>The report.</p>")
     metrics = client.get_run(run.id).data.metrics
-    assert metrics["test_loss"] == pytest.approx(1 / 3)
-    assert metrics["test_loss_ci95"] == 0.1
-    assert metrics["test_diverged"] == 2
-    assert (metrics["test_difference/random/loss"], metrics["test_difference/random/loss_ci95"]) == (-0.25, 0.1)
-    assert metrics["iterations_per_second/maml"] == 15
-    curve = client.get_metric_history(run.id, "test/random/loss")
+    assert metrics["logged_model/test_loss"] == pytest.approx(1 / 3)
+    assert metrics["logged_model/test_loss_ci95"] == 0.1
+    assert metrics["logged_model/test_diverged"] == 2
+    assert (metrics["meta_test_difference/loss/random"], metrics["meta_test_difference/loss/random_ci95"]) == (-0.25, 0.1)
+    assert metrics["wall_time/iterations_per_second/maml"] == 15
+    curve = client.get_metric_history(run.id, "meta_test/loss/random")
     assert [(point.step, point.value) for point in curve] == [(0, 1), (1, 0.5), (2, pytest.approx(1 / 3))]
-    assert len(client.get_metric_history(run.id, "maml/query_loss")) == 30
-    assert [point.step for point in client.get_metric_history(run.id, "maml/meta_test_loss")] == [10, 20, 30]
+    trained = {point.step: point.timestamp for point in client.get_metric_history(run.id, "meta_train/query_loss/maml")}
+    assert trained == {iteration: round(1000 * point_time(iteration)) for iteration in range(1, 31)}
+    made = round(1000 * upstream["evaluate"].finished)
+    assert {point.timestamp for point in curve} == {made}
+    assert [point.step for point in client.get_metric_history(run.id, "meta_test/loss_over_training/maml")] == [10, 20, 30]
     assert artifacts(client, run.id) == {
         *("spec.yaml", "summary.json", "report.html"),
         *("tables/summary.json", "tables/differences.json", "tables/tasks.json", "tables/tasks.parquet"),
@@ -74,17 +77,16 @@ def test_reused_training_is_linked_to_the_run_that_did_it(home: Home, client: Ml
     (run,) = runs_in(client, "reused")
     assert run.data.tags["metaopt.trained_in"] == "0123456789abcdef"
     assert "0123456789abcdef" in run.data.tags["mlflow.note.content"]
-    assert [name for name in run.data.metrics if name.startswith("maml/")] == ["maml/meta_test_loss"]  # of evaluate
+    assert not [name for name in run.data.metrics if name.startswith("meta_train/")]
 
 
 def test_everything_works_on_a_server(server: str, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = sinusoid_spec("on-a-server", log={"tracking_uri": server, "register_as": "few-shot"})
     with running(home, spec) as run:
         upstream = publish_upstream(home, spec, run.id)
-        run.log_curve("maml/query_loss", 3, 1 / 3)
+        run.log_curve("meta_train/query_loss/maml", 3, 1 / 3, point_time(3))
     first, second = (publish(home, spec, upstream) for _ in range(2))
     assert first == second
-    assert first["url"] == f"{server}/#/experiments/{run.experiment_id}/runs/{run.id}"
     assert first["model_version"] == 1
 
     client = MlflowClient(server)

@@ -19,6 +19,7 @@ from tests.made_outputs import sinusoid_spec
 from tests.metaopt_core.tracking.stored import runs_in
 
 ROOT = Path(runs.__file__).parents[2]
+TIME = 1_700_000_000.25  # of a metric point, in seconds since 1970
 
 
 def _process(home: Home, spec: PipelineSpec) -> "subprocess.Popen[str]":
@@ -30,7 +31,7 @@ from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking.runs import running
 spec = PipelineSpec.model_validate_json({spec.model_dump_json()!r})
 with running(Home(Path({str(home.root)!r})), spec) as run:
-    run.log_curve("loss", 1, 0.5)
+    run.log_curve("loss", 1, 0.5, 1.7e9)
     print(run.id)
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
@@ -52,7 +53,7 @@ def test_four_processes_at_once_on_an_empty_folder_share_one_run(tmp_path: Path)
 
 def test_a_process_that_is_told_to_end_leaves_its_run_killed(home: Home, client: MlflowClient) -> None:
     with pytest.raises(SystemExit) as left, running(home, sinusoid_spec("terminated")) as run:  # noqa: PT012
-        run.log_curve("loss", 1, 0.5)
+        run.log_curve("loss", 1, 0.5, time.time())
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(10)
     assert left.value.code == 128 + signal.SIGTERM
@@ -79,17 +80,18 @@ def test_a_resumed_run_is_the_same_run_and_keeps_its_parameters(home: Home, clie
     for device in ("cpu", "auto"):  # not part of a result's identity, so it may change between two attempts
         with running(home, sinusoid_spec("resumed", device=device)) as run:
             for step in range(1, 4):
-                run.log_curve("maml/loss", step, 1 / step)
+                run.log_curve("loss", step, 1 / step, TIME + step)
     (found,) = runs_in(client, "resumed")
     assert found.data.params["device"] == "cpu"
-    assert [point.step for point in client.get_metric_history(found.info.run_id, "maml/loss")] == [1, 2, 3]
+    points = client.get_metric_history(found.info.run_id, "loss")
+    assert [(point.step, point.timestamp) for point in points] == [(step, round(1000 * (TIME + step))) for step in (1, 2, 3)]
 
 
 def test_the_active_run_of_the_user_is_left_alone(home: Home, client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = client.create_run(client.create_experiment("theirs")).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", theirs)
     with running(home, sinusoid_spec("ours")) as run:
-        run.log_curve("loss", 1, 0.5)
+        run.log_curve("loss", 1, 0.5, TIME)
     assert run.id != theirs
     assert client.get_run(theirs).data.metrics == {}
 
@@ -112,8 +114,8 @@ def test_an_outage_of_the_server_ends_no_training_and_loses_no_point(
     with running(home, sinusoid_spec("outage")) as run:
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         there, run.client = run.client, MlflowClient("http://127.0.0.1:9")
-        run.log_curve("loss", 1, 0.5)
+        run.log_curve("loss", 1, 0.5, TIME)
         run.flush()
         run.client = there
-        run.log_curve("loss", 2, 0.25)
+        run.log_curve("loss", 2, 0.25, TIME + 1)
     assert [(point.step, point.value) for point in client.get_metric_history(run.id, "loss")] == [(1, 0.5), (2, 0.25)]

@@ -1,6 +1,7 @@
 """The outer loop on one number with a known gradient: what it keeps, where it stops, and how it steps."""
 
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +52,33 @@ def constant(distribution: TaskDistribution, losses: list[float], validation: li
     )
 
 
+def curves(history: list[Record]) -> list[tuple[int, str, float]]:
+    """The points without their times."""
+    return [(point.iteration, point.name, point.value) for point in history]
+
+
+def test_a_point_has_the_time_at_which_it_was_made_also_after_training_resumed(
+    distribution: TaskDistribution, tmp_path: Path
+) -> None:
+    training = replace(constant(distribution, [1.0] * 7, [3.0, 2.0, 1.0]), iterations=6, checkpoint_every=1e-9)
+    first: list[Record] = []
+
+    def cut_short(record: Record) -> None:
+        if record.iteration == 5:
+            raise InterruptedError
+        first.append(record)
+
+    started = time.time()
+    with pytest.raises(InterruptedError):
+        fit(training, {"w": torch.zeros(1)}, tmp_path / "c", cut_short)
+    stopped = time.time()
+    assert first
+    assert all(started <= point.time <= stopped for point in first)
+    resumed = fit(training, {"w": torch.zeros(1)}, tmp_path / "c").history
+    assert resumed[: len(first)] == first
+    assert all(point.time > stopped for point in resumed[len(first) :])
+
+
 def test_a_loss_that_is_not_a_number_stops_with_iteration_task_and_value(distribution: TaskDistribution, tmp_path: Path) -> None:
     training = constant(distribution, [1.0, 1.0, 1.0, math.nan, 1.0], [1.0, 1.0])
     with pytest.raises(UserError, match=r"MAML: the loss of meta-train task 10 is nan in iteration 3: expected a finite number"):
@@ -63,7 +91,7 @@ def test_the_parameters_of_the_best_validation_are_kept(distribution: TaskDistri
     trained = fit(constant(distribution, [1.0] * 6, [3.0, 2.0, math.inf]), {"w": torch.zeros(1)}, tmp_path / "c", seen.append)
     assert trained.best_iteration == 4
     torch.testing.assert_close(trained.params["w"], torch.tensor([-0.4]))  # Adam's steps have the size of the step size
-    assert [r for r in seen if r.name == "validation_loss"] == [(2, "validation_loss", 3.0), (4, "validation_loss", 2.0)]
+    assert [r for r in curves(seen) if r[1] == "validation_loss"] == [(2, "validation_loss", 3.0), (4, "validation_loss", 2.0)]
     assert seen == trained.history
 
 

@@ -35,7 +35,8 @@ def main(folder: Path) -> None:
     trained = train_all(setting_of(SPEC, folder), folder / "checkpoints")
     for phase, result in trained.items():
         save_file(result.params, folder / f"{phase}.safetensors")
-    (folder / "history.json").write_text(json.dumps({phase: (r.best_iteration, r.history) for phase, r in trained.items()}))
+    histories = {phase: (r.best_iteration, [(p.iteration, p.name, p.value) for p in r.history]) for phase, r in trained.items()}
+    (folder / "history.json").write_text(json.dumps(histories))
 
 
 if __name__ == "__main__":
