@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from metaopt_core.distributions.omniglot import DRAWINGS_PER_CHARACTER, SIZE
 from metaopt_core.errors import UserError
+from metaopt_core.spec.paths import expanded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +30,8 @@ VARIABLE = "METAOPT_OMNIGLOT"
 SIDE = 105  # pixels of a drawing as published
 _ATTEMPTS = 4  # of a download, with a pause of 1, 2 and 3 s between them
 _CHUNK = 1 << 16  # bytes
+_DEPTH = 3  # folders around a drawing: part, alphabet, character
+_LARGEST = 1 << 18  # bytes of a drawing: with 64 bits a pixel it would be a third of that, and the published ones have some hundred
 _MEGABYTE = 10**6
 
 
@@ -120,7 +123,10 @@ def _folder(folder: str | None) -> Path | None:
     named, by = (folder, "generate.folder") if folder is not None else (os.environ.get(VARIABLE) or None, VARIABLE)
     if named is None:
         return None
-    path = Path(named).expanduser()
+    try:
+        path = expanded(named)
+    except UserError as error:
+        raise UserError(f"{by}: {named!r}: {error}") from None
     if not path.is_dir():
         raise UserError(
             f"{by}: {named!r} is not a folder: expected one that holds {' and '.join(part.archive for part in PARTS)}, or the "
@@ -159,15 +165,38 @@ def _open(root: Path, part: Part) -> Iterator[_Source]:
     if archive.is_file():
         with _archive(archive) as file:
             names = [name for name in file.namelist() if name.startswith(f"{part.name}/") and _is_drawing(name)]
-            yield _Source(archive, names, file.read, checked=True)
+            yield _Source(archive, names, lambda name: _from_archive(file, name), checked=True)
     elif tree.is_dir():
         with _readable():
             paths = [path for path, _ in _walk(tree, part.name)]
-        yield _Source(root, paths, lambda path: (root / path).read_bytes(), checked=False)
+        yield _Source(root, paths, lambda path: _from_tree(root / path), checked=False)
     else:
         raise UserError(
             f"{root}: neither {part.archive} nor a folder {part.name} is there: expected one of them; it can be had from {part.url}"
         )
+
+
+def _from_archive(file: zipfile.ZipFile, name: str) -> bytes:
+    """A member as far as it says that it goes: what says to be larger than a drawing, or can't be inflated in parts, is refused."""
+    info = file.getinfo(name)
+    if info.file_size > _LARGEST:
+        raise _too_large(info.file_size)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError("it is compressed by another method than the published ones")
+    with file.open(info) as member:
+        return member.read(info.file_size)  # without the size, all would be inflated that is there
+
+
+def _from_tree(path: Path) -> bytes:
+    with path.open("rb") as file:
+        data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise _too_large(path.stat().st_size)
+    return data
+
+
+def _too_large(size: int) -> ValueError:
+    return ValueError(f"it has {size:,} bytes, and no drawing is larger than {_LARGEST:,}")
 
 
 def _archive(path: Path) -> zipfile.ZipFile:
@@ -187,16 +216,18 @@ def _walk(tree: Path, name: str) -> Iterator[tuple[str, int]]:
     with os.scandir(tree) as entries:
         for entry in entries:
             path = f"{name}/{entry.name}"
-            if entry.is_dir():
+            if entry.is_dir() and path.count("/") < _DEPTH:  # drawings are no deeper, and a link may lead back up
                 yield from _walk(Path(entry.path), path)
-            elif _is_drawing(path):
+            elif entry.is_file() and _is_drawing(path):
                 yield path, entry.stat().st_size
 
 
 def _is_drawing(path: str) -> bool:
     """Whether a path is that of a drawing, and not what file managers leave behind (`__MACOSX/._x.png`, `.DS_Store`)."""
     names = path.split("/")
-    return len(names) == 4 and path.lower().endswith(".png") and not any(name.startswith((".", "__MACOSX")) for name in names)
+    return (
+        len(names) == _DEPTH + 1 and path.lower().endswith(".png") and not any(name.startswith((".", "__MACOSX")) for name in names)
+    )
 
 
 def _characters(source: _Source, part: Part) -> list[_Character]:
@@ -253,16 +284,17 @@ def _decode(source: _Source, character: _Character) -> "npt.NDArray[np.uint8]":
             data = source.read(path)
             if not source.checked:
                 Image.open(io.BytesIO(data), formats=["PNG"]).verify()  # checksums: decoding alone misses many a flipped bit
-            grey = Image.open(io.BytesIO(data), formats=["PNG"]).convert("L")
+            picture = Image.open(io.BytesIO(data), formats=["PNG"])
+            grey = picture.convert("L") if picture.size == (SIDE, SIDE) else None
         except Exception as error:  # zipfile and Pillow raise many kinds: BadZipFile, zlib.error, SyntaxError, OSError …
             raise UserError(
                 f"{source.place}: {path} can't be read ({str(error) or type(error).__name__}): expected a PNG picture; the file is "
                 "damaged or truncated, so copy, unpack or download it again"
             ) from None
-        if grey.size != (SIDE, SIDE):
+        if grey is None:
             raise UserError(
-                f"{source.place}: {path} has {grey.width}×{grey.height} pixels: expected {SIDE}×{SIDE}, as published; unpack or "
-                "download it again"
+                f"{source.place}: {path} has {picture.width}×{picture.height} pixels: expected {SIDE}×{SIDE}, as published; unpack "
+                "or download it again"
             )
         pictures.append(np.asarray(grey.resize((SIZE, SIZE), Image.Resampling.BILINEAR)))
     return 255 - np.stack(pictures)  # ink is black in the files
