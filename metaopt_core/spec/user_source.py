@@ -15,19 +15,20 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from metaopt_core.errors import UserError
+from metaopt_core.spec.paths import real
 
 VARIABLE = "METAOPT_MODULES"
 
 
 def beside(pipelines_file: Path) -> Path:
     """The folder of a pipelines file; for one that a sweep wrote, that of the file that was searched."""
-    folder = pipelines_file.resolve().parent
+    folder = real(pipelines_file).parent
     return next((path.parent for path in (folder, *folder.parents) if path.name == ".metaopt"), folder)
 
 
 def importable() -> Path:
     """Put the folder of the pipelines file on Python's path, behind all else, and return it."""
-    folder = Path(os.environ.get(VARIABLE) or Path.cwd()).resolve()
+    folder = real(Path(os.environ.get(VARIABLE) or Path.cwd()))
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
     importlib.invalidate_caches()  # a file may have been written since
@@ -40,7 +41,7 @@ def sources(path: str) -> dict[str, str]:
     What it imports of installed libraries is left out, and so is all that an installed module imports. Raises UserError where there
     is no such module, or one of them is no Python.
     """
-    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in sorted(_files(path).items())}
+    return {name: hashlib.sha256(_bytes(file)).hexdigest() for name, file in sorted(_files(path).items())}
 
 
 def check_class(path: str, arguments: Iterable[str], given: Iterable[str]) -> None:
@@ -50,7 +51,7 @@ def check_class(path: str, arguments: Iterable[str], given: Iterable[str]) -> No
     out in its module (it is imported or made there), there is nothing to see. Raises UserError.
     """
     module, _, name = path.partition(":")
-    tree = ast.parse(_main_file(path).read_bytes())
+    tree = _tree(_main_file(path))
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     if name not in classes:
         bound = _bound(tree)
@@ -115,11 +116,7 @@ def _files(path: str) -> dict[str, Path]:
         package = name if file.name == "__init__.py" else name.rpartition(".")[0]
         parents = name.split(".")[:-1]
         pending += [".".join(parents[: count + 1]) for count in range(len(parents))]
-        try:
-            pending += _imported(file, package)
-        except (SyntaxError, ValueError) as error:
-            line = getattr(error, "lineno", None)
-            raise UserError(f"train.model.path: {file}{f':{line}' if line else ''}: no Python that can be read: {error}") from None
+        pending += _imported(file, package)
     if not found:
         raise _missing(module, folder)
     return found
@@ -133,10 +130,10 @@ def _root(path: str) -> Path:
     if spec is None:
         raise _missing(module, folder)
     if spec.submodule_search_locations:
-        return Path(next(iter(spec.submodule_search_locations))).resolve().parent
+        return Path(next(iter(spec.submodule_search_locations))).absolute().parent
     if not spec.origin or not spec.origin.endswith(".py"):
         raise _missing(module, folder)
-    return Path(spec.origin).resolve().parent
+    return Path(spec.origin).absolute().parent
 
 
 def _missing(module: str, folder: Path) -> UserError:
@@ -153,7 +150,7 @@ def _spec(top: str) -> ModuleSpec | None:
 
 
 def _file(name: str, root: Path) -> Path | None:
-    """The file of a module, where it lies below the root."""
+    """The file of a module, where it lies below the root; a link is not followed, so that it keeps its name."""
     search, spec = [str(root)], None
     for part in name.split("."):
         spec = PathFinder.find_spec(part, search)
@@ -162,7 +159,22 @@ def _file(name: str, root: Path) -> Path | None:
         search = list(spec.submodule_search_locations or [])
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         return None
-    return Path(spec.origin).resolve()
+    return Path(spec.origin).absolute()
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UserError(f"train.model.path: {file}: can't be read ({error.strerror}): expected a readable file") from None
+
+
+def _tree(file: Path) -> ast.Module:
+    try:
+        return ast.parse(_bytes(file))
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the latter two: expressions of endless depth
+        line = getattr(error, "lineno", None)
+        raise UserError(f"train.model.path: {file}{f':{line}' if line else ''}: no Python that can be read: {error}") from None
 
 
 def _installed(root: Path) -> bool:
@@ -171,7 +183,7 @@ def _installed(root: Path) -> bool:
 
 def _imported(file: Path, package: str) -> Iterator[str]:
     """The modules that a file imports, by their full names (names inside a module are among them, and have no file)."""
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    for node in ast.walk(_tree(file)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
