@@ -4,6 +4,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from metaopt_core.errors import UserError
+from metaopt_core.spec.paths import expanded, real
+
 VARIABLE = "METAOPT_HOME"
 TRACES = "METAOPT_TRACES"
 _FOLDER = ".metaopt"
@@ -19,9 +22,12 @@ class Home:
     def beside(cls, pipelines_file: Path) -> "Home":
         """The folder that METAOPT_HOME names, else `.metaopt/` beside the pipelines file, or around it (the file of a sweep)."""
         named = os.environ.get(VARIABLE)
-        if not named and (around := [path for path in pipelines_file.resolve().parents if path.name == _FOLDER]):
+        if not named and (around := [path for path in real(pipelines_file).parents if path.name == _FOLDER]):
             return cls(around[0])
-        return cls((Path(named).expanduser() if named else pipelines_file.parent / _FOLDER).resolve())
+        try:
+            return cls(real(expanded(named) if named else pipelines_file.parent / _FOLDER))
+        except UserError as error:
+            raise UserError(f"{VARIABLE}={named}: {error}") from None
 
     @classmethod
     def current(cls) -> "Home":

@@ -11,6 +11,10 @@ Impossibility = tuple[tuple[str, ...], str]
 """A combination of values that no run could carry out: the path to the key that has to change, and the message."""
 
 
+MOST = 10**9
+"""No number of tasks, steps or units is larger: more would be a slip of the keyboard, and overflow what counts them."""
+
+
 class Spec(BaseModel):
     """Base of all: unknown keys and silently converted types are errors, and a checked spec never changes."""
 
@@ -55,11 +59,13 @@ def _import_path(path: str) -> str:
     return path
 
 
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-Positive = Annotated[int, Field(ge=1)]
+LARGEST_SEED = 2**63 - 1
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+Positive = Annotated[int, Field(ge=1, le=MOST)]
+Repetitions = Annotated[int, Field(ge=1, le=1000)]
 NotNegative = Annotated[float, Field(ge=0)]
 StepSize = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Ways = Annotated[int, Field(ge=2)]
+Ways = Annotated[int, Field(ge=2, le=MOST)]
 Range = Annotated[tuple[float, float], BeforeValidator(as_tuple), AfterValidator(ascending)]
 ImportPath = Annotated[str, AfterValidator(_import_path)]

@@ -8,20 +8,23 @@ Nobody outside of a distribution asks which one it is.
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field
 
-from metaopt_core.spec.base import Impossibility, Positive, Seed, Spec
+from metaopt_core.spec.base import Impossibility, Seed, Spec
 
 Targets = Literal["real", "classes"]
+
+
+Tasks = Annotated[int, Field(ge=1, le=10**6)]  # they are stored
 
 
 class HeldOut(Spec):
     """Tasks that are drawn once, in `generate`, and are the same for every model that is ever compared on them."""
 
-    validation_tasks: Positive = Field(200, description="Meta-validation tasks: they choose the best checkpoint.")
-    test_tasks: Positive = Field(1000, description="Meta-test tasks: they are seen by `evaluate` alone.")
+    validation_tasks: Tasks = Field(200, description="Meta-validation tasks: they choose the best checkpoint.")
+    test_tasks: Tasks = Field(1000, description="Meta-test tasks: they are seen by `evaluate` alone.")
 
 
 @dataclass(frozen=True)

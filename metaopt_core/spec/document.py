@@ -16,6 +16,7 @@ from metaopt_core.spec.base import unprintable
 DEEPEST = 32  # levels of nesting: no spec needs a third of it, and a hostile file could exhaust the stack
 MOST_VALUES = 10_000  # of a file and what it includes, hundreds of pipelines: reading them takes half a second
 _LONGEST = 60  # characters of what was found, in a message
+_LONGEST_PROBLEM = 120  # and of PyYAML's own words, which quote
 
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _OCTAL_OR_HEXADECIMAL = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
@@ -47,7 +48,7 @@ class Mistake:
     message: str
 
     def __str__(self) -> str:
-        return ": ".join(part for part in (str(self.place), self.path, self.message) if part)
+        return printable(": ".join(part for part in (str(self.place), self.path, self.message) if part))
 
 
 class Broken:
@@ -181,7 +182,7 @@ class _Reader:
         match event:
             case yaml.AliasEvent():
                 return self._broken(
-                    place, path, f"*{event.anchor} is an alias, expected the value itself (`extends` shares settings)"
+                    place, path, f"*{shown(event.anchor)} is an alias, expected the value itself (`extends` shares settings)"
                 )
             case yaml.ScalarEvent():
                 node = self._scalar(event, place, path)
@@ -309,7 +310,7 @@ def _syntax_message(error: yaml.MarkedYAMLError) -> str:
         return "nothing that can be a value, expected text, a number, [a, b] or {a: b}"
     if "expected <block end>" in problem:
         return "this does not line up with the lines above, expected the keys of a block in one column"
-    return f"not YAML ({' '.join(problem.split())}), expected `key: value` lines"
+    return f"not YAML ({shown(' '.join(problem.split()), _LONGEST_PROBLEM)}), expected `key: value` lines"
 
 
 def dotted(path: tuple[str | int, ...]) -> str:
@@ -318,9 +319,9 @@ def dotted(path: tuple[str | int, ...]) -> str:
     return ".".join(parts).replace(".[", "[")
 
 
-def shown(text: str) -> str:
+def shown(text: str, longest: int = _LONGEST) -> str:
     """A text of the user's as messages show it: printable, in one line, and not longer than it takes to find it."""
-    return printable(text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}…")
+    return printable(text if len(text) <= longest else f"{text[: longest - 3]}…")
 
 
 def printable(text: str) -> str:

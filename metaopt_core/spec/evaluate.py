@@ -99,7 +99,7 @@ class EvaluateSpec(Spec):
         "support loss falls, and stopping once adaptation surely harms a held-out part of a support set of 25 or more. Both are "
         "evaluated.",
     )
-    shifted: Annotated[dict[str, AnyShift | None], AfterValidator(_variant_names)] | None = Field(
+    shifted: Annotated[dict[str, AnyShift | None], Field(max_length=100), AfterValidator(_variant_names)] | None = Field(
         None,
         description="Variants of the test tasks that differ from what was trained on, by name; each says what it changes. One that "
         "is null is left out.",

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from metaopt_core.spec.base import MOST
 from metaopt_core.spec.document import BROKEN, Node, shown
 from metaopt_core.spec.schema import Schema, kind_key, kinds, member_of, models_schema, resolve
 
@@ -64,6 +65,10 @@ def _refusal(details: ErrorDetails, block: Node) -> Refusal | None:
             tag = _find(block, key)
             assert tag is not None  # it was found to be invalid
             return None if tag.value is BROKEN else Refusal(key, _unexpected(either(kinds(schema)), tag, kinds(schema)))
+        case "less_than_equal" if details["ctx"]["le"] == MOST:
+            expected = f"a whole number of at most {MOST}"
+        case "too_long" if found is not None and isinstance(found.value, dict):
+            expected = f"at most {details['ctx']['max_length']} of them"
         case "finite_number":
             expected = expectation(schema).replace("number", "finite number")
         case "missing" | "too_long" | "too_short":  # of a list: what is expected is said of the list as a whole
@@ -147,11 +152,15 @@ def _expectation(schema: Schema) -> str:
 
 
 def _bounds(schema: Schema) -> str:
-    if "exclusiveMaximum" in schema:
-        return f" from {schema['minimum']} to {schema['exclusiveMaximum'] - 1}"
-    if "minimum" in schema:
-        return f" of at least {schema['minimum']}"
-    return f" greater than {schema['exclusiveMinimum']}" if "exclusiveMinimum" in schema else ""
+    low, high = schema.get("minimum"), schema.get("maximum")
+    if schema.get("type") == "integer" and "exclusiveMaximum" in schema:
+        high = schema["exclusiveMaximum"] - 1
+    if low is not None and high is not None and high != MOST:
+        return f" from {low} to {high}"
+    bounds = [f" of at least {low}"] if low is not None else []
+    bounds += [f" greater than {schema['exclusiveMinimum']}"] if "exclusiveMinimum" in schema else []
+    bounds += [f" less than {schema['exclusiveMaximum']}"] if "exclusiveMaximum" in schema and high is None else []
+    return " and".join(bounds)
 
 
 def either(options: Iterable[Any], word: str = "or") -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from metaopt_core.errors import UserError
 from metaopt_core.spec import explain
 from metaopt_core.spec.document import BROKEN, MOST_VALUES, Entry, Mistake, Node, Place, printable, read_file, shown
-from metaopt_core.spec.paths import expanded
+from metaopt_core.spec.paths import expanded, real
 from metaopt_core.spec.schema import models_schema
 
 NAME = re.compile(models_schema()["properties"]["name"]["pattern"])
@@ -49,13 +49,13 @@ def read(path: Path) -> Files:
 @dataclass
 class _Reading:
     files: Files = field(default_factory=Files)
-    names: dict[str, str] = field(default_factory=dict)  # real path → how messages name the file, of every file that was begun
+    names: dict[Path, str] = field(default_factory=dict)  # real path → how messages name the file, of every file that was begun
     values: int = 0
 
-    def read(self, path: Path, name: str, included: Place | None, around: dict[str, str]) -> None:
+    def read(self, path: Path, name: str, included: Place | None, around: dict[Path, str]) -> None:
         """included: where a file says that it includes this one. around: the files that are being read, by real path."""
-        real = os.path.realpath(path)
-        self.names[real] = name
+        target = real(path)
+        self.names[target] = name
         self.files.folders[name] = Path(name).absolute().parent
         try:
             root, mistakes = read_file(_text(path, name), name, MOST_VALUES - self.values)
@@ -70,13 +70,13 @@ class _Reading:
         if included is None:
             self.files.blocks |= own
         for node in self._includes(root):
-            self._include(path, node, around | {real: name})
+            self._include(path, node, around | {target: name})
         for pipeline, entry in own.items():
             first = self.files.blocks.setdefault(pipeline, entry)
             if first is not entry:
                 self._twice(pipeline, first, entry)
 
-    def _include(self, path: Path, node: Node, around: dict[str, str]) -> None:
+    def _include(self, path: Path, node: Node, around: dict[Path, str]) -> None:
         place = node.place
         try:
             inner = path.parent / expanded(node.value)
@@ -84,18 +84,18 @@ class _Reading:
             self.files.whole = False
             self._report(place, "include", f"{node.describe()}: {error}")
             return
-        real = os.path.realpath(inner)
-        if real in around:
-            files = list(around.values())[list(around).index(real) :]
+        target = real(inner)
+        if target in around:
+            files = list(around.values())[list(around).index(target) :]
             circle = " includes ".join([*files, files[0]])
             self._report(place, "include", f"a circle ({circle}), expected a file that does not include this one")
-        elif real not in self.names:
+        elif target not in self.names:
             if len(self.names) == _MOST_FILES:
                 self.files.whole = False
                 self._report(place, "include", f"more than {_MOST_FILES} files, expected fewer")
                 return
             short = os.path.normpath(inner)
-            self.read(inner, short if os.path.realpath(short) == real else str(inner), place, around)
+            self.read(inner, short if real(Path(short)) == target else str(inner), place, around)
 
     def _includes(self, root: Node) -> Iterator[Node]:
         """The node of each path that a file includes."""

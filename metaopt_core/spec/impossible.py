@@ -1,11 +1,12 @@
 """Combinations of values, each fine alone, that no run could carry out."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from metaopt_core.spec.base import Impossibility
+from metaopt_core.spec.base import LARGEST_SEED, Impossibility, unprintable
 from metaopt_core.spec.distribution import Asked
 from metaopt_core.spec.evaluate import PROTOCOL, AnyShift, ShiftSpec
 from metaopt_core.spec.method import named_method
@@ -18,13 +19,31 @@ from metaopt_core.spec.train import TrainSpec
 
 def impossibilities(spec: Resolved) -> Iterator[Impossibility]:
     """Combinations of values, each fine alone, that no run could carry out."""
+    yield from _unprintable(spec, ())
     yield from _plain_impossibilities(spec)
     for name, shift in spec.shifts.items():
         yield from _shift_impossibilities(spec, name, shift)
     if spec.seeds > 1 and spec.splits > 1:
         yield ("splits",), f"{spec.splits} splits and {spec.seeds} seeds are two kinds of repetition: expected one of them"
+    for key, first, count in (("seeds", spec.seed, spec.seeds), ("splits", spec.data_seed, spec.splits)):
+        if first + count > LARGEST_SEED + 1:
+            yield (key,), f"{count} from {first} on, but no seed is larger than {LARGEST_SEED}: expected fewer"
     if spec.sweep is not None:
         yield from _sweep_impossibilities(spec, spec.sweep)
+
+
+def _unprintable(value: Any, path: tuple[str, ...]) -> Iterator[Impossibility]:
+    """Texts that hold what a pipelines file may not hold either. A spec may also come from Prefect's API, or from Python."""
+    if isinstance(value, str):
+        if wrong := unprintable(value):
+            yield path, f"character {wrong}, expected printable text"
+        return
+    inner = value if isinstance(value, BaseModel) else value.items() if isinstance(value, Mapping) else ()
+    for key, one in inner:
+        yield from _unprintable(key, path)
+        yield from _unprintable(one, (*path, key))
+    for one in value if isinstance(value, list | tuple) else ():
+        yield from _unprintable(one, path)
 
 
 def _plain_impossibilities(spec: Resolved, trains: bool = True) -> Iterator[Impossibility]:

@@ -25,6 +25,7 @@ from metaopt_core.spec.train import ALGORITHMS, TrainSpec
 _MOST_MISTAKES = 300  # after which no further pipeline is checked
 _MOST_CHECKED = 200_000  # values of all pipelines, each with what it extends: two seconds
 _MOST_TRIED = 2_000  # values of sweeps that are checked beforehand; a trial checks its own
+_MOST_OF_CIRCLE = 10
 _LONGEST_OPTION = 200  # characters of an option in messages
 
 
@@ -140,6 +141,7 @@ def _report_circle(members: Sequence[str], found: Files) -> None:
     start = min(members, key=list(found.blocks).index)
     names = [*members[members.index(start) :], *members[: members.index(start)], start]
     place = found.blocks[start].node.entries["extends"].node.place
+    names = names if len(names) <= _MOST_OF_CIRCLE else [*names[: _MOST_OF_CIRCLE - 1], "…", start]
     message = f"a circle ({' extends '.join(names)}), expected a pipeline that does not extend this one"
     found.mistakes.append(Mistake(place, f"{start}.extends", message))
 
@@ -278,7 +280,7 @@ class _Checked:
 
 @dataclass
 class _Effort:
-    """What may still be checked: values of pipelines, and values that a sweep may try."""
+    """What may still be checked: values of pipelines, for each variant once more, and values that a sweep may try."""
 
     values: int = _MOST_CHECKED
     tried: int = _MOST_TRIED
@@ -292,7 +294,6 @@ def _check(name: str, block: Node, layer: Place, complete: bool, said: frozenset
     said: what was said of the lower layers.
     """
     mistakes = []
-    effort.values -= block.size
     if "name" in block.entries:
         message = "unknown key: the key of the block is the pipeline's name, expected no other"
         mistakes.append(_mistake(block.entries["name"].key, ("name",), message))
@@ -300,6 +301,7 @@ def _check(name: str, block: Node, layer: Place, complete: bool, said: frozenset
         "name": name if files.NAME.fullmatch(name) else "unnamed"
     }
     spec, refused = _validate(values, block)
+    effort.values -= block.size * (1 + len(spec.shifts if spec is not None else ()))
     if spec is not None and spec.sweep is not None:
         own = {"name": spec.name}
         candidates = list(islice(ranges.candidates(spec.sweep, block), effort.tried))

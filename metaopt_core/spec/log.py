@@ -10,7 +10,7 @@ from metaopt_core.spec.base import Spec
 
 
 def _model_name(name: str) -> str:
-    if not re.fullmatch(r"[\w .-]*\w[\w .-]*", name):
+    if not re.fullmatch(r"[\w .-]+", name) or not re.search(r"\w", name):
         raise PydanticCustomError("model_name", "expected a name of letters, digits, spaces and the signs _ . - alone")
     return name
 

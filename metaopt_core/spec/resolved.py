@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from metaopt_core.spec.base import Positive, Seed, Spec, is_import_path
+from metaopt_core.spec.base import Repetitions, Seed, Spec, is_import_path
 from metaopt_core.spec.components import METHODS, METRICS, find, known
 from metaopt_core.spec.evaluate import EvaluateSpec, ShiftSpec
 from metaopt_core.spec.generate import GenerateSpec
@@ -23,12 +23,12 @@ class Resolved(Spec):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="The pipeline's key in pipelines.yaml.")
     description: str = Field("", description="One line for `metaopt list`.")
     seed: Seed = Field(0, description="Every random number is a function of it.")
-    seeds: Positive = Field(
+    seeds: Repetitions = Field(
         1,
         description="How often it is trained, with seed, seed + 1, … on the same data; more than once, results are also averaged "
         "over the seeds.",
     )
-    splits: Positive = Field(
+    splits: Repetitions = Field(
         1,
         description="How often it runs on other data, with generate.seed, generate.seed + 1, …: other splits and held-out tasks; "
         "more than once, results are also averaged over them.",

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from metaopt_core.distributions.contract import Distribution
 from metaopt_core.spec.base import Impossibility, Positive, Spec
 from metaopt_core.spec.distribution import Asked, Targets, TaskShape
+from metaopt_core.spec.paths import WrittenPath, expanded
 
 if TYPE_CHECKING:
     from metaopt_core.distributions.batch import TaskDistribution
@@ -55,7 +56,7 @@ class OmniglotSpec(Distribution):
     Shift: ClassVar[type[Spec]] = OmniglotShift
 
     distribution: Literal["omniglot"] = Field(description="Which p(T): where tasks come from.")
-    folder: str | None = Field(
+    folder: WrittenPath | None = Field(
         None,
         description="Folder with images_background.zip and images_evaluation.zip, or with the unpacked trees. Without it the "
         "environment variable METAOPT_OMNIGLOT is asked, and then the archives are downloaded.",
@@ -87,7 +88,7 @@ class OmniglotSpec(Distribution):
     def beside(self, folder: Path) -> Self:
         if self.folder is None:
             return self
-        return self.model_copy(update={"folder": str(folder / Path(self.folder).expanduser())})
+        return self.model_copy(update={"folder": str(folder / expanded(self.folder))})
 
     def impossibilities(self, asked: Asked) -> Iterator[Impossibility]:
         split = self.characters
