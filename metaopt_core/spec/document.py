@@ -182,7 +182,7 @@ class _Reader:
         match event:
             case yaml.AliasEvent():
                 return self._broken(
-                    place, path, f"*{shown(event.anchor)} is an alias, expected the value itself (`extends` shares settings)"
+                    place, path, f"*{shown(str(event.anchor))} is an alias, expected the value itself (`extends` shares settings)"
                 )
             case yaml.ScalarEvent():
                 node = self._scalar(event, place, path)
