@@ -19,7 +19,7 @@ def prepare(home: Home, *, quiet: bool) -> None:
     quiet: Prefect writes nothing to the console (its server still gets every log line); `flows.console` shows what a user wants.
     """
     try:
-        home.root.mkdir(parents=True, exist_ok=True)
+        home.make()
         writable = os.access(home.root, os.W_OK)
     except OSError:
         writable = False

@@ -34,6 +34,15 @@ class Home:
         """The folder of this process: the command line and `metaopt serve` set METAOPT_HOME for the flows that they start."""
         return cls.beside(Path.cwd() / "pipelines.yaml")
 
+    def make(self) -> None:
+        """Make the folder, readable by its owner alone: data, models and logs may be confidential.
+
+        One that is there keeps its mode: `chmod` is how to share it on purpose.
+        """
+        if not self.root.exists():
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            self.root.mkdir(mode=0o700, exist_ok=True)
+
     @property
     def outputs(self) -> Path:
         return self.root / "outputs"

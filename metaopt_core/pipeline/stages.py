@@ -9,15 +9,14 @@ import ast
 import hashlib
 import importlib.metadata
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from metaopt_core.spec import user_source
+from metaopt_core.spec.addresses import tracking_address
 from metaopt_core.spec.components import module_of
 from metaopt_core.spec.networks import ModuleSpec
 from metaopt_core.spec.pipeline import PipelineSpec
@@ -129,9 +128,7 @@ def _slice(stage: str, spec: PipelineSpec) -> dict[str, Any]:
             values["evaluate.baseline_lrs"] = list(spec.baseline_lrs)
         case "log":
             values = flatten("log", spec.log.model_dump(mode="json")) | {"name": spec.name}
-            values["log.tracking_uri"] = without_password(
-                spec.log.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "embedded"
-            )
+            values["log.tracking_uri"] = tracking_address(spec.log.tracking_uri) or "embedded"
         case _:
             raise ValueError(f"no stage {stage!r}: expected one of {', '.join(STAGES)}")
     return values
@@ -143,12 +140,6 @@ def flatten(prefix: str, tree: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in tree.items():
         flat |= flatten(f"{prefix}.{key}", value) if isinstance(value, Mapping) else {f"{prefix}.{key}": value}
     return flat
-
-
-def without_password(uri: str) -> str:
-    """An address without the password that it may hold."""
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])) if parts.password else uri
 
 
 def _sources(stage: Stage, components: list[str]) -> dict[str, str]:

@@ -117,7 +117,8 @@ class Store:
     @contextlib.contextmanager
     def locked(self, identity: Identity, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
         """One process at a time makes one output; `on_wait` is called where another one is at it."""
-        self.home.locks.mkdir(parents=True, exist_ok=True)
+        self.home.make()
+        self.home.locks.mkdir(exist_ok=True)
         lock = FileLock(self.home.locks / f"{identity.stage}-{identity.fingerprint}.lock")
         try:
             lock.acquire(blocking=False)
@@ -132,6 +133,7 @@ class Store:
     def publish(self, identity: Identity, upstream: Mapping[str, StageOutput]) -> Iterator[tuple[Path, dict[str, Any]]]:
         """A temporary folder to fill, and a dictionary for `extra`. Leaving the block without an error publishes both."""
         final = self.folder(identity)
+        self.home.make()
         final.parent.mkdir(parents=True, exist_ok=True)
         for abandoned in final.parent.glob(f".{identity.fingerprint}.*"):  # by a killed process: the caller holds the lock
             shutil.rmtree(abandoned, ignore_errors=True)

@@ -22,7 +22,7 @@ from metaopt_core.reporting.table import Table, columns, joined, row
 from metaopt_core.reporting.words import in_short
 from metaopt_core.spec.evaluate import IN_DISTRIBUTION
 from metaopt_core.spec.pipeline import PipelineSpec
-from metaopt_core.tracking.description import spec_yaml
+from metaopt_core.spec.writing import spec_yaml
 
 _WORST_NAMED = 10
 

@@ -16,9 +16,12 @@ MOST = 10**9
 
 
 class Spec(BaseModel):
-    """Base of all: unknown keys and silently converted types are errors, and a checked spec never changes."""
+    """Base of all: unknown keys and silently converted types are errors, and a checked spec never changes.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    pydantic's own messages don't quote the values that it refuses: Prefect stores them, and one may be a password.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 def unprintable(text: str) -> str | None:

@@ -69,6 +69,8 @@ def _refusal(details: ErrorDetails, block: Node) -> Refusal | None:
             expected = f"a whole number of at most {MOST}"
         case "too_long" if found is not None and isinstance(found.value, dict):
             expected = f"at most {details['ctx']['max_length']} of them"
+        case "address":  # what was found may be a secret
+            return Refusal(path, details["msg"])
         case "finite_number":
             expected = expectation(schema).replace("number", "finite number")
         case "missing" | "too_long" | "too_short":  # of a list: what is expected is said of the list as a whole

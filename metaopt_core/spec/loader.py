@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from metaopt_core.errors import UserError
-from metaopt_core.spec import explain, files, ranges
+from metaopt_core.spec import addresses, explain, files, ranges
 from metaopt_core.spec.document import BROKEN, DEEPEST, Entry, Mistake, Node, Place, dotted, read_value, shown
 from metaopt_core.spec.files import Files
 from metaopt_core.spec.pipeline import PipelineSpec
@@ -38,7 +38,7 @@ class SpecError(UserError):
         self.mistakes = tuple(
             sorted(unique, key=lambda one: (not one.place.line, sources[one.place.source], one.place.line, one.place.column))
         )
-        super().__init__("\n".join(str(mistake) for mistake in self.mistakes))
+        super().__init__("\n".join(addresses.scrubbed(str(mistake)) for mistake in self.mistakes))
 
 
 class Pipelines(dict[str, PipelineSpec]):
@@ -262,6 +262,9 @@ def _options(options: Sequence[str], mistakes: list[Mistake]) -> tuple[Place, No
 
 
 def _option_place(option: str) -> Place:
+    key, _, value = option.partition("=")
+    if key.strip() == "log.tracking_uri" and addresses.problem(value):
+        option = f"{key}=…"  # a secret may be in it
     short = option if len(option) <= _LONGEST_OPTION else f"{option[: _LONGEST_OPTION - 1]}…"
     return Place(f"--set {short}")
 

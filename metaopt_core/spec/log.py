@@ -3,9 +3,10 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from metaopt_core.spec import addresses
 from metaopt_core.spec.base import Spec
 
 
@@ -15,11 +16,22 @@ def _model_name(name: str) -> str:
     return name
 
 
+def _address(address: str) -> str:
+    if wrong := addresses.problem(address):
+        raise PydanticCustomError("address", "{wrong}", {"wrong": wrong})
+    return address
+
+
+Address = Annotated[str, AfterValidator(_address), WithJsonSchema({"type": "string", "pattern": addresses.PATTERN})]
+
+
 class LogSpec(Spec):
     """The MLflow run of an execution."""
 
-    tracking_uri: str | None = Field(
-        None, description="MLflow server; none means the environment variable MLFLOW_TRACKING_URI, else the embedded store."
+    tracking_uri: Address | None = Field(
+        None,
+        description="MLflow server; none means the environment variable MLFLOW_TRACKING_URI, else the embedded store. Without "
+        "credentials: these are read from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN.",
     )
     experiment: str | None = Field(None, min_length=1, description="MLflow experiment; none means the pipeline's name.")
     register_as: Annotated[str, AfterValidator(_model_name)] | None = Field(

@@ -13,11 +13,13 @@ from filelock import FileLock
 
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.stages import without_password
+from metaopt_core.spec.addresses import scrubbed, tracking_address
 from metaopt_core.spec.pipeline import PipelineSpec
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+_QUIET = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"  # standard output is ours: the end of each run would be announced there
 
 # Read by MLflow when it is imported or makes a request. What the user has set stays. Its own retries would continue for minutes.
 _ENVIRONMENT = {
@@ -43,7 +45,7 @@ def embedded_uri(home: Home) -> str:
 
 def tracking_uri(home: Home, spec: PipelineSpec) -> str:
     """The spec's tracking address, else MLFLOW_TRACKING_URI, else the embedded store."""
-    return spec.log.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or embedded_uri(home)
+    return tracking_address(spec.log.tracking_uri) or embedded_uri(home)
 
 
 def initialize(home: Home) -> None:
@@ -54,6 +56,7 @@ def initialize(home: Home) -> None:
 def connect(home: Home, uri: str) -> "MlflowClient":
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    os.environ[_QUIET] = "true"
     try:
         if not is_database(uri):
             from mlflow import MlflowClient
@@ -65,7 +68,8 @@ def connect(home: Home, uri: str) -> "MlflowClient":
         from mlflow import MlflowClient
 
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it announces each table creation
-        home.mlflow.mkdir(parents=True, exist_ok=True)
+        home.make()
+        home.mlflow.mkdir(exist_ok=True)
         with locked(home, "mlflow"):
             return MlflowClient(uri, registry_uri=uri)
     except Exception as error:
@@ -79,7 +83,8 @@ def is_database(uri: str) -> bool:
 
 @contextlib.contextmanager
 def locked(home: Home, name: str) -> Iterator[None]:
-    home.locks.mkdir(parents=True, exist_ok=True)
+    home.make()
+    home.locks.mkdir(exist_ok=True)
     with FileLock(home.locks / f"{name}.lock"):
         yield
 
@@ -101,8 +106,7 @@ def experiment_id(client: "MlflowClient", home: Home, spec: PipelineSpec) -> str
         raise unreachable(client.tracking_uri, error) from error
     if found is None:
         raise UserError(
-            f"log.experiment: MLflow at {without_password(client.tracking_uri)} refuses to make an experiment named {name!r}: "
-            "choose another"
+            f"log.experiment: MLflow at {client.tracking_uri} refuses to make an experiment named {name!r}: choose another"
         )
     if found.lifecycle_stage != "active":
         raise UserError(
@@ -116,9 +120,9 @@ def experiment_id(client: "MlflowClient", home: Home, spec: PipelineSpec) -> str
 
 
 def unreachable(uri: str, error: Exception) -> UnreachableError:
-    cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+    cause = scrubbed(str(error).splitlines()[0]) if str(error) else type(error).__name__
     return UnreachableError(
-        f"MLflow at {without_password(uri)} can't be used: {cause}\nStart it, or correct log.tracking_uri in the spec or the "
+        f"MLflow at {uri} can't be used: {cause}\nStart it, or correct log.tracking_uri in the spec or the "
         "environment variable MLFLOW_TRACKING_URI; with neither of the two, runs are recorded in the embedded store."
     )
 

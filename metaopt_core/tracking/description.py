@@ -9,9 +9,9 @@ import subprocess
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from metaopt_core.pipeline.stages import ROOT, flatten, without_password
-from metaopt_core.spec import writing
+from metaopt_core.pipeline.stages import ROOT, flatten
 from metaopt_core.spec.pipeline import PipelineSpec
+from metaopt_core.spec.writing import spec_yaml
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -60,23 +60,12 @@ def _git(*arguments: str) -> str:
         return ""
 
 
-def public(spec: PipelineSpec) -> PipelineSpec:
-    """The spec as others may read it: without a password in the tracking address."""
-    uri = spec.log.tracking_uri
-    return spec.model_copy(update={"log": spec.log.model_copy(update={"tracking_uri": uri and without_password(uri)})})
-
-
 def parameters(spec: PipelineSpec) -> dict[str, str]:
     """The whole spec as MLflow parameters: dotted key → JSON, or a text as it is."""
     values: dict[str, Any] = {}
-    for key, value in public(spec).model_dump(mode="json").items():
+    for key, value in spec.model_dump(mode="json").items():
         values |= flatten(key, value) if isinstance(value, Mapping) else {key: value}
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
-
-
-def spec_yaml(spec: PipelineSpec) -> str:
-    """The spec as a pipelines file of its own, as others may read it."""
-    return writing.spec_yaml(public(spec))
 
 
 def describe(client: "MlflowClient", run: "MlflowRun", spec: PipelineSpec) -> None:

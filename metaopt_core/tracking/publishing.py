@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.stages import without_password
 from metaopt_core.pipeline.store import TIMES, StageOutput
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking import results
@@ -43,7 +42,7 @@ def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput],
         _log_over_training(run, upstream["evaluate"])
         version = register(run, spec, model_id) if spec.log.register_as else None
         return {
-            "tracking_uri": without_password(run.client.tracking_uri),
+            "tracking_uri": run.client.tracking_uri,
             "experiment_id": run.experiment_id,
             "run_id": run.id,
             "model_uri": f"models:/{model_id}",

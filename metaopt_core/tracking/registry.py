@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from metaopt_core.pipeline.store import StageOutput
 from metaopt_core.spec.distribution import TaskShape
 from metaopt_core.spec.pipeline import PipelineSpec
-from metaopt_core.tracking.description import public
 from metaopt_core.tracking.runs import EXECUTION, Run
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def log_model(run: Run, spec: PipelineSpec, generated: StageOutput, trained: Sta
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name) / MODEL_NAME
             shape = TaskShape.from_json(json.loads((generated / "shape.json").read_text()))
-            serving.save(public(spec), shape, trained / "parameters.safetensors", folder, run.id, model.model_id)
+            serving.save(spec, shape, trained / "parameters.safetensors", folder, run.id, model.model_id)
             run.client.log_model_artifacts(model.model_id, str(folder))
         run.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     outputs = run.client.get_run(run.id).outputs

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import identities
 from metaopt_core.pipeline.store import write_atomically
+from metaopt_core.spec.addresses import scrubbed
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking.connection import answering, connect, experiment_id, locked, tracking_uri
 from metaopt_core.tracking.description import describe, tags_of
@@ -119,7 +120,9 @@ class Run:
         try:
             self.log_points(self._buffer)
         except Exception as error:
-            _log.warning("MLflow does not take %d metric points, they will be sent again later: %s", len(self._buffer), error)
+            _log.warning(
+                "MLflow does not take %d metric points, they will be sent again later: %s", len(self._buffer), scrubbed(str(error))
+            )
             self._due = monotonic() + _OUTAGE_SECONDS
         else:
             self._buffer = []
@@ -162,7 +165,7 @@ def running(home: Home, spec: PipelineSpec, group: str | None = None) -> Iterato
             try:
                 run.client.set_terminated(run.id, status)
             except Exception as error:
-                _log.warning("MLflow was not told that run %s is %s: %s", run.id, status, error)
+                _log.warning("MLflow was not told that run %s is %s: %s", run.id, status, scrubbed(str(error)))
 
 
 def _find_or_create(home: Home, spec: PipelineSpec, group: str | None) -> Run:

@@ -8,7 +8,6 @@ from mlflow import MlflowClient
 
 from metaopt_core.pipeline.home import Home
 from metaopt_core.spec.pipeline import PipelineSpec
-from metaopt_core.tracking.description import parameters, spec_yaml
 from metaopt_core.tracking.runs import running
 from tests.made_outputs import sinusoid_spec
 from tests.metaopt_core.tracking.stored import runs_in
@@ -31,9 +30,3 @@ def test_a_run_says_what_it_is_of(home: Home, client: MlflowClient) -> None:
     written = yaml.safe_load(Path(client.download_artifacts(run.info.run_id, "spec.yaml")).read_text())
     ((name, body),) = written["pipelines"].items()
     assert PipelineSpec.model_validate_json(json.dumps({"name": name} | body)) == spec
-
-
-def test_a_password_in_the_address_is_not_recorded() -> None:
-    spec = sinusoid_spec("secret", log={"tracking_uri": "http://me:hunter2@example.org:5000/mlflow"})
-    assert parameters(spec)["log.tracking_uri"] == "http://example.org:5000/mlflow"
-    assert "hunter2" not in spec_yaml(spec)

@@ -96,3 +96,10 @@ def test_everything_works_on_a_server(server: str, home: Home, monkeypatch: pyte
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     task = {name: np.zeros((3, 1)) for name in ("support_x", "support_y", "query_x")}
     assert mlflow.pyfunc.load_model("models:/few-shot/1").predict(task).shape == (3, 1)
+
+
+def test_standard_output_belongs_to_us(server: str, home: Home, capfd: pytest.CaptureFixture[str]) -> None:
+    """MLflow's "View run" line at the end of each run would make `--json` no JSON."""
+    with running(home, sinusoid_spec("silent", log={"tracking_uri": server})):
+        pass
+    assert capfd.readouterr().out == ""

@@ -1,0 +1,78 @@
+"""Addresses of tracking stores, which hold no secrets: a spec is stored in plain text by Prefect, by MLflow and in every output.
+
+What a store asks for is read from variables that its own client knows, so that it is nowhere in what we write, log or show.
+"""
+
+import os
+import re
+from urllib.parse import unquote, urlsplit
+
+from metaopt_core.errors import UserError
+
+VARIABLE = "MLFLOW_TRACKING_URI"
+_DATABASES = ("postgresql", "mysql", "mssql", "sqlite")
+_SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD", "PREFECT_API_AUTH_STRING", "PREFECT_API_KEY")
+
+_SERVER_MESSAGE = (
+    "an address holds no credentials, nor anything after ? or #: expected http://HOST:PORT; what the server asks for goes into the "
+    "environment variables MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+)
+_DATABASE_MESSAGE = (
+    "an address holds no password: for PostgreSQL it goes into the environment variable PGPASSWORD or the file ~/.pgpass, for "
+    "other databases into an option file of their client; or name an MLflow server in front of the database"
+)
+_NO_ADDRESS = "expected the address of an MLflow server, as in http://127.0.0.1:5000"
+
+_QUERY_KEY = r"[\w.-]*(?:passw|pwd|token|secret|credential|auth|signature|api.?key|access.?key)[\w.-]*="
+_SECRET_PATTERNS = (
+    (re.compile(r"://(?!/)[^\s'\"]*@"), "://"),  # three slashes begin a path, in which @ means nothing
+    (re.compile(r"\b[^\s'\"/@:]+:[^\s'\"/@]+@(?=\w)"), ""),
+    (re.compile(r"(?i)\b(basic|bearer)\s+[\w.~+/-]{6,}=*"), r"\1 ***"),
+    (re.compile(rf"(?i)([?&;#]{_QUERY_KEY})[^\s&;#'\"]*"), r"\1***"),
+)
+
+PATTERN = (
+    r"^(?!https?:.*[?#])"
+    r"(?!(?!(sqlite|postgresql|mysql|mssql)[\w+]*://).*@)"
+    r"(?!\w[\w+]*://[^/@]*:[^/]*@)"  # a database's address may name a user
+    r"(?!.*[?&;#][\w.-]*(passw|pwd|token|secret)[\w.-]*=).*$"
+)
+"""The same in a JSON Schema, by which Prefect's server checks a form before it stores it; it knows fewer tricks."""
+
+
+def problem(address: str) -> str | None:
+    """What is wrong with the address of a tracking store, without quoting it; none if nothing is."""
+    plain = unquote(address)
+    try:
+        scheme, place = urlsplit(plain).scheme, urlsplit(plain).netloc
+    except ValueError:  # such as http://[bad
+        return _NO_ADDRESS
+    if scheme.partition("+")[0] in _DATABASES and plain.startswith(f"{scheme}://"):
+        password = ":" in place.rpartition("@")[0]
+        return _DATABASE_MESSAGE if password or re.search(rf"(?i)[?&;#]{_QUERY_KEY}", plain) else None
+    if scheme in {"http", "https"}:
+        return _SERVER_MESSAGE if re.search("[@?#]", plain) else (None if place else _NO_ADDRESS)
+    return _SERVER_MESSAGE if "@" in plain or re.search(rf"(?i)[?&;#]{_QUERY_KEY}", plain) else None
+
+
+def tracking_address(configured: str | None) -> str | None:
+    """The address that a spec names, else the one that the environment names; none means the embedded store.
+
+    Raises UserError if the environment's holds credentials; a spec with such an address does not come about.
+    """
+    if configured:
+        return configured
+    named = os.environ.get(VARIABLE)
+    if named and (wrong := problem(named)):
+        raise UserError(f"environment variable {VARIABLE}: {wrong}")
+    return named or None
+
+
+def scrubbed(text: str) -> str:
+    """Text that somebody else wrote, such as a library's error, without what looks like credentials and what is known to be."""
+    for variable in _SECRETS:
+        if secret := os.environ.get(variable):
+            text = text.replace(secret, "***")
+    for pattern, instead in _SECRET_PATTERNS:
+        text = pattern.sub(instead, text)
+    return text
