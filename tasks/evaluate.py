@@ -40,16 +40,17 @@ def evaluate(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[
         measured = protocol.evaluate(setting, ready)
         table = measured.tasks
         table.to_parquet(folder / "tasks.parquet", index=False)
-        over_training = protocol.over_training(setting, learned, upstream["train"] / SNAPSHOTS)
-        over_training.to_parquet(folder / "over_training.parquet", index=False)
         summary = summarize(setting, measured, ready)
         (folder / "summary.json").write_text(json.dumps(summary, indent=1))
 
         figures.save(figures.adaptation(summary), folder / "adaptation.png")
         told = upstream["train"].extra
         seconds = told["seconds_by_phase"][learned] / told["iterations_by_phase"][learned]
-        curves = pd.concat([history, over_training])
-        figures.save(figures.training(curves, summary, told["best_iteration"], seconds), folder / "training.png")
+        if spec.evaluate.over_training:
+            over_training = protocol.over_training(setting, learned, upstream["train"] / SNAPSHOTS)
+            over_training.to_parquet(folder / "over_training.parquet", index=False)
+            history = pd.concat([history, over_training])
+        figures.save(figures.training(history, summary, told["best_iteration"], seconds), folder / "training.png")
         figures.save(figures.losses(table, summary), folder / "losses.png")
         if summary["shifted"]:
             figures.save(figures.shifted(summary), folder / "shifted.png")

@@ -104,6 +104,11 @@ class EvaluateSpec(Spec):
         description="Variants of the test tasks that differ from what was trained on, by name; each says what it changes. One that "
         "is null is left out.",
     )
+    over_training: bool = Field(
+        False,
+        description="Whether the parameters of every validation are evaluated on the meta-test tasks, too, as a curve. They choose "
+        "nothing, but whoever looks at them and then changes a setting has used the test tasks to choose it.",
+    )
     metrics: Annotated[tuple[MetricPath, ...], BeforeValidator(as_tuple)] = Field(
         (), description="Further metrics by import path, as in [mypackage.metrics:median_error]; those that ship are always there."
     )

@@ -88,7 +88,9 @@ def _log_files(run: Run, upstream: Mapping[str, StageOutput], summary: Mapping[s
     """The report and figures as they are; tables as Parquet and as MLflow's pages show them. `log_table` would append to them."""
     import pandas as pd
 
-    tasks = pd.read_parquet(upstream["evaluate"] / "tasks.parquet").drop(columns=["confidence", "correct"], errors="ignore")
+    tasks = pd.read_parquet(upstream["evaluate"] / "tasks.parquet").drop(
+        columns=["confidence", "correct", "groups"], errors="ignore"
+    )
     tables = {
         "summary": pd.DataFrame(results.rows(summary)),
         "differences": pd.json_normalize(summary["differences"], sep="_").dropna(axis=1, how="all"),
