@@ -18,7 +18,7 @@ from flows.stages import carry_out
 from metaopt_core.distributions.contract import load
 from metaopt_core.errors import DivergedError, StoppedError, UserError
 from metaopt_core.evaluation.protocol import objective
-from metaopt_core.evaluation.statistics import of_method, paired
+from metaopt_core.evaluation.statistics import between, of_method
 from metaopt_core.evaluation.summary import as_read
 from metaopt_core.methods.contract import Setting
 from metaopt_core.pipeline import search as sweeps
@@ -162,7 +162,7 @@ def _result(search: Sweep, best: PipelineSpec, default: PipelineSpec, outputs: d
             "steps": search.steps_of(default),
             "test": of_method(tables["default"], columns["default"], methods["default"], read.larger_is_better),
         },
-        "difference": paired(
+        "difference": between(
             *(tables["default"], columns["default"], methods["default"]), *(tables["best"], columns["best"], methods["best"])
         )
         if same_tasks

@@ -30,10 +30,11 @@ def summary(methods: Mapping[str, dict[str, Any]], **values: Any) -> dict[str, A
     horizon = len(methods[names[0]]["steps"]) - 1
     per_task = [name for name, read in metrics.items() if not read["pooled"]]
 
-    def minus(one: str, other: str, metric: str) -> dict[str, float | None]:
+    def minus(one: str, other: str, metric: str) -> dict[str, float | bool | None]:
         first, second = (methods[name]["steps"][horizon][metric]["mean"] for name in (one, other))
         known = first is not None and second is not None
-        return {"mean": first - second if known else None, "ci95": 0.1 if known else None}
+        mean = first - second if known else None
+        return {"mean": mean, "ci95": 0.1 if known else None, "survives": mean is not None and abs(mean) > 0.1}
 
     made: dict[str, Any] = {
         "targets": "real",
@@ -42,6 +43,7 @@ def summary(methods: Mapping[str, dict[str, Any]], **values: Any) -> dict[str, A
         "normalization": None,
         "reduction": "mean",
         "tasks": 4,
+        "groups": None,
         "ways": None,
         "shots": 5,
         "queries": 5,

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from metaopt_core.evaluation.statistics import mean
+from metaopt_core.evaluation.statistics import mean, note_survivors, paired
 from metaopt_core.evaluation.verdict import note_changes
 
 
@@ -19,6 +19,7 @@ def summarize(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     shifted = {name: _summary([summary["shifted"][name] for summary in summaries]) for name in summaries[0]["shifted"]}
     for variant in shifted.values():
         note_changes(found, variant)
+    note_survivors(found, shifted)
     return found | {"shifted": shifted}
 
 
@@ -50,13 +51,18 @@ def _entry(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _difference(pairs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     named = {key: pairs[0][key] for key in ("of", "against")}
-    return named | {"better": _mean([pair["better"] for pair in pairs])} | _measures(pairs)
+    means = {name: np.array([pair[name]["mean"] for pair in pairs], np.float64) for name in _names(pairs[0])}
+    return named | {"better": _mean([pair["better"] for pair in pairs])} | {name: paired(each) for name, each in means.items()}
 
 
 def _measures(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The statistics of each metric."""
-    names = [name for name, statistics in entries[0].items() if isinstance(statistics, Mapping)]
-    return {name: _statistics([entry[name] for entry in entries]) for name in names}
+    return {name: _statistics([entry[name] for entry in entries]) for name in _names(entries[0])}
+
+
+def _names(entry: Mapping[str, Any]) -> list[str]:
+    """The metrics that it has statistics of."""
+    return [name for name, statistics in entry.items() if isinstance(statistics, Mapping)]
 
 
 def _statistics(seeds: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:

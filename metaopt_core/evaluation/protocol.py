@@ -102,7 +102,8 @@ def evaluate(setting: Setting, compared: Sequence[Prepared]) -> Measured:
     A row a variant, method and task: `variant`, `method`, `task`, `inner_lr`, and NAME_K for each metric after K = 0 …
     `evaluate.steps` steps; a method that takes none has the same number in all of them. A task has the same number in every
     variant of a regression: there it is the same draw in other ranges. At the horizon, of each query of a classification:
-    `confidence`, the probability of the predicted class, and `correct`. Where the network normalizes by its batch,
+    `confidence`, the probability of the predicted class, and `correct`; of the task, `groups`: its classes.
+    Where the network normalizes by its batch,
     `inductive_NAME`, and where it does so for every step, `collected_NAME`, not of shifted variants.
     """
     spec, device, tables = setting.spec, device_named(setting.spec.device), []
@@ -190,6 +191,8 @@ class _Measuring:
             columns |= {
                 f"{one.name}_{step}": columns[f"{one.name}_0"] for one in metrics for step in range(1, spec.evaluate.steps + 1)
             }
+        if tasks.classes is not None:
+            columns["groups"] = list(tasks.classes.cpu().numpy())
         steps = [f"{one.name}_{step}" for one in metrics for step in range(spec.evaluate.steps + 1)]
         ordered = [name for name in steps if name in columns] + [name for name in columns if name not in steps]
         return pd.DataFrame({name: columns[name] for name in ordered}), at_horizon

@@ -9,7 +9,8 @@ import pandas as pd
 
 from metaopt_core.evaluation.metrics.calibration_error import bins
 from metaopt_core.evaluation.protocol import Measured, Prepared, transductive
-from metaopt_core.evaluation.statistics import mean, statistics
+from metaopt_core.evaluation.shared_groups import SharedGroups
+from metaopt_core.evaluation.statistics import groups_of, note_survivors, paired, statistics
 from metaopt_core.evaluation.verdict import LOSS, note_changes
 from metaopt_core.methods.contract import COLLECTED, INDUCTIVE, Setting
 from metaopt_core.spec.evaluate import IN_DISTRIBUTION
@@ -25,7 +26,9 @@ def summarize(setting: Setting, measured: Measured, compared: Sequence[Prepared]
 
     No task is left out: where a loss is not finite, nor are the mean and its interval (null in JSON), and `diverged` says why.
     `metrics` says how to read each metric's numbers, and `primary` which one methods are compared by. `model` is the method that
-    the logged model adapts by; `differences` compares each pair of methods task by task, at the horizon. `shifted`: for each
+    the logged model adapts by; `differences` compares each pair of methods task by task, at the horizon; `survives`, whether a
+    difference does after the correction of Holm for the number of comparisons. `groups`: how many classes or other groups the tasks
+    share, over which intervals are then bootstrapped. `shifted`: for each
     variant the same, with what it `changes`, and each method's `change` (`note_changes`).
     """
     spec = setting.spec
@@ -38,6 +41,7 @@ def summarize(setting: Setting, measured: Measured, compared: Sequence[Prepared]
         )
         variants[name]["changes"] = spec.shifts[name].model_dump(mode="json")
         note_changes(found, variants[name])
+    note_survivors(found, variants)
     return found | {"shifted": variants}
 
 
@@ -48,6 +52,7 @@ def _summary(
     by_task = [one for one in spec.metrics if not one.pooled]
     found = {str(method): rows.reset_index(drop=True) for method, rows in table.groupby("method", sort=False)}
     learned_lr = spec.train.inner.learned_lr
+    shared = groups_of(next(iter(found.values())))
     return {
         "targets": setting.shape.targets,
         "metrics": {one.name: as_read(one) for one in spec.metrics},
@@ -55,6 +60,7 @@ def _summary(
         "normalization": _normalization(setting),
         "reduction": spec.train.reduction,
         "tasks": int(table["task"].nunique()),
+        "groups": shared.count if shared else None,
         "ways": spec.train.ways,
         "shots": spec.evaluate_shots,
         "queries": spec.evaluate_queries,
@@ -65,9 +71,9 @@ def _summary(
         "algorithm": spec.train.label,
         "learned": spec.learned.key(spec.train),
         "model": spec.model_method,
-        "methods": {one.key: _of_method(setting, by_task, one, found[one.key], pooled[one.key]) for one in compared},
+        "methods": {one.key: _of_method(setting, by_task, one, found[one.key], pooled[one.key], shared) for one in compared},
         "differences": [
-            {"of": one, "against": other} | _difference(by_task, found[one], found[other], spec.horizon)
+            {"of": one, "against": other} | _difference(by_task, found[one], found[other], spec.horizon, shared)
             for one, other in combinations(found, 2)
         ],
     }
@@ -80,7 +86,12 @@ def as_read(metric: Metric) -> dict[str, Any]:
 
 
 def _of_method(
-    setting: Setting, metrics: Sequence[Metric], one: Prepared, rows: pd.DataFrame, pooled: Mapping[str, float]
+    setting: Setting,
+    metrics: Sequence[Metric],
+    one: Prepared,
+    rows: pd.DataFrame,
+    pooled: Mapping[str, float],
+    shared: SharedGroups | None,
 ) -> dict[str, Any]:
     inner_lr = float(rows["inner_lr"].iloc[0]) if "inner_lr" in rows else np.nan
 
@@ -88,7 +99,7 @@ def _of_method(
         columns = {metric: f"{prefix}{metric.name}" for metric in metrics}
         there = {metric: name for metric, name in columns.items() if name in rows and rows[name].notna().any()}
         values = {metric: rows[name].to_numpy(np.float64) for metric, name in there.items()}
-        return {metric.name: statistics(found, metric.larger_is_better) for metric, found in values.items()} or None
+        return {metric.name: statistics(found, metric.larger_is_better, shared) for metric, found in values.items()} or None
 
     confidence = "confidence" in rows and bins(np.concatenate(list(rows["confidence"])), np.concatenate(list(rows["correct"])))
     return {
@@ -99,7 +110,7 @@ def _of_method(
         "baseline": one.method.baseline,
         "takes_steps": one.method.takes_steps,
         "inner_lr": inner_lr if np.isfinite(inner_lr) else None,
-        "steps": _by_step(metrics, rows, setting.spec.evaluate.steps),
+        "steps": _by_step(metrics, rows, setting.spec.evaluate.steps, shared),
         "inductive": alone(INDUCTIVE),
         "collected": alone(COLLECTED),
         "pooled": dict(pooled),
@@ -115,7 +126,7 @@ def _normalization(setting: Setting) -> str | None:
     return "transductive network" if transductive(setting) else None
 
 
-def _by_step(metrics: Sequence[Metric], rows: pd.DataFrame, steps: int) -> list[dict[str, Any]]:
+def _by_step(metrics: Sequence[Metric], rows: pd.DataFrame, steps: int, shared: SharedGroups | None) -> list[dict[str, Any]]:
     start = rows[f"{LOSS}_0"].to_numpy(np.float64)
     largest = DIVERGED_FACTOR * float(start.max())
     found = []
@@ -127,19 +138,21 @@ def _by_step(metrics: Sequence[Metric], rows: pd.DataFrame, steps: int) -> list[
                 "step": step,
                 "diverged": int((~np.isfinite(loss) | (loss > largest)).sum()),
                 "improved": float((loss < start).mean()),
-                **{one.name: statistics(each, one.larger_is_better) for one, each in values.items()},
+                **{one.name: statistics(each, one.larger_is_better, shared) for one, each in values.items()},
             }
         )
     return found
 
 
-def _difference(metrics: Sequence[Metric], one: pd.DataFrame, other: pd.DataFrame, step: int) -> dict[str, Any]:
+def _difference(
+    metrics: Sequence[Metric], one: pd.DataFrame, other: pd.DataFrame, step: int, shared: SharedGroups | None
+) -> dict[str, Any]:
     """Task by task, one method's number minus another's; `better`: the share of tasks in which the one has the smaller loss."""
     found: dict[str, Any] = {}
     for metric in metrics:
         name = f"{metric.name}_{step}"
         first, second = (rows[name].to_numpy(np.float64) for rows in (one, other))
         with np.errstate(invalid="ignore"):
-            found[metric.name] = mean(first - second)
+            found[metric.name] = paired(first - second, shared)
     found["better"] = float((one[f"{LOSS}_{step}"] < other[f"{LOSS}_{step}"]).mean())
     return found

@@ -59,8 +59,10 @@ Outcome = Literal["better", "worse", "unclear"]
 
 
 def outcome(summary: Summary, paired: Statistics | None) -> Outcome:
-    """What a paired difference of the primary metric says of the first of the two; unclear if chance may explain it."""
-    if paired is None or paired["mean"] is None or paired["ci95"] is None or abs(paired["mean"]) <= paired["ci95"]:
+    """What a paired difference of the primary metric says of the first of the two; unclear if chance may explain it, all the
+    other comparisons considered.
+    """
+    if paired is None or paired["mean"] is None or not paired.get("survives"):
         return "unclear"
     return "better" if (paired["mean"] > 0) == larger_is_better(summary) else "worse"
 

@@ -33,7 +33,7 @@ def _cell(tag: Literal["th", "td"], column: Column, cell: Cell) -> Markup:
     names = " ".join([*(["left"] if column.left else []), *([cell.tone] if cell.tone else [])])
     note = Markup('<br><span class="note">{}</span>').format(cell.note) if cell.note else ""
     heading, value = Markup('<th class="{}">{}{}</th>'), Markup('<td class="{}">{}{}</td>')
-    return (heading if tag == "th" else value).format(names, cell.text, note)
+    return (heading if tag == "th" else value).format(names, cell.text + cell.mark, note)
 
 
 def prose(sentence: Sequence[Cell]) -> Markup:

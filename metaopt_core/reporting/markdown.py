@@ -23,7 +23,7 @@ def _line(*cells: str) -> str:
 
 
 def _text(cell: Cell, strong: bool) -> str:
-    text = _escaped(cell.text + (f" ({cell.note})" if cell.note else ""))
+    text = _escaped(cell.text + cell.mark + (f" ({cell.note})" if cell.note else ""))
     return f"**{text}**" if strong and text else text
 
 

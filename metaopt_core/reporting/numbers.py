@@ -10,7 +10,7 @@ NONE = "–"
 NOT_FINITE = "not finite"
 """What stands for the mean of tasks some of which diverged."""
 
-SURVIVES = " *"
+SURVIVES = "*"
 """Beside a difference that survives the correction for the number of comparisons."""
 
 _DECIMALS = 3
@@ -53,17 +53,18 @@ class Reading:
         return self.value(statistics["mean"]) + ("" if half is None else f" ± {self.value(half)}")
 
     def difference(self, statistics: Statistics | None) -> str:
-        """With its sign; of shares in percentage points, as the caption has to say (`points`)."""
+        """With its sign; of shares in percentage points."""
         if statistics is None or statistics["mean"] is None:
             return NONE
         mean, half = statistics["mean"], statistics["ci95"]
         sign = "−" if mean < 0 else "+"
         return sign + self._points(abs(mean)) + ("" if half is None else f" ± {self._points(half)}")
 
-    @property
-    def points(self) -> str:
-        """What a caption adds about differences."""
-        return "differences in percentage points" if self.percent else ""
+    def of_differences(self, comparisons: int | None = None) -> str:
+        """What a caption says about differences, so many of which there are."""
+        number = "the number of comparisons" if comparisons is None else counted(comparisons, "comparison")
+        said = f"{SURVIVES}: differs from 0 also when corrected for {number} (Holm)"
+        return ("differences in percentage points; " if self.percent else "") + said
 
     def _points(self, number: float) -> str:
         return f"{100 * number:.1f}" if self.percent else self._plain(number)

@@ -9,11 +9,13 @@ Tone = Literal["", "strong", "good", "bad", "soft"]
 
 @dataclass(frozen=True)
 class Cell:
-    """A text of a table or a sentence. note: what is said beside it if there is room. tone: how it is coloured."""
+    """A text of a table or a sentence. note: what is said beside it if there is room. tone: how it is coloured. mark: a footnote's
+    mark, of which those of a column are aligned."""
 
     text: str
     note: str = ""
     tone: Tone = ""
+    mark: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from metaopt_core.evaluation.verdict import Statistics, Summary, at_horizon, best_baseline, difference, outcome, variants
-from metaopt_core.reporting.numbers import NONE, NOT_FINITE, Reading, change, counted, settings
+from metaopt_core.reporting.numbers import NONE, NOT_FINITE, SURVIVES, Reading, change, counted, settings
 from metaopt_core.reporting.table import Cell, Row, Table, Tone, columns, joined, row
 from metaopt_core.spec.evaluate import IN_DISTRIBUTION
 
@@ -54,7 +54,7 @@ def compared(summary: Summary) -> Table:
         joined(
             f"{counted(summary['tasks'], 'meta-test task')}, {_kind(summary)}",
             _interval(summary),
-            reading.points,
+            _of_differences(summary, reading),
             _normalization(summary, reading),
             f"{summary['algorithm']}'s step sizes learned, {summary['learned_lr']}" if summary["learned_lr"] else "",
             "div.: diverged tasks" if diverged else "no task diverged",
@@ -75,7 +75,7 @@ def pairs(summary: Summary) -> Table:
         "Between each two methods: row minus column, task by task",
         columns("", *labels[1:]),
         tuple(rows),
-        joined(_interval(summary), reading.points),
+        joined(_interval(summary), _of_differences(summary, reading)),
     )
 
 
@@ -166,7 +166,10 @@ def _against(summary: Summary, reading: Reading, name: str) -> Cell:
 def _difference(summary: Summary, reading: Reading, of: str, against: str) -> Cell:
     paired = difference(summary, of, against, reading.name)
     tones: dict[str, Tone] = {"better": "good", "worse": "bad", "unclear": ""}
-    return Cell(reading.difference(paired), tone=tones[outcome(summary, paired)]) if paired else Cell("")
+    if not paired:
+        return Cell("")
+    mark = SURVIVES if paired.get("survives") else ""
+    return Cell(reading.difference(paired), tone=tones[outcome(summary, paired)], mark=mark)
 
 
 def _step_size(summary: Summary, name: str) -> Cell:
@@ -190,7 +193,15 @@ def _change(results: Summary) -> float | None:
 
 def _interval(summary: Summary) -> str:
     count = summary.get("seeds", 1)
-    return f"mean ± 95% interval over {counted(count, 'seed')}" if count > 1 else "mean ± 95% interval"
+    if count > 1:
+        return f"mean ± 95% interval over {counted(count, 'seed')}"
+    what = "classes" if summary["targets"] == "classes" else "groups"
+    by = f" (cluster bootstrap over the {summary['groups']:,} {what} that tasks share)" if summary["groups"] else ""
+    return f"mean ± 95% interval{by}"
+
+
+def _of_differences(summary: Summary, reading: Reading) -> str:
+    return reading.of_differences(len(summary["differences"])) if summary["differences"] else ""
 
 
 def _kind(summary: Summary) -> str:
@@ -218,6 +229,6 @@ def _of_shifted(summary: Summary, reading: Reading, diverged: bool, rows: Iterab
         _interval(summary),
         f"Δ: change of the mean against {IN_DISTRIBUTION}",
         f"div.: diverged tasks, of {summary['tasks']:,}" if diverged else "no task diverged",
-        reading.points,
+        reading.of_differences(),
         _not_finite(rows),
     )

@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from metaopt_core.reporting.table import Cell, Row, Table, select
+from metaopt_core.reporting.table import Cell, Table, select
 
 _STYLES = {"": "", "strong": "bold", "good": "bold green", "bad": "bold red", "soft": "dim"}
 _GAPS = (2, 1)  # between columns, if there is room for it
@@ -44,7 +44,7 @@ def _total(table: Table, places: Sequence[int], gap: int) -> int:
 
 
 def _width(table: Table, place: int) -> int:
-    texts = [*table.columns[place].heading.split("\n"), *(_indented(each, place) for each in table.rows)]
+    texts = [*table.columns[place].heading.split("\n"), *_texts(table, place)]
     return max(map(cell_len, [*texts, *(group.text for group, _ in table.groups() if group and not place)]))
 
 
@@ -53,17 +53,22 @@ def _rendered(table: Table, gap: int) -> rich.table.Table:
     made = rich.table.Table(box=box.SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False)
     for column in table.columns:
         made.add_column(column.heading, justify="left" if column.left else "right", no_wrap=True)
+    texts = iter(zip(*(_texts(table, place) for place in range(len(table.columns))), strict=True))
     for group, rows in table.groups():
         if group:
             made.add_row(Text(group.text, style="bold"))
         for place, each in enumerate(rows):
-            texts = [_styled(_indented(each, at), cell, each.strong) for at, cell in enumerate(each.cells)]
-            made.add_row(*texts, end_section=bool(group) and place == len(rows) - 1)
+            styled = [_styled(text, cell, each.strong) for text, cell in zip(next(texts), each.cells, strict=True)]
+            made.add_row(*styled, end_section=bool(group) and place == len(rows) - 1)
     return made
 
 
-def _indented(row: Row, place: int) -> str:
-    return ("  " if row.group and not place else "") + row.cells[place].text
+def _texts(table: Table, place: int) -> list[str]:
+    """Those of a column: indented below the heading of a group, with room for a mark if one of them has any."""
+    room = max((len(each.cells[place].mark) for each in table.rows), default=0)
+    indents = ["  " if each.group and not place else "" for each in table.rows]
+    cells = [each.cells[place] for each in table.rows]
+    return [f"{indent}{cell.text}{cell.mark:<{room}}" for indent, cell in zip(indents, cells, strict=True)]
 
 
 def _styled(text: str, cell: Cell, strong: bool) -> Text:

@@ -28,8 +28,9 @@ def test_differences_of_shares_are_in_points() -> None:
     assert reading(0.5).difference({"mean": -0.25, "ci95": 0.1}) == "−0.250 ± 0.100"
     shares = reading(0.9, metric=ACCURACY)
     assert shares.difference({"mean": 0.0123, "ci95": 0.004}) == "+1.2 ± 0.4"
-    assert "percentage points" in shares.points
-    assert not reading(0.5).points
+    assert "percentage points" in shares.of_differences(3)
+    assert "corrected for 3 comparisons (Holm)" in reading(0.5).of_differences(3)
+    assert "percentage points" not in reading(0.5).of_differences(3)
 
 
 @pytest.mark.parametrize(

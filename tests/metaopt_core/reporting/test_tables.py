@@ -56,6 +56,24 @@ def test_a_difference_that_chance_may_explain_has_no_colour() -> None:
     assert tables.compared(summary(methods)).rows[1].cells[-1].tone == ""
 
 
+def test_a_difference_that_survives_the_correction_is_marked_and_the_caption_says_for_how_many() -> None:
+    table = tables.compared(summary(three_methods()))
+    assert [row.cells[-1].mark for row in table.rows] == ["", "*", "*"]
+    assert "*: differs from 0 also when corrected for 3 comparisons (Holm)" in table.note
+    found = summary(three_methods())
+    found["differences"][0]["loss"]["survives"] = False
+    row = tables.compared(found).rows[1]
+    assert (row.cells[-1].mark, row.cells[-1].tone) == ("", "")
+
+
+def test_the_caption_says_over_what_intervals_are() -> None:
+    methods = three_methods()
+    assert "mean ± 95% interval;" in tables.compared(summary(methods)).note
+    of_classes = tables.compared(summary(methods, targets="classes", groups=423))
+    assert "95% interval (cluster bootstrap over the 423 classes that tasks share)" in of_classes.note
+    assert "95% interval over 3 seeds" in tables.compared(summary(methods, seeds=3, groups=423)).note
+
+
 def test_a_mean_that_is_missing_is_explained() -> None:
     methods = {
         "a": method("A", [{"loss": statistics(1.0)}]),
