@@ -98,7 +98,7 @@ def _evaluate(folder: Path, spec: PipelineSpec) -> None:
         for step, entry in enumerate(method["steps"]):
             entry |= {"diverged": step, "improved": 0.5, "loss": {"mean": 1 / (step + 1), **loss}}
     for difference in summary["differences"]:
-        difference |= {"loss": {"mean": -0.25, "ci95": 0.1}, "better": 0.75}
+        difference |= {"loss": {"mean": -0.25, "ci95": 0.1, "p": 0.001, "survives": True}, "better": 0.75}
     (folder / "summary.json").write_text(json.dumps(summary))
     for figure in ("adaptation", "examples"):
         Figure().savefig(folder / f"{figure}.png")

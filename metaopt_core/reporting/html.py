@@ -32,8 +32,9 @@ def html(table: Table) -> Markup:
 def _cell(tag: Literal["th", "td"], column: Column, cell: Cell) -> Markup:
     names = " ".join([*(["left"] if column.left else []), *([cell.tone] if cell.tone else [])])
     note = Markup('<br><span class="note">{}</span>').format(cell.note) if cell.note else ""
-    heading, value = Markup('<th class="{}">{}{}</th>'), Markup('<td class="{}">{}{}</td>')
-    return (heading if tag == "th" else value).format(names, cell.text + cell.mark, note)
+    attribute = Markup(' class="{}"').format(names) if names else ""
+    heading, value = Markup("<th{}>{}{}</th>"), Markup("<td{}>{}{}</td>")
+    return (heading if tag == "th" else value).format(attribute, cell.text + cell.mark, note)
 
 
 def prose(sentence: Sequence[Cell]) -> Markup:
