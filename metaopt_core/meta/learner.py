@@ -29,7 +29,6 @@ from metaopt_core.networks.mlp import MLP
 from metaopt_core.networks.network import Network, Params
 from metaopt_core.spec.distribution import TaskShape
 from metaopt_core.spec.pipeline import PipelineSpec
-from metaopt_core.spec.train import ImplicitSpec
 
 _GPU_CHUNK = 64  # times as many examples as on a CPU; not measured
 
@@ -305,12 +304,11 @@ def _packed(loss: TaskLoss, shared: Params, size: Size) -> Size:
 
 def _rule(spec: PipelineSpec, network: Network) -> Rule:
     inner = spec.train.inner
-    implicit = (spec.train.implicit or ImplicitSpec()) if spec.train.meta_gradient == "implicit" else None
     return Rule(
         name=inner.rule,
         momentum=inner.momentum,
         clip_norm=inner.clip_norm,
-        proximal=implicit.proximal if implicit else 0.0,
+        proximal=spec.train.proximal if spec.train.meta_gradient == "implicit" else 0.0,
         adapts=None if inner.adapts == "all" and not network.per_step else adapting(network, inner.adapts),
         minibatch=inner.minibatch,
     )

@@ -34,7 +34,7 @@ def _meta_gradient(train: TrainSpec) -> str:
     said = f"{train.meta_gradient.replace('_', ' ')} meta-gradient"
     if train.meta_gradient == "implicit":
         implicit = train.implicit or ImplicitSpec()
-        said += f", λ = {implicit.proximal:g}, {counted(implicit.solver_steps, 'step')} of conjugate gradients"
+        said += f", λ = {train.proximal:g}, {counted(implicit.solver_steps, 'step')} of conjugate gradients"
     if train.first_order_share:
         said += f", first order in the first {train.first_order_share:.0%} of iterations"
     if train.outer_loss == "multi_step":

@@ -41,7 +41,11 @@ class InnerSpec(Spec):
 class ImplicitSpec(Spec):
     """The implicit meta-gradient (Rajeswaran et al. 2019)."""
 
-    proximal: StepSize = Field(2.0, description="λ: the inner loss gets λ/2 times the squared distance from the initialization.")
+    proximal: StepSize | None = Field(
+        None,
+        description="λ: the inner loss gets λ/2 times the squared distance from the initialization; none means 0.2 / `inner.lr`, a "
+        "fifth of the way back in each step.",
+    )
     solver_steps: Positive = Field(
         5, description="Steps of conjugate gradients; `solver_residual` in the curves says what is left."
     )
@@ -88,7 +92,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
         "outer": {"schedule": "cosine"},
         "model": {"normalization": "per_step"},
     },
-    "imaml": {"meta_gradient": "implicit"},
+    "imaml": {"meta_gradient": "implicit", "inner": {"steps": 5, "clip_norm": 3.0}},
 }
 """What the names of algorithms stand for; a network that doesn't normalize by a batch has none of `model`.
 
@@ -181,6 +185,11 @@ class TrainSpec(Spec):
     checkpoint_every: StepSize = Field(
         30.0, description="Seconds between two checkpoints. Does not change the result, so changing it re-runs nothing."
     )
+
+    @property
+    def proximal(self) -> float:
+        """λ of the implicit meta-gradient."""
+        return (self.implicit or ImplicitSpec()).proximal or 0.2 / self.inner.lr
 
     @property
     def learns_sizes(self) -> bool:
