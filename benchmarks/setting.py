@@ -19,7 +19,7 @@ from metaopt_core.spec.distribution import TaskShape
 from metaopt_core.spec.pipeline import PipelineSpec
 
 _SEED = 0
-_ITERATIONS = 60_000  # of the paper's trainings: what the pipeline bases its choices on
+_ITERATIONS = 60_000  # of the paper's training runs: what the pipeline bases its choices on
 _INK = 0.15  # share of a picture's pixels, about that of Omniglot at 28 × 28
 
 
@@ -58,7 +58,7 @@ def make_setting(meta_step: MetaStep) -> Setting:
 
 
 def pictures_folder() -> Path | None:
-    """Where the real Omniglot archives lie, if they are here: where the variable says, or among the pipeline's downloads."""
+    """Where the real Omniglot archives are, if anywhere: where the variable says, or among the pipeline's downloads."""
     named = os.environ.get(archives.VARIABLE)
     if named:
         return Path(named)

@@ -113,7 +113,7 @@ def _short(value: Any) -> str:
 def _in_full(search: Sweep) -> tuple[PipelineSpec, dict[str, StageOutput]]:
     """Run the pipeline with the values of the best trial, or of the best whose setting doesn't diverge in a full training.
 
-    Raises UserError where no trial came through.
+    Raises UserError if no trial completed.
     """
     while (trial := search.best()) is not None:
         values = search.decoded(trial.params) | {"log.experiment": search.spec.log.experiment or search.spec.name}
@@ -121,10 +121,10 @@ def _in_full(search: Sweep) -> tuple[PipelineSpec, dict[str, StageOutput]]:
         try:
             return spec, pipeline(spec)
         except DivergedError as error:
-            get_run_logger().info("trial %d is passed over, its setting diverged in full: %s", trial.number, error)
+            get_run_logger().info("trial %d skipped: diverged in the full-length run (%s)", trial.number, error)
             search.give_up(trial)
     raise UserError(
-        f"{search.spec.name}: none of {len(search.finished())} trials came through: smaller step sizes in sweep.parameters, or "
+        f"{search.spec.name}: none of {len(search.finished())} trials completed: smaller step sizes in sweep.parameters, or "
         "another sweep.trial, may help"
     )
 

@@ -10,4 +10,4 @@ class DivergedError(UserError):
 
 
 class StoppedError(Exception):
-    """Whoever watches a training has seen enough of it."""
+    """Stopped by a callback."""

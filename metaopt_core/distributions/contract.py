@@ -1,7 +1,8 @@
 """The contract of a task distribution: its declared side (`metaopt_core.spec.distribution`), and how its tasks are made and drawn.
 
-`generate` materializes a distribution into a folder; whoever needs tasks loads it from there, with their shape, which may be known
-only since the data have been seen. Modules of distributions import torch, NumPy and pandas only inside the functions that compute.
+`generate` materializes a distribution into a folder; the other stages load it from there, with the shape of its tasks, which may
+be known only since the data have been seen. Modules of distributions import torch, NumPy and pandas only inside the functions
+that compute.
 """
 
 import json

@@ -92,7 +92,7 @@ def verdict(summary: Summary) -> Verdict:
 
 def note_changes(before: Summary, after: Summary) -> None:
     """Note at each method of a variant's summary its `change`: by which fraction its mean and median of the primary metric at the
-    horizon lie above or below those on the tasks that are not shifted.
+    horizon are above or below those on the tasks that are not shifted.
     """
     for method, results in after["methods"].items():
         old, new = (at_horizon(summary, method)[summary["primary"]] for summary in (before, after))

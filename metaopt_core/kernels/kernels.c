@@ -1,4 +1,4 @@
-/* Loops that PyTorch has no single operation for, over tensors that lie contiguously in memory. REAL is float or double.
+/* Loops that PyTorch has no single operation for, over tensors that are contiguous in memory. REAL is float or double.
 
    Names: T tasks, M rows (examples times positions), C channels. Nothing is allocated here and nothing is threaded: chunks of tasks
    run side by side. No sum is reordered by the compiler, and not-a-numbers pass through. */
@@ -27,7 +27,7 @@ typedef long long size;
 
 #define ROWS 5
 #define TAPS 9 /* of a 3x3 filter */
-#define DEPTH 128 /* positions whose products with each other are summed before the next ones are read, while they lie in a cache */
+#define DEPTH 128 /* positions whose products with each other are summed before the next ones are read, while they are in a cache */
 
 typedef real vec16 __attribute__((vector_size(16), aligned(sizeof(real)), may_alias));
 typedef real vec32 __attribute__((vector_size(32), aligned(sizeof(real)), may_alias));
@@ -200,7 +200,7 @@ static void transpose(const real *restrict matrix, real *restrict to, size rows,
 /* --- Convolution with 3x3 filters, stride 2, padding 1 ----------------------------------------------------------------------
 
    Per task: N pictures x [N, H, W, C], weights [3, 3, C, K], y [N, (H + 1) / 2, (W + 1) / 2, K]. `shared` weights are the same for
-   every task. `zeros` holds max(C, K) of them: what lies outside of a picture. */
+   every task. `zeros` holds max(C, K) of them: what is outside of a picture. */
 
 void convolve(const real *x, const real *weight, const real *zeros, real *y, size T, size shared, size N, size H, size W, size C, size K) {
     const size P = (H + 1) / 2, Q = (W + 1) / 2, M = N * P * Q, R = M < ROWS ? 1 : ROWS;
@@ -299,7 +299,7 @@ void convolve_weight_gradient(const real *x, const real *dy, const real *zeros, 
 #define SPAN 64 /* channels at a time */
 #define PART 32 /* rows that are summed in `real`; what they come to is summed in double, so that errors don't grow with the rows */
 
-/* A part of the rows at a time, block of channels by block: memory is read as it lies. A full block has a width that the compiler
+/* A part of the rows at a time, block of channels by block: memory is read in order. A full block has a width that the compiler
    knows; the last one may be narrower. */
 #define EACH_PART(...)                                                                   \
     for (size part = 0; part < M; part += PART)                                          \
@@ -443,7 +443,7 @@ void norm_relu_double_backward(const real *a, const real *b, const real *c, cons
 
 /* --- A fully connected network with ReLU and the squared error ------------------------------------------------------------
 
-   Per task: x [N, D_0], parameters theta = W_0, b_0, W_1, ... behind each other with W_l [D_l, D_l+1] and b_l [D_l+1], `stride`
+   Per task: x [N, D_0], parameters theta = W_0, b_0, W_1, ... concatenated, with W_l [D_l, D_l+1] and b_l [D_l+1], `stride`
    numbers from one task's to the next's (0: all share them). a_0 = x, z_l = a_l W_l + b_l, a_l+1 = relu(z_l) but for the last,
    loss = sum over n of weight_n times the mean over outputs of (z_L - y)^2; weight_n is `uniform` where `weights` is null.
 
@@ -508,7 +508,7 @@ void mlp_gradient(size T, size N, size L, const size *widths, double uniform, co
     const size S = total(widths, L, UNITS), P = total(widths, L, PARAMETERS), O = widths[L];
     real *const transposed = work + 2 * (T + 1) * N * S;
     for (size task = 0; task < T; task++, work += 2 * N * S, x += N * widths[0], y += N * O, theta += stride, gradient += P) {
-        real *a = work, *dz = work + 2 * N * S - N * O; /* the last layer's lie last in both */
+        real *a = work, *dz = work + 2 * N * S - N * O; /* the last layer's are last in both */
         const real *W = theta, *from = x;
         for (size l = 0; l < L; l++) {
             const size D = widths[l], K = widths[l + 1];

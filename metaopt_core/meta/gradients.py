@@ -110,7 +110,7 @@ def first_order(loop: InnerLoop, query: Queries, theta: Params, weights: Sequenc
 
 
 def reptile(loop: InnerLoop, query: Queries, theta: Params) -> ByTask:
-    """θ − θ_K in the place of a gradient (Nichol, Achiam, Schulman 2018, algorithm 1); the loop's losses are of all examples."""
+    """θ − θ_K instead of a gradient (Nichol, Achiam, Schulman 2018, algorithm 1); the loop's losses are of all examples."""
     *_, end = loop.walk(theta)
     losses, _ = query(loop.steps).gradient(end.theta)
     return ByTask(dict(zip(theta, torch._foreach_sub(list(theta.values()), list(end.theta.values())), strict=True)), (), losses)

@@ -163,7 +163,7 @@ class CompiledFunctions:
             except Exception as error:
                 reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
                 if not self._failed:
-                    sys.stderr.write(f"training goes on without compilation, more slowly: {reason[0]}\n")
+                    sys.stderr.write(f"training continues without compilation, more slowly: {reason[0]}\n")
                 self._failed = True
                 run = function
                 return run(*arguments)

@@ -48,10 +48,10 @@ _SMALLEST_SHARE = 0.03  # of a loss before the last one, times the number of ste
 class MetaGradientSettings:
     """How the meta-gradient of an adapted loss is made (`metaopt_core.meta.gradients` has the equations).
 
-    kind: `exact`, `first_order`, `reptile` or `implicit`. unrolled: see `InnerLoop.there_and_back`; none: where it fits into memory
-    and is quicker. multi_step_until: up to this iteration the losses after every step count, the last one's ever more (Antoniou et
-    al. 2019, section 4). first_order_until: up to this iteration, `exact` leaves second derivatives out (ibid.). solver_steps: of
-    conjugate gradients.
+    kind: `exact`, `first_order`, `reptile` or `implicit`. unrolled: see `InnerLoop.there_and_back`; none: where it fits into
+    memory and is quicker. multi_step_until: up to this iteration the losses after every step count, with increasing weight on the
+    last (Antoniou et al. 2019, section 4). first_order_until: up to this iteration, `exact` leaves second derivatives out
+    (ibid.). solver_steps: of conjugate gradients.
     """
 
     kind: Literal["exact", "first_order", "reptile", "implicit"] = "exact"
@@ -61,7 +61,7 @@ class MetaGradientSettings:
     solver_steps: int = 5
 
     def weights(self, steps: int, iteration: int) -> list[float]:
-        """w_1, …, w_K of the losses after each step: equal at first, and then the last one's takes over."""
+        """w_1, …, w_K of the losses after each step: equal at first, then with increasing weight on the last."""
         if iteration >= self.multi_step_until:
             return [0.0] * (steps - 1) + [1.0]
         others = max((1 - iteration / self.multi_step_until) / steps, _SMALLEST_SHARE / steps)

@@ -124,7 +124,7 @@ def one_by_one(predict: Predict, query_x: Tensor, query_weight: Tensor | None = 
 
 
 def joined_weights(first_x: Tensor, first: Tensor | None, second_x: Tensor, second: Tensor | None) -> Tensor | None:
-    """The weights of examples [tasks, …] that are put behind each other; none where neither has any."""
+    """The weights [tasks, …] of examples that are concatenated; none if neither has any."""
     if first is None and second is None:
         return None
     parts = ((first_x, first), (second_x, second))

@@ -1,7 +1,7 @@
 """The contract of a method: its declared side (`metaopt_core.spec.method`), how it is trained, and how it adapts and predicts.
 
 A method that ships is a module of this package, found by looking; one of the user's is named by its import path in
-`train.baselines`. Whoever plans imports these modules, so they import torch only inside the functions that compute.
+`train.baselines`. Planning imports these modules, so they import torch only inside the functions that compute.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -1,9 +1,9 @@
 """The pieces of a convolutional block, for tasks that each have weights of their own, closed under differentiation.
 
-Pictures lie as [tasks, examples, height, width, channels]. On a CPU, convolution and its two gradients, which are each other's
-derivatives, are compiled loops (`kernels`), and so is normalization with ReLU, with a first and a second derivative of its own.
-Elsewhere they are PyTorch's operations: a batched matrix product of patches with weights, and elementary ones. With stride 1, a CPU
-takes PyTorch's grouped convolution.
+Pictures are stored as [tasks, examples, height, width, channels]. On a CPU, convolution and its two gradients, which are each
+other's derivatives, are compiled loops (`kernels`), and so is normalization with ReLU, with a first and a second derivative of
+its own. Elsewhere they are PyTorch's operations: a batched matrix product of patches with weights, and elementary ones. With
+stride 1, a CPU takes PyTorch's grouped convolution.
 """
 
 from typing import Any

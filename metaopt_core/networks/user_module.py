@@ -1,4 +1,4 @@
-"""A torch.nn.Module of the user's own as a network: one functional call of it, batched over tasks by torch.vmap.
+"""A custom torch.nn.Module, the user's, as a network: one functional call, batched over tasks by torch.vmap.
 
 What can't be batched (layers that keep statistics or draw random numbers, control flow that depends on data) is found by a trial
 run, before any training, and named with its layer.
@@ -29,8 +29,8 @@ _REMEDIES = {
     "normalizes by the batch at hand, or GroupNorm",
     "running_mean": "it keeps statistics, which tasks can't share: expected track_running_stats=False, or GroupNorm",
     "random operation": "it draws random numbers, and every number is to be a function of the seed: expected a network without",
-    "data-dependent control flow": "what it does depends on values, and tasks are computed together: expected torch.where in the "
-    "place of if",
+    "data-dependent control flow": "what it does depends on values, and tasks are computed together: expected torch.where "
+    "instead of if",
     ".item()": "what it does depends on values, and tasks are computed together: expected operations on tensors alone",
     "derivative for": "MAML takes second derivatives: expected operations that have them (for attention: "
     "torch.nn.attention.sdpa_kernel(SDPBackend.MATH))",

@@ -1,8 +1,9 @@
 """The search of a sweep: an Optuna study in the home, on which any number of processes work and any may be killed.
 
-A trial belongs to the process that holds its file lock, and the operating system lets go of that however the process ends. A trial
-that is running in the study and locked by nobody was left by a killed process: whoever next asks for one puts it back into the
-queue with the same values. All of that happens under the study's own lock, so that no trial is lost and none is run twice.
+A trial belongs to the process that holds its file lock, and the operating system lets go of that however the process ends. A
+trial that is running in the study and locked by nobody was left by a killed process: the next process that asks for one puts it
+back into the queue with the same values. All of that happens under the study's own lock, so that no trial is lost and none is run
+twice.
 """
 
 import contextlib
@@ -42,7 +43,7 @@ optuna.logging.set_verbosity(logging.ERROR)
 class Claim:
     """A trial that this process is working on.
 
-    number: of the trial, or of the one that it goes on with. setting: dotted key → value of what is searched.
+    number: of the trial, or of the one that it continues. setting: dotted key → value of what is searched.
     """
 
     trial: optuna.Trial
@@ -72,7 +73,7 @@ class Claim:
         return on_record
 
     def finish(self, value: float | None) -> None:
-        """Record the objective; none, or a number that isn't finite, is a trial that was given up."""
+        """Record the objective; none, or a number that isn't finite, counts as pruned."""
         if value is not None and np.isfinite(value):
             self.sweep.study.tell(self.trial, value)
         else:
@@ -81,14 +82,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The search that a spec asks for. Its study is found by what the trials depend on, so a larger budget goes on with it."""
+    """The search that a spec asks for. Its study is found by what the trials depend on, so a larger budget continues it."""
 
     home: Home
     spec: PipelineSpec
 
     @property
     def search(self) -> SweepSpec:
-        assert self.spec.sweep is not None  # whoever makes a Sweep has seen to it
+        assert self.spec.sweep is not None  # the caller has checked
         return self.spec.sweep
 
     @cached_property
@@ -103,7 +104,7 @@ class Sweep:
 
     @property
     def folder(self) -> Path:
-        """Where the results of the search lie."""
+        """Where the results of the search are."""
         return self.home.sweeps / self.name
 
     @property
@@ -152,7 +153,7 @@ class Sweep:
     def claimed(self) -> Iterator[Claim | None]:
         """The next trial, this process's own for the length of the block; none where the budget is spent.
 
-        Leaving the block without `Claim.finish` leaves the trial to whoever asks next.
+        Leaving the block without `Claim.finish` leaves the trial to the next process that asks.
         """
         study = self.study
         with contextlib.ExitStack() as stack:
@@ -177,13 +178,13 @@ class Sweep:
         return self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
 
     def best(self) -> FrozenTrial | None:
-        """The best trial that was carried through and not given up since, if there is one."""
+        """The best completed trial that was not discarded since, if there is one."""
         given_up = self.study.user_attrs.get(_GIVEN_UP, [])
         complete = [trial for trial in self.finished() if trial.state == TrialState.COMPLETE and trial.number not in given_up]
         return (min if self.minimizes else max)(complete, key=lambda trial: (trial.value, 0), default=None)
 
     def give_up(self, trial: FrozenTrial) -> None:
-        """Leave a trial out of account: in full, without what `sweep.trial` says, its setting diverged."""
+        """Discard a trial whose setting diverged in the full-length run, without what `sweep.trial` says."""
         self.study.set_user_attr(_GIVEN_UP, [*self.study.user_attrs.get(_GIVEN_UP, []), trial.number])
 
     def done(self) -> bool:

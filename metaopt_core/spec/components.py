@@ -1,7 +1,7 @@
 """Components of a pipeline that anybody may add: distributions, methods and metrics, found by their name or by an import path.
 
 The ones that ship are the modules and folders of a package, found by looking: adding one touches no list. A component of the user's
-is named by an import path, as in `mypackage.tasks:Waves`, and lies beside the pipelines file or on Python's path. Whoever plans
+is named by an import path, as in `mypackage.tasks:Waves`, and is beside the pipelines file or on Python's path. Planning
 imports components, so their modules import torch only inside the functions that compute.
 """
 

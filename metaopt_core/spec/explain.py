@@ -149,7 +149,7 @@ def _expectation(schema: Schema) -> str:
     if key := kind_key(schema):
         return f"a mapping with the key {key} ({either(kinds(schema))})"
     if "properties" not in schema:
-        return "a mapping from names to mappings"  # the variants of the test tasks: the one mapping with names of the user's own
+        return "a mapping from names to mappings"  # the variants of the test tasks: the one mapping whose names the user chooses
     return f"a mapping with keys such as {', '.join(list(schema['properties'])[:4])}"
 
 

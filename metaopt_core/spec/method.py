@@ -32,7 +32,7 @@ class MethodInfo:
     name: in results, files and metrics. rank: its place in tables, the smaller the earlier. color, line: in figures, as matplotlib
     takes them. baseline: false for what the pipeline is there to learn. trained: whether it has a training of its own. optional:
     whether it is compared only where `train.baselines` leaves it in. takes_steps: whether it adapts by gradient steps. about: what
-    it does, in words that go on after its name, for reports.
+    it does, in words that continue its name, for reports.
     of_model: for a way to adapt the pipeline's own parameters, the `evaluate.adaptation` that makes it the logged model's.
     """
 
@@ -61,7 +61,7 @@ class MethodInfo:
         return self.title or self.name
 
     def refusal(self, train: Named, targets: Targets) -> str | None:  # noqa: ARG002
-        """Why it can't be compared on such tasks, if it can't: words that go on after its name."""
+        """Why it can't be compared on such tasks, if it can't: words that continue its name."""
         return None
 
 

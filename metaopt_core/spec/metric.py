@@ -23,7 +23,7 @@ class Metric:
     judges. larger_is_better: its direction. form: how it is written, `percent` for shares. unit: of a number, if it has one.
     rank: the metric with the smallest one is what methods are compared by. pooled: it is a number of all tasks' queries together
     (they are handed over as one task). follows_reduction: it is multiplied by what `train.reduction` multiplies the training's
-    loss by. about: what it says, in words that go on after its title, for reports.
+    loss by. about: what it says, in words that continue its title, for reports.
     """
 
     name: str

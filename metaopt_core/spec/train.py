@@ -142,7 +142,7 @@ class TrainSpec(Spec):
     meta_gradient: Literal["exact", "first_order", "reptile", "implicit"] = Field(
         "exact",
         description="`exact`, through the inner loop (MAML); `first_order`, without second derivatives (FOMAML); `reptile`, the "
-        "way that the inner loop went on all examples of a task; `implicit`, from where the inner loop ends alone (iMAML).",
+        "direction that the inner loop took on all examples of a task; `implicit`, from where the inner loop ends alone (iMAML).",
     )
     outer_loss: Literal["last_step", "multi_step"] = Field(
         "last_step",
@@ -179,7 +179,7 @@ class TrainSpec(Spec):
     )
     compile: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="Whether torch.compile makes the meta-gradient's functions; `auto` does it for long trainings where the "
+        description="Whether torch.compile makes the meta-gradient's functions; `auto` does it for long training runs where the "
         "network has no compiled loops of its own.",
     )
     checkpoint_every: StepSize = Field(

@@ -1,4 +1,4 @@
-"""Where the source of a user's own module lies: found without importing it, so that planning is quick and runs nothing of it.
+"""Where the source of a custom module is: found without importing it, so that planning is quick and runs none of it.
 
 A module is looked for on Python's path and in the folder of the pipelines file, which METAOPT_MODULES names (the command line sets
 it for the processes that it starts), else in the current folder.
@@ -150,7 +150,7 @@ def _spec(top: str) -> ModuleSpec | None:
 
 
 def _file(name: str, root: Path) -> Path | None:
-    """The file of a module, where it lies below the root; a link is not followed, so that it keeps its name."""
+    """The file of a module, if it is below the root; a link is not followed, so that it keeps its name."""
     search, spec = [str(root)], None
     for part in name.split("."):
         spec = PathFinder.find_spec(part, search)

@@ -94,7 +94,7 @@ def experiment_id(client: "MlflowClient", home: Home, spec: PipelineSpec) -> str
     from mlflow.exceptions import MlflowException
 
     name = spec.log.experiment or spec.name
-    # A server knows where its artifacts lie; a database would have them below the current folder.
+    # A server knows where its artifacts are; a database would have them below the current folder.
     location = (home.mlflow / "artifacts").as_uri() if is_database(client.tracking_uri) else None
     try:
         found = client.get_experiment_by_name(name)

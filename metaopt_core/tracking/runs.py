@@ -1,7 +1,7 @@
 """Executions and their MLflow runs: one run for one execution of a pipeline, however often its stages are retried or resumed.
 
 An execution is a random id, kept in `executions/` of the home under the pipeline's name and the fingerprint of its log stage, and
-carried by the MLflow run as a tag. Whoever needs the run finds it by that tag, or makes it under a file lock. A metric point
+carried by the MLflow run as a tag. The run is found by that tag, or makes it under a file lock. A metric point
 carries the time at which it was made, which is recorded beside its value, and a step that has a point gets no other: writing again
 changes nothing. Run ids are always explicit, because MLflow's global state (the active run, MLFLOW_RUN_ID in the environment)
 belongs to the user.

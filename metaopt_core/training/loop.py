@@ -104,9 +104,9 @@ class Trained:
 
 @dataclass
 class State:
-    """All that a training is after some iterations, and so all that a checkpoint holds.
+    """The complete state of a training run after some iterations, which is what a checkpoint holds.
 
-    flat: all parameters behind each other, which Adam steps on as one; params are views of it. adam: what it remembers.
+    flat: all parameters concatenated, which Adam updates as one; params are views of it. adam: its moments.
     """
 
     flat: Tensor
@@ -132,7 +132,7 @@ class State:
         save_checkpoint(path, tensors | {"losses": self.losses}, numbers)
 
     def restore(self, path: Path, device: torch.device) -> bool:
-        """Become what the checkpoint holds; false where there is none."""
+        """Restore the checkpoint; false if there is none."""
         loaded = load_checkpoint(path)
         if loaded is None:
             return False
@@ -151,10 +151,10 @@ class State:
 
 
 def fit(training: Training, params: Params, checkpoint: Path, on_record: Callable[[Record], None] = lambda _: None) -> Trained:
-    """Train from initial parameters, or go on from the checkpoint where there is one.
+    """Train from initial parameters, or resume from the checkpoint if there is one.
 
     `on_record` gets every point of the curves once a call, those from before a checkpoint included. Ctrl-C and a termination signal
-    finish the iteration at hand and save a checkpoint before they take effect.
+    let the current iteration finish and save a checkpoint before they take effect.
 
     Raises:
         DivergedError: a loss is not finite (with its iteration and task), or no validation ever was.

@@ -1,4 +1,4 @@
-"""The trainings that a pipeline asks for, one after the other: each method says what it descends on, the rest is common to all."""
+"""The training runs that a pipeline asks for, one after the other: each method says what it minimizes, the rest is shared."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext

@@ -107,7 +107,7 @@ class Functions:
         support_y = support_y + self.spec.noise * noise[:, : episode.shots]
         return TaskBatch(_points(support_x), _points(support_y), _points(query_x), _points(query_y))
 
-    def on(self, device: torch.device) -> "Functions":  # noqa: ARG002 - there is no data to lie anywhere
+    def on(self, device: torch.device) -> "Functions":  # noqa: ARG002 - there is no data to move
         return self
 
     def shifted(self, changes: Mapping[str, Any]) -> "Functions":

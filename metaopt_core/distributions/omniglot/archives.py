@@ -1,4 +1,4 @@
-"""The Omniglot pictures (Lake et al. 2015) from where they lie: two zip archives, the trees unpacked from them, or the web.
+"""The Omniglot pictures (Lake et al. 2015), read from two zip archives, the trees unpacked from them, or the web.
 
 A drawing is `<part>/<alphabet>/<character>/<drawing>.png`. Whatever the source, drawings come in the same order, and
 everything that can be wrong with a source is found here and named.
@@ -151,7 +151,7 @@ def _readable() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Source:
-    """Where one part lies. place: as errors name it; paths: all its drawings; read: the bytes of one (checked: by a sum)."""
+    """Where one part is. place: as errors name it; paths: all its drawings; read: the bytes of one (checked: by a sum)."""
 
     place: Path
     paths: list[str]
