@@ -15,6 +15,12 @@ MOST = 10**9
 """No number of tasks, steps or units is larger: more would be a slip of the keyboard, and overflow what counts them."""
 
 
+DEEPEST = 32
+"""Levels of nesting: no spec needs a third of it, and hostile ones could exhaust the stack."""
+
+_LONGEST = 10_000  # characters of a text
+
+
 class Spec(BaseModel):
     """Base of all: unknown keys and silently converted types are errors, and a checked spec never changes.
 
@@ -24,16 +30,18 @@ class Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
-def unprintable(text: str) -> str | None:
-    """What is wrong with the first character that no terminal and no database is to get from a spec; none if all are fine."""
+def unfit(text: str) -> str | None:
+    """What is wrong with a text that no spec may hold, for the sake of terminals, databases and patience; none if nothing is."""
+    if len(text) > _LONGEST:
+        return f"a text of {len(text)} characters, expected at most {_LONGEST}"
     if text.isprintable():
         return None
     for character in text:
         category = unicodedata.category(character)
         if category == "Cs":
-            return f"U+{ord(character):04X} is half of a surrogate pair"
+            return f"character U+{ord(character):04X} is half of a surrogate pair, expected printable text"
         if category == "Cc" and character not in "\t\n":
-            return f"U+{ord(character):04X} is a control character"
+            return f"character U+{ord(character):04X} is a control character, expected printable text"
     return None
 
 

@@ -11,9 +11,8 @@ from typing import Any
 
 import yaml
 
-from metaopt_core.spec.base import unprintable
+from metaopt_core.spec.base import DEEPEST, unfit
 
-DEEPEST = 32  # levels of nesting: no spec needs a third of it, and a hostile file could exhaust the stack
 MOST_VALUES = 10_000  # of a file and what it includes, hundreds of pipelines: reading them takes half a second
 _LONGEST = 60  # characters of what was found, in a message
 _LONGEST_PROBLEM = 120  # and of PyYAML's own words, which quote
@@ -208,8 +207,8 @@ class _Reader:
 
     def _scalar(self, event: yaml.ScalarEvent, place: Place, path: tuple[str, ...]) -> Node:
         text = _joined(event.value)
-        if wrong := unprintable(text):  # by an escape: as they are, YAML has none of these characters
-            return self._broken(place, path, f"character {wrong}, expected printable text")
+        if wrong := unfit(text):  # by an escape: as they are, YAML has none of these characters
+            return self._broken(place, path, wrong)
         if event.style:
             return Node(place, text, f'"{text}"')
         try:
@@ -229,8 +228,8 @@ class _Reader:
             key = _joined(event.value)
             here = (*path, key)
             key_place = self._place(event, here)
-            if wrong := unprintable(key):
-                self._report(key_place, here, f"character {wrong}, expected a name")
+            if wrong := unfit(key):
+                self._report(key_place, here, wrong)
                 self._skip(next(events), events, path, depth)
                 continue
             if key == "<<" and not event.style:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from metaopt_core.spec.base import LARGEST_SEED, Impossibility, unprintable
+from metaopt_core.spec.base import DEEPEST, LARGEST_SEED, Impossibility, unfit
 from metaopt_core.spec.distribution import Asked
 from metaopt_core.spec.evaluate import PROTOCOL, AnyShift, ShiftSpec
 from metaopt_core.spec.method import named_method
@@ -19,7 +19,7 @@ from metaopt_core.spec.train import TrainSpec
 
 def impossibilities(spec: Resolved) -> Iterator[Impossibility]:
     """Combinations of values, each fine alone, that no run could carry out."""
-    yield from _unprintable(spec, ())
+    yield from _unfit(spec, ())
     yield from _plain_impossibilities(spec)
     for name, shift in spec.shifts.items():
         yield from _shift_impossibilities(spec, name, shift)
@@ -32,18 +32,20 @@ def impossibilities(spec: Resolved) -> Iterator[Impossibility]:
         yield from _sweep_impossibilities(spec, spec.sweep)
 
 
-def _unprintable(value: Any, path: tuple[str, ...]) -> Iterator[Impossibility]:
-    """Texts that hold what a pipelines file may not hold either. A spec may also come from Prefect's API, or from Python."""
+def _unfit(value: Any, path: tuple[str, ...], depth: int = 0) -> Iterator[Impossibility]:
+    """What a pipelines file may not hold either. A spec may also come from Prefect's API, or from Python."""
     if isinstance(value, str):
-        if wrong := unprintable(value):
-            yield path, f"character {wrong}, expected printable text"
-        return
-    inner = value if isinstance(value, BaseModel) else value.items() if isinstance(value, Mapping) else ()
-    for key, one in inner:
-        yield from _unprintable(key, path)
-        yield from _unprintable(one, (*path, key))
-    for one in value if isinstance(value, list | tuple) else ():
-        yield from _unprintable(one, path)
+        if wrong := unfit(value):
+            yield path, wrong
+    elif depth > DEEPEST:
+        yield path, f"more than {DEEPEST} levels of nesting, expected a few"
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _unfit(one, path, depth + 1)
+    elif isinstance(value, BaseModel | Mapping):
+        for key, one in value if isinstance(value, BaseModel) else value.items():
+            yield from _unfit(key, path)
+            yield from _unfit(one, (*path, key), depth + 1)
 
 
 def _plain_impossibilities(spec: Resolved, trains: bool = True) -> Iterator[Impossibility]:

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from metaopt_core.errors import UserError
 from metaopt_core.spec import addresses, explain, files, ranges
-from metaopt_core.spec.document import BROKEN, DEEPEST, Entry, Mistake, Node, Place, dotted, read_value, shown
+from metaopt_core.spec.base import DEEPEST
+from metaopt_core.spec.document import BROKEN, Entry, Mistake, Node, Place, dotted, read_value, shown
 from metaopt_core.spec.files import Files
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.spec.schema import Schema, kind_key, kinds, member_of, models_schema, resolve

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from metaopt_core.spec.document import DEEPEST, Entry, Node, dotted
+from metaopt_core.spec.base import DEEPEST
+from metaopt_core.spec.document import Entry, Node, dotted
 from metaopt_core.spec.explain import Path, Refusal, suggestion
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.spec.sweep import RangeSpec, SweepSpec

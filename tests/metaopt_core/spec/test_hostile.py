@@ -5,6 +5,7 @@
 as one likes.
 """
 
+import json
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,7 +124,8 @@ def test_value_without_measure_is_named_shortly(folder: Path, block: str, line: 
         ("lr: 1e-3", "lr: 1e400", "train.outer.lr: expected a finite number greater than 0, found 1e400"),
         ("shots: 5", "shots: 5\n      inner: {momentum: 2}", "train.inner.momentum: expected a number greater than 0 and less than 1, found 2"),
         ("shots: 5", "shots: 5\n      first_order_share: 2", "train.first_order_share: expected a number from 0 to 1, found 2"),
-        ("register_as: waves", f"register_as: {'a' * 100_000}/", "log.register_as: expected a name of letters, digits, spaces and the signs _ . - alone, found \"" + "a" * 56 + "…"),
+        ("register_as: waves", f"register_as: {'a' * 10_001}", "log.register_as: a text of 10001 characters, expected at most 10000"),
+        ("register_as: waves", f"register_as: {'a' * 9_999}/", "log.register_as: expected a name of letters, digits, spaces and the signs _ . - alone, found \"" + "a" * 56 + "…"),
     ],
 )  # fmt: skip
 def test_number_beyond_all_measure_is_refused(folder: Path, right: str, wrong: str, line: str) -> None:
@@ -201,9 +203,12 @@ def test_option_without_measure_is_one_line(folder: Path, option: str, line: str
         ("train.model.arguments", {"text": ["\x07"]}),
         ("train.model.arguments", {"\x07": 1}),
         ("log.experiment", "a\x00b"),
+        ("description", "a" * 10_001),
+        ("train.model.arguments", {"deep": json.loads("[" * 900 + "]" * 900)}),
+        ("train.model.arguments", json.loads('{"a": ' * 900 + "1" + "}" * 900)),
     ],
 )
-def test_control_characters_reach_no_spec(place: str, value: Any) -> None:
+def test_what_no_file_may_hold_reaches_no_spec(place: str, value: Any) -> None:
     train: dict[str, Any] = {"model": {"name": "module", "path": "a:B"}, "iterations": 1, "shots": 1, "queries": 1}
     plain: dict[str, Any] = {"name": "x", "generate": {"distribution": "sinusoid"}, "train": train, "log": {}}
     PipelineSpec.model_validate(plain)
@@ -212,7 +217,7 @@ def test_control_characters_reach_no_spec(place: str, value: Any) -> None:
     for block in blocks:
         inner = inner[block]
     inner[key] = value
-    with pytest.raises(ValidationError, match="is a control character"):
+    with pytest.raises(ValidationError, match=r"is a control character|a text of 10001 characters|more than 32 levels of nesting"):
         PipelineSpec.model_validate(plain)
 
 

@@ -74,7 +74,7 @@ def test_number_of_thousands_of_digits(tmp_path: Path, monkeypatch: pytest.Monke
             "3:18: waves.description: character U+D800 is half of a surrogate pair, expected printable text",
         ),
         (r'description: "\r"', "3:18: waves.description: character U+000D is a control character, expected printable text"),
-        (r'"\e[31m": 1', "3:5: waves.\\x1b[31m: character U+001B is a control character, expected a name"),
+        (r'"\e[31m": 1', "3:5: waves.\\x1b[31m: character U+001B is a control character, expected printable text"),
     ],
 )
 def test_character_that_no_terminal_is_to_get(wrong: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
