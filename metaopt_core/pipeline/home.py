@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metaopt_core.errors import UserError
+from metaopt_core.spec.document import shown
 from metaopt_core.spec.paths import expanded, real
 
 VARIABLE = "METAOPT_HOME"
 TRACES = "METAOPT_TRACES"
 _FOLDER = ".metaopt"
+_LONGEST = 200  # characters of a path in messages
 
 
 @dataclass(frozen=True)
@@ -20,14 +22,21 @@ class Home:
 
     @classmethod
     def beside(cls, pipelines_file: Path) -> "Home":
-        """The folder that METAOPT_HOME names, else `.metaopt/` beside the pipelines file, or around it (the file of a sweep)."""
+        """The folder that METAOPT_HOME names, else `.metaopt/` beside the pipelines file, or around it (the file of a sweep).
+
+        Raises UserError where there is no such folder and none can be made.
+        """
         named = os.environ.get(VARIABLE)
         if not named and (around := [path for path in real(pipelines_file).parents if path.name == _FOLDER]):
             return cls(around[0])
+        where = f"{VARIABLE}={named}" if named else str(pipelines_file.parent / _FOLDER)
         try:
-            return cls(real(expanded(named) if named else pipelines_file.parent / _FOLDER))
+            root = real(expanded(named) if named else pipelines_file.parent / _FOLDER)
+            if _exists(root) and not root.is_dir():
+                raise UserError("a file, and expected a folder")
         except UserError as error:
-            raise UserError(f"{VARIABLE}={named}: {error}") from None
+            raise UserError(f"{shown(where, _LONGEST)}: {error}") from None
+        return cls(root)
 
     @classmethod
     def current(cls) -> "Home":
@@ -80,3 +89,13 @@ class Home:
         """Where profiles of training go, where they are asked for: METAOPT_TRACES names the folder."""
         named = os.environ.get(TRACES)
         return Path(named) if named else None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise UserError(f"{error.strerror}, and expected a folder, or a place for one") from None
+    return True

@@ -1,4 +1,5 @@
-"""The folder that holds all state."""
+# ruff: noqa: E501
+"""The folder that holds all state: who may look into it, where it lies, and what is said of a place where it can't."""
 
 import os
 import stat
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from metaopt_core.errors import UserError
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import identities
 from metaopt_core.pipeline.store import Store
@@ -42,3 +44,57 @@ def test_a_home_that_was_shared_on_purpose_stays_so(home: Home) -> None:
     with Store(home).locked(identities(sinusoid_spec("home"))["generate"]):
         pass
     assert _mode(home.root) == 0o750
+
+
+# --- where it lies ---
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("METAOPT_HOME")
+    return tmp_path.resolve()
+
+
+def test_home_lies_beside_the_file_or_around_it(folder: Path) -> None:
+    assert Home.beside(Path("pipelines.yaml")).root == folder / ".metaopt"
+    assert Home.beside(Path(".metaopt/sweeps/x/best.yaml")).root == folder / ".metaopt"
+    Path("loop.yaml").symlink_to("loop.yaml")
+    assert Home.beside(Path("loop.yaml")).root == folder / ".metaopt"
+
+
+def test_home_is_where_the_environment_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METAOPT_HOME", "~/state")
+    monkeypatch.setenv("HOME", str(folder))
+    assert Home.beside(Path("pipelines.yaml")).root == folder / "state"
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("~nosuchuser/x", "METAOPT_HOME=~nosuchuser/x: no user nosuchuser on this machine: expected a path as in /data, or ./~nosuchuser"),
+        ("file", "METAOPT_HOME=file: a file, and expected a folder"),
+        ("pipe", "METAOPT_HOME=pipe: a file, and expected a folder"),
+        ("file/below", "METAOPT_HOME=file/below: Not a directory, and expected a folder, or a place for one"),
+        ("a" * 300, f"METAOPT_HOME={'a' * 184}…: File name too long, and expected a folder, or a place for one"),
+        ("loop", "METAOPT_HOME=loop: Too many levels of symbolic links, and expected a folder, or a place for one"),
+    ],
+    ids=lambda text: text[:10],
+)  # fmt: skip
+def test_what_can_be_no_home_is_said_by_every_command(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, named: str, message: str
+) -> None:
+    Path("file").write_text("")
+    Path("loop").symlink_to("loop")
+    os.mkfifo("pipe")
+    monkeypatch.setenv("METAOPT_HOME", named)
+    with pytest.raises(UserError) as error:
+        Home.beside(Path("pipelines.yaml"))
+    assert str(error.value) == message
+    assert sorted(path.name for path in Path().iterdir()) == ["file", "loop", "pipe"]
+
+
+def test_file_that_lies_where_the_home_is_to_be(folder: Path) -> None:
+    Path(".metaopt").write_text("")
+    with pytest.raises(UserError, match=r"^\.metaopt: a file, and expected a folder$"):
+        Home.beside(Path("pipelines.yaml"))

@@ -18,8 +18,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from metaopt_core.errors import UserError
-from metaopt_core.pipeline.home import Home
 from metaopt_core.spec import user_source
 from metaopt_core.spec.document import Mistake
 from metaopt_core.spec.loader import SpecError, load
@@ -224,12 +222,6 @@ def test_what_no_file_may_hold_reaches_no_spec(place: str, value: Any) -> None:
 # --- paths ---
 
 
-def test_home_of_a_user_who_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("METAOPT_HOME", "~nosuchuser/x")
-    with pytest.raises(UserError, match=r"^METAOPT_HOME=~nosuchuser/x: no user nosuchuser on this machine: expected a path as in "):
-        Home.beside(Path("pipelines.yaml"))
-
-
 def test_folder_of_a_user_who_is_not_there(folder: Path) -> None:
     text = (MISTAKES / "right" / "omniglot.yaml").read_text()
     assert said(text.replace("distribution: omniglot", "distribution: omniglot\n      folder: ~nosuchuser/x")) == [
@@ -237,10 +229,8 @@ def test_folder_of_a_user_who_is_not_there(folder: Path) -> None:
     ]
 
 
-def test_home_beside_a_link_to_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("METAOPT_HOME")
+def test_modules_beside_a_link_to_itself(folder: Path) -> None:
     Path("loop.yaml").symlink_to("loop.yaml")
-    assert Home.beside(Path("loop.yaml")).root == folder.resolve() / ".metaopt"
     assert user_source.beside(Path("loop.yaml")) == folder.resolve()
 
 
