@@ -1,1 +1,90 @@
-"""metaopt's library: meta-learning without orchestration. Imports neither Prefect nor `flows` nor `tasks`."""
+"""metaopt's library: meta-learning without orchestration. Imports neither Prefect nor `flows` nor `tasks`.
+
+What stands in `__all__` is its public interface: it changes only with a line in CHANGELOG.md. Names are imported when they are
+first asked for, so that `import metaopt_core` stays quick and imports no PyTorch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
+    from metaopt_core.distributions.contract import Distribution
+    from metaopt_core.distributions.random import Stream
+    from metaopt_core.errors import UserError
+    from metaopt_core.meta.learner import Learner
+    from metaopt_core.meta.objectives import AfterAdaptation, MetaGradientSettings
+    from metaopt_core.methods.contract import Adapter, Method, Setting
+    from metaopt_core.networks.conv4 import Conv4
+    from metaopt_core.networks.mlp import MLP
+    from metaopt_core.networks.network import Network
+    from metaopt_core.networks.resnet12 import ResNet12
+    from metaopt_core.spec.distribution import TaskShape
+    from metaopt_core.spec.loader import load
+    from metaopt_core.spec.metric import Metric, metric
+    from metaopt_core.spec.pipeline import PipelineSpec
+    from metaopt_core.training.phase import Phase, train
+
+_PUBLIC = {
+    "distributions.batch": ("Episode", "TaskBatch", "TaskDistribution"),
+    "distributions.contract": ("Distribution",),
+    "distributions.random": ("Stream",),
+    "errors": ("UserError",),
+    "meta.learner": ("Learner",),
+    "meta.objectives": ("AfterAdaptation", "MetaGradientSettings"),
+    "methods.contract": ("Adapter", "Method", "Setting"),
+    "networks.conv4": ("Conv4",),
+    "networks.mlp": ("MLP",),
+    "networks.network": ("Network",),
+    "networks.resnet12": ("ResNet12",),
+    "spec.distribution": ("TaskShape",),
+    "spec.loader": ("load",),
+    "spec.metric": ("Metric", "metric"),
+    "spec.pipeline": ("PipelineSpec",),
+    "training.phase": ("Phase", "train"),
+}
+_MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__version__: str
+__all__ = [
+    "MLP",
+    "Adapter",
+    "AfterAdaptation",
+    "Conv4",
+    "Distribution",
+    "Episode",
+    "Learner",
+    "MetaGradientSettings",
+    "Method",
+    "Metric",
+    "Network",
+    "Phase",
+    "PipelineSpec",
+    "ResNet12",
+    "Setting",
+    "Stream",
+    "TaskBatch",
+    "TaskDistribution",
+    "TaskShape",
+    "UserError",
+    "__version__",
+    "load",
+    "metric",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # takes a while, and has no answer where the code was logged with a model
+
+        return version("metaopt")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))
