@@ -10,10 +10,10 @@ PIPELINE ?= sinusoid
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install run list up serve test bench lint format types lock clean distclean
+.PHONY: help install run list up serve test test-fast docs bench lint format types lock clean distclean
 
 help:  ## show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PIPELINE=name chooses the pipeline of make run; PYTHON=python3.12 the interpreter of the first make install."
 
@@ -42,6 +42,13 @@ serve: install  ## run scheduled pipelines (needs `make up` in another terminal)
 
 test: install  ## run all tests
 	$(BIN)/python -m pytest
+
+test-fast: install  ## run the tests that take a moment, for the daily loop
+	$(BIN)/python -m pytest -m "not slow"
+
+docs: install  ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "site/index.html"
 
 bench: $(BENCH_INSTALLED)  ## speed and memory beside other libraries: make bench BENCH="--only W1,W3"
 	$(BIN)/python -m benchmarks $(BENCH)
@@ -77,7 +84,7 @@ lock: install  ## lock the versions anew, after a change of the requirements in 
 	$(WITHOUT_TORCH) requirements-bench.lock > .lock && mv .lock requirements-bench.lock
 
 clean:  ## remove caches (not .metaopt, which holds all results)
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
 distclean: clean  ## clean, and remove .venv too
