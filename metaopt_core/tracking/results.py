@@ -108,8 +108,8 @@ def _plain(entry: Mapping[str, Any]) -> dict[str, float | None]:
 
 
 def _once(results: Mapping[str, Any]) -> dict[str, float | None]:
-    """What a method has a single number of: the step size, the calibration error, the means of queries normalized otherwise."""
-    values = {"inner_lr": results.get("inner_lr"), "calibration_error": (results.get("calibration") or {}).get("ece")}
+    """What a method has a single number of: the step size, pooled metrics, the means of queries normalized otherwise."""
+    values = {"inner_lr": results.get("inner_lr")} | (results.get("pooled") or {})
     for kind in ("inductive", "collected"):
         for name, statistics in _measures(results.get(kind) or {}).items():
             values |= {f"{kind}_{name}": statistics["mean"], f"{kind}_{name}_ci95": statistics.get("ci95")}

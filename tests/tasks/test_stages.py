@@ -50,6 +50,7 @@ SINUSOID: dict[str, Any] = {
 OMNIGLOT: dict[str, Any] = SMALL_CONV.model_dump(mode="json")
 OMNIGLOT["generate"]["characters"]["new_alphabets"] = 20
 OMNIGLOT["evaluate"]["shifted"] = {"more-ways": {"ways": 5, "shots": 2}, "new-alphabets": {"alphabets": "new"}}
+OMNIGLOT["evaluate"]["over_training"] = True
 
 BASELINES = {True: ("pretrained", "protonet"), False: ("pretrained",)}  # of a classification or not
 FIGURES = ("adaptation", "examples", "losses", "shifted", "training", "worst")
@@ -101,8 +102,8 @@ def test_every_output_has_its_files(ran: tuple[PipelineSpec, Home, dict[str, Sta
             "times.parquet",
             *(f"{name}.safetensors" for name in BASELINES[pictures]),
         },
-        "evaluate": {"tasks.parquet", "summary.json", "over_training.parquet", *(f"{name}.png" for name in FIGURES)}
-        | ({"calibration.png"} if pictures else set()),
+        "evaluate": {"tasks.parquet", "summary.json", *(f"{name}.png" for name in FIGURES)}
+        | ({"calibration.png", "over_training.parquet"} if pictures else set()),
         "log": {"log.json", "report.html"},
     }
     for name, output in outputs.items():
@@ -117,8 +118,8 @@ def test_the_table_has_a_row_a_variant_method_and_task(ran: tuple[PipelineSpec, 
     steps = range(spec.evaluate.steps + 1)
     measures, at_horizon = ["loss"], []
     if spec.train.ways:
-        measures.append("accuracy")
-        at_horizon = ["inductive_loss", "inductive_accuracy", "confidence", "correct"]
+        measures.insert(0, "accuracy")
+        at_horizon = ["inductive_loss", "inductive_accuracy", "confidence", "correct", "groups"]
     by_step = [f"{measure}_{step}" for measure in measures for step in steps]
     assert list(table.columns) == ["variant", "method", "task", "inner_lr", *by_step, *at_horizon]
     methods = ("maml", "maml_safe", *BASELINES[bool(spec.train.ways)], "random", "unadapted")
@@ -174,10 +175,15 @@ def test_the_history_ends_where_training_did(ran: tuple[PipelineSpec, Home, dict
     assert np.isfinite(history["value"]).all()
 
 
-def test_meta_test_tasks_are_followed_over_training_and_choose_nothing(
+def test_meta_test_tasks_are_followed_over_training_only_if_asked_for_and_choose_nothing(
     ran: tuple[PipelineSpec, Home, dict[str, StageOutput]],
 ) -> None:
     spec, _, outputs = ran
+    record = json.loads((outputs["log"] / "log.json").read_text())
+    curve = MlflowClient(record["tracking_uri"]).get_metric_history(record["run_id"], "meta_test/loss_over_training/maml")
+    if not spec.evaluate.over_training:
+        assert not curve
+        return
     history = pd.read_parquet(outputs["train"] / "history.parquet")
     found = pd.read_parquet(outputs["evaluate"] / "over_training.parquet")
     measures = ("loss", "accuracy") if spec.train.ways else ("loss",)
@@ -190,8 +196,6 @@ def test_meta_test_tasks_are_followed_over_training_and_choose_nothing(
     for measure in measures:
         evaluated = summary["methods"]["maml"]["steps"][spec.horizon][measure]["mean"]
         assert at_best[f"meta_test_{measure}"] == pytest.approx(evaluated, rel=1e-4)
-    record = json.loads((outputs["log"] / "log.json").read_text())
-    curve = MlflowClient(record["tracking_uri"]).get_metric_history(record["run_id"], "meta_test/loss_over_training/maml")
     assert sorted(point.step for point in curve) == validated
 
 

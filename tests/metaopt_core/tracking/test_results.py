@@ -19,7 +19,7 @@ def summary(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     for method in found["methods"].values():
         for entry in method["steps"]:
             entry["mae"] = entry["loss"] | {"mean": entry["loss"]["mean"] / 2}
-    found["methods"]["reptile"]["calibration"] = {"ece": 0.25}
+    found["methods"]["reptile"]["pooled"] = {"calibration_error": 0.25}
     found["shifted"] = {"louder": {"methods": found["methods"], "changes": {}}}
     return found
 
