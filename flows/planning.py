@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from flows import environment
 from metaopt_core.errors import UserError
-from metaopt_core.pipeline.stages import STAGES, Identity, identities
+from metaopt_core.pipeline.identity import Identity, identities
+from metaopt_core.pipeline.stages import STAGES
 from metaopt_core.pipeline.store import StageOutput, Store
 from metaopt_core.spec import user_source
 from metaopt_core.spec.networks import ModuleSpec

@@ -14,7 +14,8 @@ from prefect import Flow, flow, get_run_logger
 from flows.console import without_tracebacks_for_users
 from flows.planning import assess, require
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.stages import STAGES, identities
+from metaopt_core.pipeline.identity import identities
+from metaopt_core.pipeline.stages import STAGES
 from metaopt_core.pipeline.store import StageOutput, Store
 from metaopt_core.spec.pipeline import PipelineSpec
 

@@ -13,7 +13,7 @@ from metaopt_core.evaluation.summary import summarize
 from metaopt_core.evaluation.verdict import worst_tasks
 from metaopt_core.methods.contract import Setting, compared, parameters_file
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.stages import Identity
+from metaopt_core.pipeline.identity import Identity
 from metaopt_core.pipeline.store import StageOutput, Store
 from metaopt_core.reporting import figures
 from metaopt_core.spec.pipeline import PipelineSpec

@@ -8,7 +8,7 @@ from prefect.context import FlowRunContext
 
 from metaopt_core.distributions.contract import load, materialize
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.stages import Identity
+from metaopt_core.pipeline.identity import Identity
 from metaopt_core.pipeline.store import StageOutput, Store
 from metaopt_core.reporting import figures
 from metaopt_core.spec.pipeline import PipelineSpec

@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.stages import Identity
+from metaopt_core.pipeline.identity import Identity
 from metaopt_core.pipeline.store import StageOutput, Store
 from metaopt_core.reporting import page as report
 from metaopt_core.reporting import tables

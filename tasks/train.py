@@ -15,7 +15,7 @@ from metaopt_core.errors import StoppedError
 from metaopt_core.meta.learner import device_named
 from metaopt_core.methods.contract import Setting, compared, parameters_file
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.stages import Identity
+from metaopt_core.pipeline.identity import Identity
 from metaopt_core.pipeline.store import TIMES, StageOutput, Store
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking.runs import curve_name, running

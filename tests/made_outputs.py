@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from metaopt_core.distributions.contract import record
 from metaopt_core.meta.learner import Learner
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.stages import identities
+from metaopt_core.pipeline.identity import identities
 from metaopt_core.pipeline.store import TIMES, StageOutput, Store
 from metaopt_core.spec.distribution import TaskShape
 from metaopt_core.spec.pipeline import PipelineSpec

@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.stages import identities
+from metaopt_core.pipeline.identity import identities
 from metaopt_core.spec.pipeline import PipelineSpec
 
 

@@ -26,7 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from metaopt_core.errors import StoppedError
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.stages import identities
+from metaopt_core.pipeline.identity import identities
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.spec.ranges import value_at, with_values
 from metaopt_core.spec.sweep import ChoicesSpec, ParameterSpec, SweepSpec
@@ -99,7 +99,7 @@ class Sweep:
         known = [identities(trial)[stage] for stage in ("generate", "train")]
         fixed = [{key: value for key, value in stage.slice.items() if key not in self.search.parameters} for stage in known]
         search = self.search.model_dump(mode="json", exclude={"trials", "time", "trial"})
-        parts = [fixed, [[stage.sources, stage.libraries] for stage in known], search, trial.evaluate.model_dump(), self.spec.seed]
+        parts = [fixed, [[stage.code, stage.libraries] for stage in known], search, trial.evaluate.model_dump(), self.spec.seed]
         return f"{self.spec.name}-sweep-{hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]}"
 
     @property

@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock
 
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.stages import Identity
+from metaopt_core.pipeline.identity import Identity
 
 MANIFEST = "manifest.json"
 _KEYS = {"fingerprint", "files", "made_from", "started", "seconds", "extra"}
@@ -99,7 +99,7 @@ class Store:
             f"{key}: {json.dumps(before.slice.get(key))} → {json.dumps(identity.slice.get(key))}"
             for key in _differing(before.slice, identity.slice)
         ]
-        reasons += [f"changed source {name}" for name in _differing(before.sources, identity.sources)]
+        reasons += [f"changed code {name}" for name in _differing(before.code, identity.code)]
         reasons += [
             f"{name} {before.libraries.get(name)} → {identity.libraries.get(name)}"
             for name in _differing(before.libraries, identity.libraries)

@@ -9,7 +9,8 @@ import subprocess
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from metaopt_core.pipeline.stages import ROOT, flatten
+from metaopt_core.pipeline.code import ROOT
+from metaopt_core.pipeline.stages import flatten
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.spec.writing import spec_yaml
 

@@ -20,7 +20,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.stages import identities
+from metaopt_core.pipeline.identity import identities
 from metaopt_core.pipeline.store import write_atomically
 from metaopt_core.spec.addresses import scrubbed
 from metaopt_core.spec.pipeline import PipelineSpec

@@ -8,7 +8,8 @@ import pytest
 from flows.planning import plan, select
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.stages import STAGES, identities
+from metaopt_core.pipeline.identity import identities
+from metaopt_core.pipeline.stages import STAGES
 from metaopt_core.pipeline.store import StageOutput, Store
 from metaopt_core.spec.pipeline import PipelineSpec
 

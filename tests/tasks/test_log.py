@@ -14,7 +14,7 @@ from prefect.testing.utilities import prefect_test_harness
 
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.stages import identities
+from metaopt_core.pipeline.identity import identities
 from metaopt_core.pipeline.store import StageOutput, Store
 from metaopt_core.tracking.connection import UnreachableError
 from tasks.log import log

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from metaopt_core.pipeline import repetitions, stages
+from metaopt_core.pipeline import repetitions
 from metaopt_core.pipeline.home import Home
+from metaopt_core.pipeline.identity import identities
 from metaopt_core.tracking.connection import embedded_uri
 from tasks.log import log
 from tasks.merge import summarize
@@ -20,7 +21,7 @@ def test_the_seeds_of_a_pipeline_are_one_run_with_an_interval_over_them(tmp_path
     upstream, logged = [], []
     for one in repetitions.repeats(spec):
         upstream.append(publish_upstream(home, one))
-        logged.append(log.fn(one, home, stages.identities(one)["log"], upstream[-1]))
+        logged.append(log.fn(one, home, identities(one)["log"], upstream[-1]))
     evaluated = [made["evaluate"] for made in upstream]
     for factor, output in enumerate(evaluated, 1):
         results = json.loads((output / "summary.json").read_text())

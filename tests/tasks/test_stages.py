@@ -18,7 +18,8 @@ from safetensors.numpy import save_file
 from metaopt_core.distributions.contract import load
 from metaopt_core.evaluation import protocol as evaluation
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.stages import STAGES, identities
+from metaopt_core.pipeline.identity import identities
+from metaopt_core.pipeline.stages import STAGES
 from metaopt_core.pipeline.store import StageOutput, Store
 from metaopt_core.reporting import numbers, tables, terminal
 from metaopt_core.spec.pipeline import PipelineSpec

@@ -13,7 +13,7 @@ from metaopt_core.meta.learner import Learner
 from metaopt_core.networks.network import Params
 from metaopt_core.networks.user_module import user_module
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.stages import identities
+from metaopt_core.pipeline.identity import identities
 from metaopt_core.pipeline.store import Store
 from metaopt_core.spec import user_source
 from metaopt_core.spec.pipeline import PipelineSpec
@@ -99,9 +99,11 @@ def test_changed_source_concerns_train_and_evaluate_and_what_follows(folder: Pat
     before = identities(spec)
     store.remember(spec.name, before["train"])
     (folder / file).write_text("# changed\n" + (folder / file).read_text())
+    assert identities(spec) == before
+    (folder / file).write_text("changed = 1\n" + (folder / file).read_text())
     after = identities(spec)
     assert {name for name in before if before[name].fingerprint != after[name].fingerprint} == {"train", "evaluate", "log"}
-    assert store.why(spec.name, after["train"]) == [f"changed source {file}"]
+    assert store.why(spec.name, after["train"]) == [f"changed code {file}"]
     (folder / "own_a/unused.py").write_text("# changed")
     assert identities(spec) == after
 

@@ -10,7 +10,7 @@ import pytest
 
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.stages import identities
+from metaopt_core.pipeline.identity import identities
 from metaopt_core.pipeline.store import Store
 from metaopt_core.tracking.connection import initialize
 from tests.made_outputs import sinusoid_spec

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.stages import identities
+from metaopt_core.pipeline.identity import identities
 from metaopt_core.pipeline.store import TIMES, StageOutput, Store
 from tests.made_outputs import sinusoid_spec
 

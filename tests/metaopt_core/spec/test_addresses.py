@@ -7,7 +7,7 @@ from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
 from metaopt_core.errors import UserError
-from metaopt_core.pipeline.stages import identities
+from metaopt_core.pipeline.identity import identities
 from metaopt_core.spec.addresses import VARIABLE, problem, scrubbed, tracking_address
 from metaopt_core.spec.loader import SpecError, load
 from metaopt_core.spec.log import LogSpec

@@ -89,11 +89,11 @@ def test_files_that_are_links_count_by_what_they_lead_to(package: Path, tmp_path
         target = shared / name.replace("/", "_")
         (package / name).rename(target)
         (package / name).symlink_to(target)
-    before = user_source.sources("own_a.nets:Net")
-    assert list(before) == FILES
-    (shared / "own_b.py").write_text("# changed")
-    after = user_source.sources("own_a.nets:Net")
-    assert [name for name in before if before[name] != after[name]] == ["own_b.py"]
+    found = user_source.sources("own_a.nets:Net")
+    assert list(found) == FILES
+    (shared / "own_b.py").write_text("changed = True")
+    assert user_source.sources("own_a.nets:Net") == found
+    assert found["own_b.py"].read_text() == "changed = True"
 
 
 def test_package_that_is_a_link(package: Path) -> None:

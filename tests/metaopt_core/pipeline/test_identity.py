@@ -6,25 +6,16 @@ from typing import Any
 
 import pytest
 
-from metaopt_core.pipeline import stages
+from metaopt_core.pipeline import code
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.stages import identities
+from metaopt_core.pipeline.identity import identities
+from metaopt_core.pipeline.stages import STAGES
 from metaopt_core.pipeline.store import Store
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.spec.sweep import RangeSpec, SweepSpec
 from tests.made_outputs import sinusoid_spec
 
-NAMES = ("generate", "train", "evaluate", "log")
-
-
-@pytest.fixture
-def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the sources that a test may change."""
-    for package in ("metaopt_core", "tasks"):
-        shutil.copytree(stages.ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(stages, "ROOT", tmp_path)
-    stages._read.cache_clear()
-    return tmp_path
+NAMES = tuple(STAGES)
 
 
 def changed(before: PipelineSpec, after: PipelineSpec) -> set[str]:
@@ -32,35 +23,21 @@ def changed(before: PipelineSpec, after: PipelineSpec) -> set[str]:
     return {name for name in NAMES if old[name].fingerprint != new[name].fingerprint}
 
 
-@pytest.mark.parametrize(
-    ("file", "concerned"),
-    [
-        ("metaopt_core/distributions/random.py", set(NAMES)),
-        ("metaopt_core/meta/gradients.py", {"train", "evaluate", "log"}),
-        ("metaopt_core/networks/convolution.py", {"train", "evaluate", "log"}),
-        ("metaopt_core/evaluation/protocol.py", {"evaluate", "log"}),
-        ("metaopt_core/reporting/figures.py", {"evaluate", "log"}),
-        ("tasks/evaluate.py", {"evaluate", "log"}),
-        ("metaopt_core/tracking/runs.py", {"log"}),
-        ("metaopt_core/tracking/publishing.py", {"log"}),
-        ("metaopt_core/spec/loader.py", set()),
-    ],
-)
-def test_a_changed_source_concerns_what_computes_with_it_and_what_follows(copy: Path, file: str, concerned: set[str]) -> None:
-    spec = sinusoid_spec("sources")
-    before = {name: identity.fingerprint for name, identity in identities(spec).items()}
-    (copy / file).write_text((copy / file).read_text() + "\n# changed\n")
-    stages._read.cache_clear()
-    after = identities(spec)
-    assert {name for name in NAMES if before[name] != after[name].fingerprint} == concerned
-
-
-def test_the_reason_names_the_changed_source(copy: Path, tmp_path: Path) -> None:
-    spec, store = sinusoid_spec("sources"), Store(Home(tmp_path / "home"))
+def test_the_reason_names_the_file_whose_code_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in code.PACKAGES:
+        shutil.copytree(code.ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    spec, store = sinusoid_spec("waves"), Store(Home(tmp_path / "home"))
     store.remember(spec.name, identities(spec)["train"])
-    (copy / "metaopt_core/networks/convolution.py").write_text("# nothing\n")
-    stages._read.cache_clear()
-    assert store.why(spec.name, identities(spec)["train"]) == ["changed source metaopt_core/networks/convolution.py"]
+    loop = tmp_path / "metaopt_core/training/loop.py"
+    loop.write_text(loop.read_text().replace("_TASKS_DRAWN_TOGETHER = ", "_TASKS_DRAWN_TOGETHER = 1 + "))
+    monkeypatch.setattr(code, "ROOT", tmp_path)
+    assert store.why(spec.name, identities(spec)["train"]) == ["changed code metaopt_core/training/loop.py"]
+
+
+def test_a_key_that_says_nothing_is_in_no_identity() -> None:
+    found = identities(sinusoid_spec("waves"))
+    assert not [key for identity in found.values() for key, value in identity.slice.items() if value is None]
+    assert "train.inner.clip_norm" not in found["train"].slice
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,72 @@
+"""The identity of a stage's output: what its result depends on, and a hash of it.
+
+Four parts: the stage's values of the spec, the identities of its upstream outputs, the code that computes (`code`), and the major
+versions of the libraries that do. What can't change the result (device, schedule, how often to checkpoint, where data lie) is in
+none of them. docs/architecture.md, "Identity", has the reasons.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
+
+from metaopt_core.pipeline import code
+from metaopt_core.pipeline.stages import STAGES, Stage
+from metaopt_core.spec import user_source
+from metaopt_core.spec.pipeline import PipelineSpec
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a stage's result depends on, part by part, so that a difference can be named.
+
+    slice: the stage's values of the spec, flat: dotted key → JSON value. upstream: stage → fingerprint. code: file, relative to the
+    folder that holds the package, or to that of the user's module → SHA-256 of what computes in it. libraries: library → major
+    version.
+    """
+
+    stage: str
+    slice: Mapping[str, Any]
+    upstream: Mapping[str, str]
+    code: Mapping[str, str]
+    libraries: Mapping[str, str]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """First 16 hexadecimal digits of a SHA-256 over all parts."""
+        parts = [self.stage, self.slice, self.upstream, self.code, self.libraries]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def identities(spec: PipelineSpec) -> dict[str, Identity]:
+    """The identity of every stage of a pipeline, in the order in which they run.
+
+    It reads the code and the data that the pipeline depends on, so whoever needs it more than once passes it on. Raises UserError
+    where one of them can't be read.
+    """
+    found: dict[str, Identity] = {}
+    for stage in STAGES.values():
+        found[stage.name] = Identity(
+            stage=stage.name,
+            # A key that says nothing is left out, so that a new one in a later version changes no identity.
+            slice={key: value for key, value in stage.depends_on(spec).items() if value is not None},
+            upstream={name: found[name].fingerprint for name in stage.upstream},
+            code=_code(stage, spec),
+            libraries={name: importlib.metadata.version(name).partition(".")[0] for name in stage.libraries},
+        )
+    return found
+
+
+def _code(stage: Stage, spec: PipelineSpec) -> dict[str, str]:
+    components = {path: path.partition(".")[0] in code.PACKAGES for path in stage.components(spec)}
+    entries = (f"{stage.module}:{stage.name}", *(path for path, ours in components.items() if ours))
+    found = dict(_of_library(entries, stage.follows, code.ROOT))
+    for path in (path for path, ours in components.items() if not ours):
+        found |= {name: code.digest_of(file) for name, file in user_source.sources(path).items()}
+    return found
+
+
+_of_library = cache(code.digests)
