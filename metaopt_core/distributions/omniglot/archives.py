@@ -43,17 +43,30 @@ class Part:
     alphabets: int
     characters: int
     url: str
-    md5: str
+    sha256: str
 
     @property
     def archive(self) -> str:
         return f"{self.name}.zip"
 
 
+# The digests are those of TensorFlow Datasets (url_checksums/omniglot.txt) and of torchvision (prototype datasets), independently.
 _OFFICIAL = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python"
 PARTS = (
-    Part("images_background", 30, 964, f"{_OFFICIAL}/images_background.zip", "68d2efa1b9178cc56df9314c21c6e718"),
-    Part("images_evaluation", 20, 659, f"{_OFFICIAL}/images_evaluation.zip", "6b91aef0f799c5bb55b94e3f2daec811"),
+    Part(
+        "images_background",
+        30,
+        964,
+        f"{_OFFICIAL}/images_background.zip",
+        "ad41ab679c8b5d90b271ef46be6987cc81211774a695c29dcc5367b2b26ee640",
+    ),
+    Part(
+        "images_evaluation",
+        20,
+        659,
+        f"{_OFFICIAL}/images_evaluation.zip",
+        "1f61a8f3366785b057fc117d9228e78a16e3d976c8953b2a10fcc74cf0609cee",
+    ),
 )
 
 
@@ -84,7 +97,7 @@ def identity(folder: str | None, parts: Sequence[Part] = PARTS) -> str:
     with _readable():
         for part in parts:
             if root is None:
-                lines.append(f"{part.name} md5 {part.md5}")
+                lines.append(f"{part.name} sha256 {part.sha256}")
             elif (archive := root / part.archive).is_file():
                 with archive.open("rb") as file:
                     lines.append(f"{part.name} sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}")
@@ -310,7 +323,7 @@ def _download(part: Part, downloads: Path) -> None:
     fetcher = pooch.create(
         path=downloads,
         base_url="",
-        registry={part.archive: f"md5:{part.md5}"},
+        registry={part.archive: f"sha256:{part.sha256}"},
         urls={part.archive: part.url},
         retry_if_failed=_ATTEMPTS - 1,
     )
@@ -318,7 +331,7 @@ def _download(part: Part, downloads: Path) -> None:
         fetcher.fetch(part.archive, downloader=_fetch)
     except (ValueError, OSError) as error:  # a wrong checksum is a ValueError; requests' errors are OSErrors
         raise UserError(
-            f"{part.url}: the download failed ({error}): expected the official archive with MD5 {part.md5}; check the "
+            f"{part.url}: the download failed ({error}): expected the official archive with SHA-256 {part.sha256}; check the "
             f"network, or get {' and '.join(each.archive for each in PARTS)} by other means and name their "
             f"folder in generate.folder or {VARIABLE}"
         ) from None

@@ -30,8 +30,8 @@ KEPT = {
 }
 
 
-def part(name: str, url: str = "http://127.0.0.1:9/nothing.zip", md5: str = "0" * 32) -> Part:
-    return Part(name, len({kept.split("/")[0] for kept in KEPT[name]}), len(KEPT[name]), url, md5)
+def part(name: str, url: str = "http://127.0.0.1:9/nothing.zip", sha256: str = "0" * 64) -> Part:
+    return Part(name, len({kept.split("/")[0] for kept in KEPT[name]}), len(KEPT[name]), url, sha256)
 
 
 SMALL = tuple(part(name) for name in KEPT)
@@ -313,7 +313,7 @@ def server(archives: Path) -> Iterator[tuple[type[_Handler], tuple[Part, ...]]]:
         thread = threading.Thread(target=http.serve_forever)
         thread.start()
         address = f"http://127.0.0.1:{http.server_port}"
-        digests = {name: hashlib.md5((archives / f"{name}.zip").read_bytes()).hexdigest() for name in KEPT}
+        digests = {name: hashlib.sha256((archives / f"{name}.zip").read_bytes()).hexdigest() for name in KEPT}
         yield handler, tuple(part(name, f"{address}/{name}.zip", digests[name]) for name in KEPT)
         http.shutdown()
         thread.join()
@@ -358,7 +358,7 @@ def test_a_download_with_a_wrong_checksum_is_refused_and_not_kept(
     server: tuple[type[_Handler], tuple[Part, ...]], tmp_path: Path
 ) -> None:
     url = server[1][0].url
-    with pytest.raises(UserError, match=f"{url}: the download failed .*expected the official archive with MD5 {'0' * 32}"):
+    with pytest.raises(UserError, match=f"{url}: the download failed .*expected the official archive with SHA-256 {'0' * 64}"):
         read(None, tmp_path, (part("images_background", url),))
     assert not list(tmp_path.glob("images_background*"))
 
