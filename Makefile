@@ -25,7 +25,7 @@ $(INSTALLED): pyproject.toml requirements.lock constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --require-hashes --no-deps --only-binary :all: --requirement requirements.lock
 	$(PIP) --no-build-isolation --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m flows.embedded_server prepare
+	$(BIN)/python -P -m flows.embedded_server
 	@touch $@
 
 run: install  ## run a pipeline, embedded: make run PIPELINE=sinusoid

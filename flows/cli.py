@@ -273,34 +273,38 @@ def serve(
         )
     home = Home.beside(path)
     environment.prepare(home, quiet=False)
-    from flows.servers import api_address
+    from flows.servers import prefect_api
 
-    address = api_address(home)
-    if address is None:
+    api = prefect_api(home)
+    if api is None:
         raise UserError(
             "metaopt serve needs a running Prefect server, because schedules don't fire under the one that `metaopt run` embeds; "
             f"start one in another terminal with `{environment.command('up')}`, or name yours in {environment.API_URL}"
         )
-    environment.use(address)
+    api.use()
     for spec in chosen:
         _say(f"serving {spec.name}: {_when(spec.schedule) if spec.schedule else 'when asked'}")
-    _say(f"Prefect: {address.removesuffix('/api')}. Ctrl-C stops serving.")
-    from flows.serving import serve as serve_until_stopped
+    _say(f"Prefect: {api.address.removesuffix('/api')}. Ctrl-C stops serving.")
+    from flows.deployments import serve as serve_until_stopped
 
-    serve_until_stopped(chosen)
+    serve_until_stopped(chosen, api.address)
 
 
 @app.command(
     epilog="[bold]Examples[/bold]\n\n"
     "[cyan]metaopt up[/cyan]\n\n"
     "[cyan]metaopt up --prefect-port 4300 --mlflow-port 5100[/cyan]\n\n"
-    "[cyan]metaopt up --host 0.0.0.0[/cyan]  reachable from other machines, by anyone: there is no login"
+    "[cyan]metaopt up --password[/cyan]  on a machine that several people use\n\n"
+    "[cyan]metaopt up --host 0.0.0.0[/cyan]  reachable from other machines, with a password"
 )
 def up(
     context: typer.Context,
-    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option("--host", help="Where to listen; for other machines, a password is required.")] = "127.0.0.1",
     prefect_port: Annotated[int, typer.Option("--prefect-port", min=1, max=65535)] = 4200,
     mlflow_port: Annotated[int, typer.Option("--mlflow-port", min=1, max=65535)] = 5000,
+    password: Annotated[
+        bool, typer.Option("--password", help="Ask for a password, which is kept in the file `login` of the home.")
+    ] = False,
     file: FileOption = None,
 ) -> None:
     """Start Prefect's and MLflow's servers on what was recorded here, and stop them with Ctrl-C."""
@@ -308,7 +312,7 @@ def up(
     environment.prepare(home, quiet=False)
     from flows import servers
 
-    servers.up(home, host, prefect_port, mlflow_port)
+    servers.up(home, host, prefect_port, mlflow_port, password)
 
 
 def main() -> None:
@@ -337,17 +341,17 @@ def _with_prefect(spec: PipelineSpec, home: Home, running: Sequence[str], module
 
     running: the stages whose tasks it is going to need. call: runs the flow, given the module that holds it.
     """
-    from flows.servers import api_address
+    from flows.servers import prefect_api
 
-    address = api_address(home)
+    api = prefect_api(home)
     embedded = None
-    if address is None:
+    if api is None:
         from flows.embedded_server import EmbeddedServer
 
         embedded = EmbeddedServer(home)
-        address = embedded.address
-    _say(f"{'starting Prefect, embedded' if embedded else 'Prefect'}: {address.removesuffix('/api')}")
-    environment.use(address)
+        api = embedded.api
+    _say(f"{'starting Prefect, embedded' if embedded else 'Prefect'}: {api.address.removesuffix('/api')}")
+    api.use()
     # The server takes seconds to start, and so does this: they happen side by side. What is imported stays, so the garbage
     # collector need not look at it: that saves seconds, here and when the interpreter exits.
     gc.disable()

@@ -18,6 +18,12 @@ def without_tracebacks_for_users() -> None:
             logger.addFilter(_plain)
 
 
+def without_lost_connections() -> None:
+    """Say nothing of Prefect's attempts to reach a server that is gone; whoever serves, or runs, ends with one line about that."""
+    for name in ("prefect.FlowRunCancellingObserver", "prefect.FlowRunSuspendingObserver", "prefect.events"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
 def _plain(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
     if isinstance(error, UserError | StoppedError):

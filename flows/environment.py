@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from metaopt_core.errors import UserError
@@ -11,6 +12,10 @@ from metaopt_core.pipeline import home as homes
 from metaopt_core.pipeline.home import Home
 
 API_URL = "PREFECT_API_URL"
+_LOGIN = "PREFECT_API_AUTH_STRING"
+_KEY = "PREFECT_API_KEY"
+OF_CLIENTS = frozenset({API_URL, _LOGIN, _KEY})
+"""What tells Prefect's clients where to go, and is not for its servers."""
 
 
 def prepare(home: Home, *, quiet: bool) -> None:
@@ -29,17 +34,24 @@ def prepare(home: Home, *, quiet: bool) -> None:
         )
     os.environ[homes.VARIABLE] = str(home.root)
     os.environ["PREFECT_HOME"] = str(home.prefect)
+    os.environ["PYTHONSAFEPATH"] = "1"  # no process that is started from here imports from the folder in which it runs
     os.environ.pop("PREFECT_PROFILE", None)  # names a profile of the user's own Prefect home, which is not the one in use here
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home.compiled))  # what was compiled once is there for the next run
     if quiet:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     for variable, value in {
+        "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",  # what it says below that is about connections that it tries again
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }.items():
         os.environ.setdefault(variable, value)
+
+
+def python(module: str) -> list[str]:
+    """The command that runs one of our modules: the installed one, whatever lies in the current folder."""
+    return [sys.executable, "-P", "-m", module]
 
 
 def program() -> str:
@@ -57,6 +69,16 @@ def command(*words: str) -> str:
     return shlex.join([program(), *words, *repeated])
 
 
-def use(address: str) -> None:
-    """Let Prefect, which reads this as it is imported, speak to the API at an address."""
-    os.environ[API_URL] = address
+@dataclass(frozen=True)
+class Api:
+    """The address of a Prefect API, which ends in /api, and the USER:PASSWORD that it asks for, if it is a server of ours."""
+
+    address: str
+    login: str | None = None
+
+    def use(self) -> None:
+        """Let Prefect, which reads this as it is imported, speak to this API."""
+        os.environ[API_URL] = self.address
+        if self.login is not None:
+            os.environ[_LOGIN] = self.login
+            os.environ.pop(_KEY, None)  # it would go before the login

@@ -5,154 +5,151 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
 import httpx
+from filelock import Timeout
 from rich.console import Console
 
-from flows.environment import API_URL
+from flows import login
+from flows.environment import API_URL, Api
+from flows.server_process import LOGIN, Kind, ServerProcess, is_loopback, stop_leftover
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.served import lock
+from metaopt_core.pipeline.served import Served, lock, note, served
 from metaopt_core.pipeline.store import write_atomically
 
 _SECONDS_TO_START = 180.0
-_SECONDS_TO_STOP = 10.0
-_TAIL = 15  # lines of a dead server's log
+_SECONDS_FOR_THE_LOCK = 5.0  # whoever asks whether `up` runs holds it for a moment
+_EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104
+_NAMES: dict[Kind, str] = {"prefect": "Prefect", "mlflow": "MLflow"}
 
 
-@dataclass(frozen=True)
-class Servers:
-    """The addresses of running servers: Prefect's (its API is below /api) and MLflow's, and the process that runs them."""
-
-    prefect: str
-    mlflow: str
-    pid: int
-
-    @property
-    def api(self) -> str:
-        return f"{self.prefect}/api"
-
-
-def running(home: Home) -> Servers | None:
-    """The servers that `metaopt up` runs for this home, if they answer."""
-    try:
-        servers = Servers(**json.loads(_note(home).read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-    return servers if _lives(servers.pid) and _answers(f"{servers.api}/health") else None
-
-
-def _lives(pid: int) -> bool:
-    """Whether there is such a process: a note may be left from one that was killed, and its port be another home's by now."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def api_address(home: Home) -> str | None:
+def prefect_api(home: Home) -> Api | None:
     """A running Prefect server: the one that PREFECT_API_URL names, else that of `metaopt up`, else none.
 
     Raises UserError where the former does not answer.
     """
     if named := os.environ.get(API_URL):
-        if not _answers(f"{named.rstrip('/')}/health", seconds=5):
+        if not answers(named, seconds=5):
             raise UserError(f"{API_URL}={named}: no Prefect server answers there; start it, or unset the variable")
-        return named
-    servers = running(home)
-    return servers.api if servers else None
+        return Api(named)
+    found = served(home)
+    if found is None or not answers(found.api):
+        return None
+    return Api(found.api, login.read(home) if found.password else None)
 
 
-def up(home: Home, host: str, prefect_port: int, mlflow_port: int) -> None:
-    """Run both servers until Ctrl-C, SIGTERM, or the end of one. Raises UserError."""
-    console = Console(stderr=True, highlight=False)
-    if already := running(home):
-        raise UserError(f"servers for {home.root} are up already: Prefect {already.prefect}, MLflow {already.mlflow}")
-    for port, option in ((prefect_port, "--prefect-port"), (mlflow_port, "--mlflow-port")):
-        _refuse_taken(host, port, option)
+def answers(api: str, seconds: float = 1.0) -> bool:
+    """Whether a Prefect API answers."""
+    try:
+        return httpx.get(f"{api.rstrip('/')}/health", timeout=seconds).is_success
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return False
+
+
+def up(home: Home, host: str, prefect_port: int, mlflow_port: int, password: bool) -> None:
+    """Run both servers until Ctrl-C, SIGTERM, or the end of one. Raises UserError.
+
+    password: ask for the home's login. It is asked for in any case where other machines can reach the servers, and where the
+    environment has one.
+    """
     if prefect_port == mlflow_port:
         raise UserError(f"--prefect-port and --mlflow-port are both {prefect_port}: expected two different ports")
-    servers = Servers(f"http://{_shown(host)}:{prefect_port}", f"http://{_shown(host)}:{mlflow_port}", os.getpid())
-    home.mlflow.mkdir(parents=True, exist_ok=True)
-    commands = {
-        "Prefect": [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(prefect_port)],
-        "MLflow": [
-            *(sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(mlflow_port), "--workers", "1"),
-            *("--backend-store-uri", f"sqlite:///{home.mlflow / 'mlflow.db'}"),
-            *("--artifacts-destination", str(home.mlflow / "artifacts")),
-        ],
-    }
-    health = {"Prefect": f"{servers.api}/health", "MLflow": f"{servers.mlflow}/health"}
-    with _stopping_on_signals(), contextlib.ExitStack() as stack:
-        stack.enter_context(lock(home).acquire(timeout=5))
-        stack.enter_context(contextlib.suppress(KeyboardInterrupt))
-        processes = {name: stack.enter_context(_process(name, command, _log(home, name))) for name, command in commands.items()}
-        for name in commands:
-            console.print(f"waiting for {name} (log: {_log(home, name)})")
-            _await(name, processes[name], health[name], home)
-        stack.callback(_note(home).unlink, missing_ok=True)
-        write_atomically(_note(home), json.dumps(asdict(servers)))
-        print(f"Prefect  {servers.prefect}\nMLflow   {servers.mlflow}", flush=True)
-        console.print("Ctrl-C stops both.")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_stopping_on_signals())
+        try:
+            stack.enter_context(lock(home).acquire(timeout=_SECONDS_FOR_THE_LOCK))
+        except Timeout:
+            there = served(home)
+            addresses = f": Prefect {there.prefect}, MLflow {there.mlflow}" if there else ""
+            raise UserError(f"servers for {home.root} are up already{addresses}") from None
+        note(home).unlink(missing_ok=True)  # of one that was killed
+        for kind in _NAMES:
+            stop_leftover(home, kind)
+        listeners: dict[Kind, socket.socket] = {
+            "prefect": stack.enter_context(_listen(host, prefect_port, "--prefect-port")),
+            "mlflow": stack.enter_context(_listen(host, mlflow_port, "--mlflow-port")),
+        }
+        exposed = not is_loopback(listeners["prefect"])
+        shown = _shown(host)
+        servers = Served(
+            prefect=f"http://{shown}:{prefect_port}",
+            mlflow=f"http://{shown}:{mlflow_port}",
+            password=password or exposed or LOGIN in os.environ,
+        )
+        settings = _settings(home, servers, host, prefect_port)
+        with contextlib.suppress(KeyboardInterrupt):
+            _run(home, host, listeners, servers, settings, exposed)
+
+
+def _run(
+    home: Home, host: str, listeners: dict[Kind, socket.socket], servers: Served, settings: dict[str, str], exposed: bool
+) -> None:
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    with contextlib.ExitStack() as stack:
+        processes: dict[Kind, ServerProcess] = {}
+        for kind, listener in listeners.items():
+            processes[kind] = ServerProcess(kind, listener, host, _log(home, kind), **settings)
+            stack.callback(processes[kind].stop)
+        for kind, process in processes.items():
+            console.print(f"waiting for {_NAMES[kind]} (log: {_log(home, kind)})")
+            try:
+                process.wait_ready(_SECONDS_TO_START)
+            except UserError as error:
+                raise UserError(f"{_NAMES[kind]}'s server {error}") from None
+            listeners[kind].close()  # the server has it now
+        stack.callback(note(home).unlink, missing_ok=True)
+        write_atomically(note(home), json.dumps(asdict(servers)))
+        _announce(console, home, servers, host, exposed)
         while True:
-            for name, process in processes.items():
-                if process.poll() is not None:
-                    raise _died(name, process, home)
+            for kind, process in processes.items():
+                if process.has_ended():
+                    raise UserError(f"{_NAMES[kind]}'s server {process.ending()}")
             time.sleep(0.5)
 
 
-def _await(name: str, process: subprocess.Popen[bytes], address: str, home: Home) -> None:
-    deadline = time.monotonic() + _SECONDS_TO_START
-    while not _answers(address):
-        if process.poll() is not None:
-            raise _died(name, process, home)
-        if time.monotonic() > deadline:
-            raise UserError(f"{name} did not answer at {address} within {_SECONDS_TO_START:.0f} s; see {_log(home, name)}")
-        time.sleep(0.3)
-
-
-def _died(name: str, process: subprocess.Popen[bytes], home: Home) -> UserError:
-    log = _log(home, name)
-    tail = log.read_text(errors="replace").splitlines()[-_TAIL:]
-    return UserError(
-        "\n".join([f"{name}'s server ended with status {process.returncode}; the end of {log}:", *(f"  {line}" for line in tail)])
-    )
-
-
-@contextlib.contextmanager
-def _process(name: str, command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A server in a process group of its own, because each has workers; leaving the block stops them all."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {variable: value for variable, value in os.environ.items() if variable != API_URL}
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=environment, cwd=log.parent
+def _announce(console: Console, home: Home, servers: Served, host: str, exposed: bool) -> None:
+    print(f"Prefect  {servers.prefect}\nMLflow   {servers.mlflow}", flush=True)
+    if exposed:
+        here = f" (there with the name {socket.gethostname()}, or this machine's address)" if host in _EVERYWHERE else ""
+        console.print(
+            f"Other machines can reach both{here}, so both ask for a password. Connections are not encrypted: in a network "
+            "that you don't trust, leave out --host and use an SSH tunnel."
         )
+    if servers.password:
+        console.print(
+            f"The login is USER:PASSWORD in {login.file(home)}. Prefect's page takes it as it stands, MLflow's the two parts; "
+            "metaopt's commands for this folder read it themselves."
+        )
+    else:
+        console.print("Every user of this machine can open both; --password asks for one.")
+    console.print("Ctrl-C stops both.")
+
+
+def _settings(home: Home, servers: Served, host: str, prefect_port: int) -> dict[str, str]:
+    """Environment variables of the servers."""
+    settings = {
+        "PREFECT_SERVER_API_HOST": host,
+        "PREFECT_SERVER_API_PORT": str(prefect_port),
+        "PREFECT_UI_API_URL": servers.api,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": servers.prefect,
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    }
+    return settings | ({LOGIN: login.make(home, os.environ.get(LOGIN))} if servers.password else {})
+
+
+def _listen(host: str, port: int, option: str) -> socket.socket:
     try:
-        yield process
-    finally:
-        _signal_group(process, signal.SIGTERM)
-        try:
-            process.wait(_SECONDS_TO_STOP)
-        except subprocess.TimeoutExpired:
-            print(f"{name} did not stop within {_SECONDS_TO_STOP:.0f} s and is killed", file=sys.stderr)
-        _signal_group(process, signal.SIGKILL)
-        process.wait()
-
-
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise UserError(
+            f"{option} {port}: cannot listen on {host}:{port} ({error.strerror}); name a free port with {option}"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -169,29 +166,12 @@ def _stopping_on_signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _refuse_taken(host: str, port: int, option: str) -> None:
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        raise UserError(
-            f"{option} {port}: cannot listen on {host}:{port} ({error.strerror}); name a free port with {option}"
-        ) from None
-
-
-def _answers(address: str, seconds: float = 1.0) -> bool:
-    try:
-        return httpx.get(address, timeout=seconds).is_success
-    except (httpx.HTTPError, httpx.InvalidURL):
-        return False
-
-
 def _shown(host: str) -> str:
-    return "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104
+    """The host in an address that this machine can open."""
+    if host in _EVERYWHERE:
+        return "127.0.0.1" if host != "::" else "[::1]"
+    return f"[{host}]" if ":" in host else host
 
 
-def _note(home: Home) -> Path:
-    return home.root / "servers.json"
-
-
-def _log(home: Home, name: str) -> Path:
-    return home.root / "logs" / f"{name.lower()}.log"
+def _log(home: Home, kind: Kind) -> Path:
+    return home.root / "logs" / f"{kind}.log"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from prefect import Flow, flow, get_run_logger
 
-from flows.console import without_tracebacks_for_users
+from flows.console import without_lost_connections, without_tracebacks_for_users
 from flows.planning import assess, require
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.identity import identities
@@ -22,6 +22,7 @@ from metaopt_core.spec.pipeline import PipelineSpec
 StageName = Literal["generate", "train", "evaluate", "log"]
 
 without_tracebacks_for_users()
+without_lost_connections()
 
 
 @flow(flow_run_name="{spec.name}", persist_result=False, validate_parameters=True)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +12,7 @@ from prefect import flow, get_run_logger
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from flows import environment
 from flows.pipeline import pipeline
 from flows.stages import carry_out
 from metaopt_core.distributions.contract import load
@@ -185,7 +185,7 @@ def _helpers(spec: PipelineSpec, parent: str, count: int, home: Home) -> Iterato
         for index in range(count):
             log = stack.enter_context((logs / f"sweep-worker-{index + 1}.log").open("ab"))
             process = subprocess.Popen(
-                [sys.executable, "-m", "flows.sweep_worker"],
+                environment.python("flows.sweep_worker"),
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

@@ -1,4 +1,4 @@
-"""`python -m flows.sweep_worker`: a further process of `metaopt sweep`, which stops when its standard input closes."""
+"""`python -P -m flows.sweep_worker`: a further process of `metaopt sweep`, which stops when its standard input closes."""
 
 import json
 import os

@@ -6,6 +6,7 @@ are another's by then. Links are made from what this note says; no port is assum
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -14,10 +15,11 @@ from metaopt_core.pipeline.home import Home
 
 @dataclass(frozen=True)
 class Served:
-    """The addresses of the two servers: Prefect's (its API is below /api) and MLflow's."""
+    """The addresses of the two servers, Prefect's (its API is below /api) and MLflow's, and whether they ask for a password."""
 
     prefect: str
     mlflow: str
+    password: bool
 
     @property
     def api(self) -> str:
@@ -30,16 +32,20 @@ def lock(home: Home) -> FileLock:
     return FileLock(home.locks / "up.lock")
 
 
+def note(home: Home) -> Path:
+    """Where `metaopt up` writes what it serves, as JSON, once both servers answer."""
+    return home.root / "servers.json"
+
+
 def served(home: Home) -> Served | None:
     """What `metaopt up` serves for this home now, if anything."""
     try:
-        noted = json.loads((home.root / "servers.json").read_text())
-        found = Served(noted["prefect"], noted["mlflow"])
+        found = Served(**json.loads(note(home).read_text()))
         with lock(home).acquire(timeout=0):
             return None  # nobody holds it: the note was left by a process that was killed
     except Timeout:
         return found
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, TypeError):
         return None
 
 

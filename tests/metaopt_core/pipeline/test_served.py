@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.served import lock, served, served_address
+from metaopt_core.pipeline.served import lock, note, served, served_address
 
 _HOLD = """
 import sys, time
@@ -22,7 +22,8 @@ with lock(Home(Path(sys.argv[1]))):
 def test_the_note_counts_while_its_writer_lives_however_that_ends(tmp_path: Path) -> None:
     home = Home(tmp_path)
     assert served(home) is None
-    (tmp_path / "servers.json").write_text(json.dumps({"prefect": "http://127.0.0.1:1", "mlflow": "http://127.0.0.1:2"}))
+    noted = {"prefect": "http://127.0.0.1:1", "mlflow": "http://127.0.0.1:2", "password": False}
+    note(home).write_text(json.dumps(noted))
     assert served_address(home) is None
     with subprocess.Popen([sys.executable, "-c", _HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -39,5 +40,5 @@ def test_a_damaged_note_is_none(tmp_path: Path) -> None:
     home = Home(tmp_path)
     with lock(home):
         for text in ("", "[]", "{}", '{"prefect": "http://127.0.0.1:1"}', "\0"):
-            (tmp_path / "servers.json").write_text(text)
+            note(home).write_text(text)
             assert served(home) is None, text

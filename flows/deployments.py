@@ -1,0 +1,118 @@
+"""`metaopt serve`: scheduled pipelines, and every stage on demand, against a running Prefect server, one run at a time.
+
+What is carried out is the flow that was registered here, as it is in this process's memory. What the server says of a deployment's
+code (its entry point, its pull steps) is never read, so nobody who can write to the server can have other code run here.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import httpx
+from prefect.runner import Runner
+from prefect.schedules import Cron, Interval, Schedule
+from prefect.types.entrypoint import EntrypointType
+
+from flows.pipeline import pipeline
+from flows.servers import answers
+from flows.stages import FLOWS
+from metaopt_core.errors import UserError
+from metaopt_core.spec.pipeline import PipelineSpec
+from metaopt_core.spec.schedule import CronSchedule, IntervalSchedule
+
+_SECONDS_BETWEEN_LOOKS = 2.0
+_SECONDS_WITHOUT_AN_ANSWER = 15.0  # then the server is gone, and not only busy or starting again
+_SECONDS_TO_STOP = 10.0
+
+
+def serve(specs: Sequence[PipelineSpec], api: str) -> None:
+    """Serve until Ctrl-C or SIGTERM; what a run was doing then continues with the next one.
+
+    Raises UserError when the server is gone.
+    """
+    runner = _Runner(limit=1, pause_on_shutdown=True)
+    for spec in specs:
+        _register(runner, spec)
+    asked = asyncio.run(runner.until_stopped(api))
+    if not asked:
+        raise UserError(f"Prefect no longer answers at {api.removesuffix('/api')}, so serving has ended; start both again")
+
+
+def _register(runner: Runner, spec: PipelineSpec) -> None:
+    """The pipeline with its schedule, and its stages to be run from Prefect's page with a form."""
+    common: dict[str, Any] = {
+        "name": spec.name,
+        "parameters": {"spec": spec.model_dump(mode="json")},
+        "description": spec.description or None,
+        "tags": ["metaopt"],
+        "enforce_parameter_schema": True,
+        "entrypoint_type": EntrypointType.MODULE_PATH,
+    }
+    runner.add_flow(pipeline, schedule=_schedule(spec), **common)
+    for stage in FLOWS.values():
+        runner.add_flow(stage, **common)
+
+
+class _Runner(Runner):
+    """Prefect's runner, but it can be stopped where SIGINT is ignored, and ends when its server is gone."""
+
+    def handle_sigterm(self, *_args: Any, **_kwargs: Any) -> None:
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._stop.set)
+
+    async def until_stopped(self, api: str) -> bool:
+        """Run until Ctrl-C, SIGTERM, or the end of the server. Returns whether that was asked for."""
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # it is ignored in the background of a shell, and stays so
+            self._loop.add_signal_handler(signal.SIGINT, self._stop.set)
+        serving = asyncio.create_task(self.start())
+        stopping = asyncio.create_task(self._stop.wait())
+        gone = asyncio.create_task(_until_gone(api))
+        await asyncio.wait({serving, stopping, gone}, return_when=asyncio.FIRST_COMPLETED)
+        asked, lost = stopping.done(), gone.done()
+        stopping.cancel()
+        gone.cancel()
+        if not lost and await asyncio.to_thread(answers, api, seconds=5):
+            if asked:
+                await self.astop()
+            await serving
+        else:
+            await self._abandon(serving)
+        return asked
+
+    async def _abandon(self, serving: "asyncio.Task[None]") -> None:
+        """Stop what runs, and tell no server about it."""
+        self.pause_on_shutdown = False
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # Prefect's callbacks don't expect to be cancelled
+        for flow_run in self._process_manager.flow_run_ids():
+            await self._process_manager.kill(flow_run, grace_seconds=_SECONDS_TO_STOP)
+        serving.cancel()
+        await asyncio.wait({serving})
+        if not serving.cancelled():
+            serving.exception()  # asked for, or asyncio would print it
+
+
+async def _until_gone(api: str) -> None:
+    """Return when the server has not answered for a while."""
+    answered = time.monotonic()
+    async with httpx.AsyncClient(timeout=_SECONDS_WITHOUT_AN_ANSWER) as client:
+        while time.monotonic() < answered + _SECONDS_WITHOUT_AN_ANSWER:
+            await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
+            with contextlib.suppress(httpx.HTTPError):
+                if (await client.get(f"{api.rstrip('/')}/health")).is_success:
+                    answered = time.monotonic()
+
+
+def _schedule(spec: PipelineSpec) -> Schedule | None:
+    match spec.schedule:
+        case CronSchedule(cron=cron, timezone=timezone):
+            return Cron(cron, timezone=timezone)
+        case IntervalSchedule() as interval:
+            return Interval(timedelta(seconds=interval.seconds))
+        case None:
+            return None

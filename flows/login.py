@@ -1,0 +1,46 @@
+"""The login of the servers that `metaopt up` starts: one user and one password, in a file of the home that others can't read."""
+
+import contextlib
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from metaopt_core.errors import UserError
+from metaopt_core.pipeline.home import Home
+
+USER = "metaopt"
+
+
+def file(home: Home) -> Path:
+    """Where the login is: one line, USER:PASSWORD. Its owner may write another into it."""
+    return home.root / "login"
+
+
+def make(home: Home, given: str | None = None) -> str:
+    """The login of this home: the given one from now on, else what it is, else one with a random password. Raises UserError."""
+    if given is not None:
+        file(home).unlink(missing_ok=True)
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(file(home), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as new:
+            new.write(f"{given or f'{USER}:{secrets.token_urlsafe(24)}'}\n")
+    return read(home)
+
+
+def read(home: Home) -> str:
+    """The login of this home. Raises UserError where it can't be used, or others may read it."""
+    path = file(home)
+    try:
+        others = stat.S_IMODE(path.stat().st_mode) & 0o077
+        line = path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: can't be read as the login of the servers ({error}); remove it, and `up --password` makes another"
+        ) from None
+    if others:
+        raise UserError(f"{path}: others may read it: expected mode 0600 (chmod 600 {path}), and another password if they did")
+    user, _, password = line.partition(":")
+    if not user or not password or not line.isprintable() or " " in line:
+        raise UserError(f"{path}: expected one line USER:PASSWORD of printable ASCII characters without spaces")
+    return line
