@@ -47,7 +47,7 @@ class Project:
         }
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "flows.cli", *arguments]
+        return [sys.executable, "-P", "-m", "flows.cli", *arguments]
 
     def metaopt(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -89,7 +89,9 @@ class Project:
 
 
 def project_in(folder: Path, text: str = TINY) -> Project:
+    """In its folder lies a module with the name of one that everything imports: no process of ours may run it from there."""
     (folder / "pipelines.yaml").write_text(text)
+    (folder / "random.py").write_text("raise SystemExit('imported from the current folder')\n")
     return Project(folder)
 
 

@@ -36,7 +36,7 @@ def test_the_first_run_carries_out_all_stages(ran: Project) -> None:
 
 
 def test_all_state_lies_in_the_home(ran: Project) -> None:
-    assert {path.name for path in ran.folder.iterdir()} == {"pipelines.yaml", ".metaopt", "first.json"}
+    assert {path.name for path in ran.folder.iterdir()} == {"pipelines.yaml", "random.py", ".metaopt", "first.json"}
 
 
 def test_a_second_run_does_no_work_and_shows_the_results_again(ran: Project) -> None:
