@@ -64,6 +64,28 @@ class Strange(nn.Module):
         return x[:, None] @ torch.ones(3, 1) if self.kind == "shape" else x
 
 
+class Unused(nn.Module):
+    """With a parameter that its forward leaves out, or (`all`) with nothing else."""
+
+    def __init__(self, outputs: int, all: bool = False) -> None:  # noqa: A002
+        super().__init__()
+        self.nothing, self.linear, self._all = nn.Linear(3, 2), nn.Linear(1, outputs), all
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.expand(-1, self.linear.out_features) if self._all else self.linear(x)
+
+
+class Lazy(nn.Module):
+    """Its first layer finds its size when it runs."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.hidden, self.out = nn.LazyLinear(4), nn.Linear(4, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.hidden(x).tanh())  # type: ignore[no-any-return]
+
+
 class Forgetful(nn.Module):
     """Its constructor takes no number of outputs."""
 

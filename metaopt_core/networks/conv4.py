@@ -35,6 +35,11 @@ class Conv4:
     blocks = 4
     small = False
 
+    def check(self, shape: torch.Size) -> None:
+        if len(shape) != 3 or shape[0] != self.channels or (self.pooling and shape[1:] != self.size):
+            height, width = self.size if self.pooling else ("height", "width")
+            raise ValueError(f"inputs are {list(shape)}: expected pictures [{self.channels}, {height}, {width}]")
+
     @property
     def transductive(self) -> bool:
         return self.normalization.by_batch
@@ -70,11 +75,11 @@ class Conv4:
         params["linear.bias"] = torch.zeros(1, self.outputs)
         return params
 
-    def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    def __call__(self, params: Mapping[str, Tensor], x: Tensor, weight: Tensor | None = None) -> Tensor:
         x = x.movedim(2, -1)  # [tasks, examples, height, width, channels]
         for block in range(self.blocks):
             x = convolve(x, params[f"conv{block}.weight"], stride=1 if self.pooling else 2)
-            x = self.normalization.with_relu(params, f"norm{block}", x)
+            x = self.normalization.with_relu(params, f"norm{block}", x, weight)
             x = max_pool(x) if self.pooling else x
         features = x.flatten(2) if self.pooling else x.mean((2, 3))
         return torch.baddbmm(params["linear.bias"], features, params["linear.weight"])

@@ -1,5 +1,6 @@
 """A fully connected network."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,14 @@ class MLP:
     examples_at_once = 20_000
     transductive = False
     per_step: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def outputs(self) -> int:
+        return self.widths[-1]
+
+    def check(self, shape: torch.Size) -> None:
+        if math.prod(shape) != self.widths[0]:
+            raise ValueError(f"inputs have {math.prod(shape)} features, {list(shape)}: expected {self.widths[0]}")
 
     @property
     def small(self) -> bool:
@@ -61,7 +70,7 @@ class MLP:
         bounds = {name: (shape, width**-0.5) for (name, shape), width in zip(self.shapes.items(), inputs, strict=True)}
         return uniform_parameters(bounds, seed, stream)
 
-    def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    def __call__(self, params: Mapping[str, Tensor], x: Tensor, weight: Tensor | None = None) -> Tensor:  # noqa: ARG002
         last = len(self.widths) - 2
         x = x.flatten(2)
         for layer in range(last + 1):

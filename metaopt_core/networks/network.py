@@ -36,6 +36,13 @@ class Network(Protocol):
     """What adaptation asks of a network."""
 
     @property
+    def outputs(self) -> int:
+        """How many outputs an example has."""
+
+    def check(self, shape: torch.Size) -> None:
+        """Raises ValueError unless it takes inputs of a shape, without task and example dimensions."""
+
+    @property
     def head(self) -> tuple[str, ...]:
         """Names of the parameters of the last layer."""
 
@@ -62,8 +69,12 @@ class Network(Protocol):
     def init(self, seed: int, stream: Stream = Stream.PARAMETERS) -> Params:
         """Initial parameters, in float32 on the CPU, as a function of the seed."""
 
-    def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Outputs [tasks, examples, outputs] of parameters [tasks, …], of those with rows one, on inputs [tasks, examples, …]."""
+    def __call__(self, params: Mapping[str, Tensor], x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Outputs [tasks, examples, outputs] of parameters [tasks, …], of those with rows one, on inputs [tasks, examples, …].
+
+        weight [tasks, examples]: by which examples count where a batch normalizes itself; those of weight 0 change no other's
+        outputs.
+        """
 
 
 def examples_that_fit(size: tuple[int, int], widths: tuple[int, ...], layers: int = 1) -> int:

@@ -47,21 +47,26 @@ class Normalization:
             del params[f"{name}.scale"]
         return params
 
-    def __call__(self, params: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
-        """x [tasks, examples, h, w, channels], with a layer's scale and shift [tasks, channels]: like x."""
+    def __call__(self, params: Mapping[str, Tensor], name: str, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """x [tasks, examples, h, w, channels], with a layer's scale and shift [tasks, channels]: like x.
+
+        weight [tasks, examples]: by which examples count in the statistics of a batch.
+        """
         scale, shift = params.get(f"{name}.scale"), params[f"{name}.shift"]
         if scale is None:
             return x + shift[:, None, None, None]
+        if self.by_batch and weight is not None:
+            return _by_statistics(x, *moments(x, weight), scale, shift)
         if self.by_batch:
             return _normalized(x.flatten(1, 3), None, scale[:, None], shift[:, None]).view(x.shape)
         groups = self.groups if self.kind == "group" else 1
         return _normalized(x.flatten(2, 3), groups, scale[:, None, None], shift[:, None, None]).view(x.shape)
 
-    def with_relu(self, params: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
-        """The same, then ReLU; where it goes by the batch, by compiled loops if there are any."""
-        if self.by_batch:
+    def with_relu(self, params: Mapping[str, Tensor], name: str, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The same, then ReLU; if it goes by the batch, where all examples count alike, by compiled loops if there are any."""
+        if self.by_batch and weight is None:
             return norm_relu(x, params[f"{name}.scale"], params[f"{name}.shift"], EPSILON)
-        return self(params, name, x).relu()
+        return self(params, name, x, weight).relu()
 
 
 TRANSDUCTIVE = Normalization()
@@ -76,13 +81,12 @@ class Noted(Normalization):
 
     noted: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def __call__(self, params: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
-        variance, mean = torch.var_mean(x, (1, 2, 3), correction=0)
-        self.noted[name] = mean, variance
-        return super().__call__(params, name, x)
+    def __call__(self, params: Mapping[str, Tensor], name: str, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        self.noted[name] = moments(x, weight)
+        return super().__call__(params, name, x, weight)
 
-    def with_relu(self, params: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
-        return self(params, name, x).relu()
+    def with_relu(self, params: Mapping[str, Tensor], name: str, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        return self(params, name, x, weight).relu()
 
 
 @dataclass(frozen=True)
@@ -91,14 +95,30 @@ class Given(Normalization):
 
     statistics: Statistics = field(default_factory=dict)
 
-    def __call__(self, params: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
-        mean, variance = self.statistics[name]
-        factor = params[f"{name}.scale"] * (variance + EPSILON).rsqrt()
-        shift = params[f"{name}.shift"] - mean * factor
-        return torch.addcmul(shift[:, None, None, None], x, factor[:, None, None, None])
+    def __call__(self, params: Mapping[str, Tensor], name: str, x: Tensor, weight: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        return _by_statistics(x, *self.statistics[name], params[f"{name}.scale"], params[f"{name}.shift"])
 
-    def with_relu(self, params: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
-        return self(params, name, x).relu()
+    def with_relu(self, params: Mapping[str, Tensor], name: str, x: Tensor, weight: Tensor | None = None) -> Tensor:
+        return self(params, name, x, weight).relu()
+
+
+def moments(x: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and variance [tasks, channels] of x [tasks, examples, h, w, channels], by the examples' weights [tasks, examples]."""
+    if weight is None:
+        variance, mean = torch.var_mean(x, (1, 2, 3), correction=0)
+        return mean, variance
+    total = weight.sum(1, keepdim=True) * (x.shape[2] * x.shape[3])
+    share = (weight / total.clamp(min=torch.finfo(total.dtype).tiny))[:, :, None, None, None]
+    mean = (x * share).sum((1, 2, 3), keepdim=True)
+    variance = ((x - mean).square() * share).sum((1, 2, 3))
+    return mean[:, 0, 0, 0], variance
+
+
+def _by_statistics(x: Tensor, mean: Tensor, variance: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """x [tasks, examples, h, w, channels]; scale and shift [tasks, channels]; mean and variance alike, or [channels]."""
+    factor = scale * (variance + EPSILON).rsqrt()
+    shift = shift - mean * factor
+    return torch.addcmul(shift[:, None, None, None], x, factor[:, None, None, None])
 
 
 def _normalized(x: Tensor, groups: int | None, scale: Tensor, shift: Tensor) -> Tensor:

@@ -35,6 +35,11 @@ class ResNet12:
     small = False
     looped = False
 
+    def check(self, shape: torch.Size) -> None:
+        smallest = 2 ** len(self.widths)
+        if len(shape) != 3 or shape[0] != self.channels or min(shape[1:]) < smallest:
+            raise ValueError(f"inputs are {list(shape)}: expected pictures [{self.channels}, ≥ {smallest}, ≥ {smallest}]")
+
     @property
     def transductive(self) -> bool:
         return self.normalization.by_batch
@@ -72,13 +77,15 @@ class ResNet12:
         """He et al. 2015, equation 15, as the bound of a uniform distribution."""
         return math.sqrt(6 / ((1 + self.slope**2) * inputs))
 
-    def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    def __call__(self, params: Mapping[str, Tensor], x: Tensor, weight: Tensor | None = None) -> Tensor:
         x = x.movedim(2, -1)  # [tasks, examples, height, width, channels]
         for block in range(len(self.widths)):
             name = f"block{block}"
-            short = self.normalization(params, f"{name}.norm_shortcut", pointwise(x, params[f"{name}.shortcut.weight"]))
+            short = pointwise(x, params[f"{name}.shortcut.weight"])
+            short = self.normalization(params, f"{name}.norm_shortcut", short, weight)
             for layer in range(self.convolutions):
                 x = x if layer == 0 else F.leaky_relu(x, self.slope)
-                x = self.normalization(params, f"{name}.norm{layer}", convolve(x, params[f"{name}.conv{layer}.weight"], stride=1))
+                x = convolve(x, params[f"{name}.conv{layer}.weight"], stride=1)
+                x = self.normalization(params, f"{name}.norm{layer}", x, weight)
             x = max_pool(F.leaky_relu(x + short, self.slope))
         return torch.baddbmm(params["linear.bias"], x.mean((2, 3)), params["linear.weight"])

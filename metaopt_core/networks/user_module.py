@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.parameter import UninitializedParameter
 
 from metaopt_core.distributions.random import Stream, uniform
 from metaopt_core.errors import UserError
@@ -34,6 +35,7 @@ _REMEDIES = {
     ".item()": "what it does depends on values, and tasks are computed together: expected operations on tensors alone",
     "derivative for": "MAML takes second derivatives: expected operations that have them (for attention: "
     "torch.nn.attention.sdpa_kernel(SDPBackend.MATH))",
+    "does not require grad": "its outputs depend on no parameter: expected some to learn",
     "inplace arithmetic": "it changes a tensor that tasks share: expected operations that make new ones",
 }
 
@@ -60,27 +62,53 @@ class UserModule:
     per_step: frozenset[str] = frozenset()
 
     def __init__(self, path: str, arguments: dict[str, Any], input_shape: tuple[int, ...], outputs: int):
-        self._path, self._arguments, self._input_shape, self._outputs = path, arguments, input_shape, outputs
+        self._path, self._arguments, self._input_shape, self.outputs = path, arguments, input_shape, outputs
         self._class = _class(path)
         self._module = self._instance(0, outputs)
         self._copies = threading.local()  # a functional call puts the parameters into the module while it runs
         for name, value in self._module.named_parameters():
+            if isinstance(value, UninitializedParameter):
+                raise self._mistake(
+                    f"the parameter {name} is of a lazy layer, which has no size before it has run: expected a layer with its size "
+                    "(the class is told `input_shape` if it takes it)"
+                )
             if not value.requires_grad:
                 raise self._mistake(f"the parameter {name} takes no gradient, and all are to be learned: expected a buffer")
         self.transductive = False
         self.head = self._last_layer()
         self.examples_at_once = max(1, ACTIVATIONS_AT_ONCE // self._try())
 
+    def check(self, shape: torch.Size) -> None:
+        if shape != self._input_shape:
+            raise ValueError(f"inputs are {list(shape)}: expected {list(self._input_shape)}")
+
     def init(self, seed: int, stream: Stream = Stream.PARAMETERS) -> dict[str, Tensor]:
         """The parameters that the class itself starts with, where PyTorch's generator is seeded by (seed, stream)."""
         number = int(uniform(seed, stream, 0, 1, 1)[0, 0] * 2**53)
-        named = self._instance(number, self._outputs).named_parameters()
+        named = self._instance(number, self.outputs).named_parameters()
         return {name: value.detach().clone().float().contiguous() for name, value in named}
 
-    def __call__(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    def __call__(self, params: Mapping[str, Tensor], x: Tensor, weight: Tensor | None = None) -> Tensor:
         if not hasattr(self._copies, "module"):
             self._copies.module = copy.deepcopy(self._module)
-        return self._apply(self._copies.module, params, x)
+        if weight is None or not self.transductive:
+            return self._apply(self._copies.module, params, x)
+        return self._without_padding(params, x, weight > 0)
+
+    def _without_padding(self, params: Mapping[str, Tensor], x: Tensor, counts: Tensor) -> Tensor:
+        """The outputs of the examples that count [tasks, examples], and zeros for the others, which the module doesn't meet.
+
+        A module knows nothing of weights, so those that count do so alike. Tasks of as many of them are computed together.
+        """
+        number, places = counts.sum(1), counts.logical_not().sort(dim=1, stable=True).indices
+        outputs = x.new_zeros(*x.shape[:2], self.outputs)
+        for count in number.unique().tolist():
+            tasks = (number == count).nonzero()[:, 0]
+            where = tasks[:, None], places[tasks, :count]
+            if count:
+                found = self._apply(self._copies.module, {name: value[tasks] for name, value in params.items()}, x[where])
+                outputs = outputs.index_put(where, found.to(outputs.dtype))
+        return outputs
 
     def _apply(self, module: nn.Module, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         constants = {
@@ -110,7 +138,7 @@ class UserModule:
 
     def _last_layer(self) -> tuple[str, ...]:
         """The parameters whose shape follows the number of outputs, else those of the last layer."""
-        more = dict(self._instance(0, self._outputs + 1).named_parameters())
+        more = dict(self._instance(0, self.outputs + 1).named_parameters())
         mine = dict(self._module.named_parameters())
         following = tuple(name for name, value in mine.items() if name not in more or more[name].shape != value.shape)
         if not mine:
@@ -142,11 +170,11 @@ class UserModule:
         x = torch.rand(tasks, examples, *self._input_shape, generator=torch.Generator().manual_seed(0))
         try:
             result: Any = self._apply(module, params, x)
-            if not isinstance(result, Tensor) or result.shape != (tasks, examples, self._outputs):
+            if not isinstance(result, Tensor) or result.shape != (tasks, examples, self.outputs):
                 shape = list(result.shape[1:]) if isinstance(result, Tensor) else f"a {type(result).__name__}"
                 raise self._mistake(
                     f"from [{examples}, {', '.join(map(str, self._input_shape))}] it makes {shape}: expected "
-                    f"[{examples}, {self._outputs}], the outputs for each example"
+                    f"[{examples}, {self.outputs}], the outputs for each example"
                 )
             alone = self._apply(module, params, x[:, :1])
             self.transductive = not torch.allclose(alone, result[:, :1], rtol=1e-3, atol=1e-5)

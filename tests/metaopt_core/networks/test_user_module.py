@@ -44,6 +44,8 @@ def spec_of(path: str, **arguments: Any) -> PipelineSpec:
         (STRANGE, {"kind": "frozen"}, r"the parameter linear.bias takes no gradient"),
         (STRANGE, {"knd": 1}, r"can't be made: TypeError: .*unexpected keyword argument 'knd'"),
         (STRANGE, {"outputs": 1}, r"outputs: given by the tasks: remove it"),
+        ("tests.own_nets:Lazy", {}, r"the parameter hidden.weight is of a lazy layer.*expected a layer with its size"),
+        ("tests.own_nets:Unused", {"all": True}, r"its outputs depend on no parameter"),
         ("tests.own_nets:Forgetful", {}, r"the class takes no argument `outputs`"),
         ("tests.own_nets:Missing", {}, r"tests.own_nets has no Missing: expected module:Class"),
         ("tests.own_nets:nn", {}, r"tests.own_nets has nn, which is no subclass of torch.nn.Module"),
