@@ -13,7 +13,7 @@ from metaopt_core.meta import step_sizes
 from metaopt_core.meta.gradients import ByTask, MetaGradient, exact, first_order, for_each_task, implicit, reptile
 from metaopt_core.meta.learner import Learner
 from metaopt_core.meta.losses import TaskLoss
-from metaopt_core.meta.parallel import THREADS, side_by_side
+from metaopt_core.meta.parallel import side_by_side, threads
 from metaopt_core.networks.network import Params
 from metaopt_core.spec.train import ImplicitSpec, TrainSpec
 
@@ -144,7 +144,7 @@ class AfterAdaptation:
         if self._learner.network.small:  # quick however it is done, and sums over tasks are made in chunks
             self.plan = Plan(self._learner.tasks_at_once(batch), bool(self._settings.unrolled))
             return
-        largest = math.ceil(len(batch) / (THREADS if batch.support_x.device.type == "cpu" else 1))
+        largest = math.ceil(len(batch) / (threads() if batch.support_x.device.type == "cpu" else 1))
         sizes = sorted({max(1, math.ceil(largest / 2**halvings)) for halvings in range(4)})
         plans = [Plan(size, bool(self._settings.unrolled)) for size in sizes]
         best = min(plans, key=lambda plan: self._seconds(params, batch, plan))
@@ -172,7 +172,7 @@ class AfterAdaptation:
         chunk = batch[: plan.tasks_at_once]
         shared, _ = step_sizes.split(params)
         support = self._learner.support(chunk)[0]
-        return support.bytes_kept(for_each_task(support.pack(shared), len(chunk))) * self._steps * THREADS
+        return support.bytes_kept(for_each_task(support.pack(shared), len(chunk))) * self._steps * threads()
 
 
 def _mean(gradients: Tensor, tasks: int) -> Tensor:

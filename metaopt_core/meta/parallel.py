@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from threading import local
 from typing import TypeVar
 
 import torch
@@ -15,30 +16,40 @@ import torch
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 
-THREADS = torch.get_num_threads()
-"""As many as PyTorch would use: OMP_NUM_THREADS, else the number of cores."""
+_given = local()  # a thread's own number of threads before a block of `one_thread`
+
+
+def threads() -> int:
+    """As many as PyTorch would use here: what torch.set_num_threads said, OMP_NUM_THREADS, or the number of cores."""
+    outside: int | None = getattr(_given, "threads", None)
+    return torch.get_num_threads() if outside is None else outside
 
 
 def side_by_side(function: Callable[[Part], Result], parts: Sequence[Part], device: torch.device) -> list[Result]:
     """The function of each part, in their order."""
     if device.type != "cpu":
         return [function(part) for part in parts]
-    alone = len(parts) == 1 or THREADS == 1 or torch.autograd.profiler._is_profiler_enabled  # a profile is of one thread
+    count = threads()
+    alone = len(parts) == 1 or count == 1 or torch.autograd.profiler._is_profiler_enabled  # a profile is of one thread
     with one_thread():
-        return [function(part) for part in parts] if alone else list(_pool().map(function, parts))
+        return [function(part) for part in parts] if alone else list(_pool(count).map(function, parts))
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
     """For the length of a block, operations run in the thread that calls them."""
-    before = torch.get_num_threads()
+    outermost, before = not hasattr(_given, "threads"), torch.get_num_threads()
+    if outermost:
+        _given.threads = before
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        if outermost:
+            del _given.threads
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(THREADS, "metaopt", initializer=torch.set_num_threads, initargs=(1,))
+def _pool(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, "metaopt", initializer=torch.set_num_threads, initargs=(1,))
