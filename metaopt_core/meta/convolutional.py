@@ -41,16 +41,15 @@ class _Way:
 
 
 class CrossEntropyConv4(Unpacked):
-    """x [tasks, examples, channels, h, w], labels [tasks, examples], weight [tasks, examples] or none, factor: as in
-    `Learner.loss`. head_alone: as if the loss were a function of the last layer: gradients by what is before it are left out as
-    zeros, and so are products' directions; products themselves are by all parameters.
+    """x [tasks, examples, channels, h, w], labels [tasks, examples]; the loss is the mean over examples times `factor`. head_alone:
+    as if the loss were a function of the last layer: gradients by what is before it are left out as zeros, and so are products'
+    directions; products themselves are by all parameters.
     """
 
-    def __init__(self, network: Conv4, x: Tensor, labels: Tensor, weight: Tensor | None, factor: float, head_alone: bool = False):
+    def __init__(self, network: Conv4, x: Tensor, labels: Tensor, factor: float, head_alone: bool = False):
         self._head_alone = head_alone
         self._blocks, self._x, self._labels = network.blocks, x.movedim(2, -1).contiguous(), labels
-        even = x.new_full((), factor / x.shape[1]).expand(x.shape[:2])
-        self._weight = even if weight is None else factor * weight / weight.sum(1, keepdim=True)
+        self._weight = x.new_full((), factor / x.shape[1]).expand(x.shape[:2])
 
     @staticmethod
     def fits(network: object, x: Tensor) -> TypeGuard[Conv4]:

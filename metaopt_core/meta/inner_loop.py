@@ -48,7 +48,8 @@ class Rule:
     """What the inner loop makes of a gradient, and what it moves.
 
     name: `gradient_descent`, `momentum` (d = m' = μ m + g) or `adam` (Kingma, Ba 2015, algorithm 1, with ε under the square root,
-    where it has a derivative). clip_norm: the largest norm of a task's gradient. proximal: λ of a term λ/2 ‖θ − θ_0‖² of the inner
+    where it has a derivative). clip_norm: the largest norm of a task's gradient by what moves.
+    proximal: λ of a term λ/2 ‖θ − θ_0‖² of the inner
     loss (Rajeswaran et al. 2019, equation 3). adapts: names of the parameters that move; none means all. minibatch: examples of a
     support minibatch; none means the whole set in every step.
     """
@@ -71,11 +72,13 @@ GRADIENT_DESCENT = Rule()
 
 @dataclass(frozen=True)
 class InnerLoop:
-    """sizes: the step size of each step. losses: the inner loss of each step, over and over."""
+    """sizes: the step size of each step. losses: the inner loss of each step, over and over. moving: 1 where a parameter moves, 0
+    where it doesn't, in tensors that broadcast to the parameters; none where all do, or where it doesn't matter to the rule."""
 
     losses: Sequence[TaskLoss]
     sizes: Sequence[Size]
     rule: Rule = GRADIENT_DESCENT
+    moving: tuple[Tensor, ...] | None = None
 
     @property
     def steps(self) -> int:
@@ -120,6 +123,8 @@ class InnerLoop:
     def direction(self, place: Place, gradient: Gradient) -> tuple[Gradient, Memory]:
         """The rule: d and m' as differentiable functions of g and m."""
         if self.rule.clip_norm is not None:
+            if self.moving is not None:
+                gradient = tuple(g * one for g, one in zip(gradient, self.moving, strict=True))
             square = by_task_dot(gradient, gradient)
             norm = square.clamp(min=torch.finfo(square.dtype).tiny).sqrt()  # the root of zero has no derivative
             factor = (self.rule.clip_norm / norm).clamp(max=1)

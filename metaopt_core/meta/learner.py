@@ -16,7 +16,7 @@ from torch import Tensor
 
 from metaopt_core.distributions.batch import TaskBatch, Tasks
 from metaopt_core.errors import UserError
-from metaopt_core.meta import safe_adaptation, step_sizes
+from metaopt_core.meta import checks, safe_adaptation, step_sizes
 from metaopt_core.meta.convolutional import CrossEntropyConv4
 from metaopt_core.meta.gradients import for_each_task
 from metaopt_core.meta.inner_loop import GRADIENT_DESCENT, InnerLoop, Rule
@@ -96,8 +96,7 @@ class Learner:
         weight [tasks, examples]: of the examples, where the network normalizes by its batch.
         """
         rows = self.network.per_step
-        theta = at_step(theta, rows, steps - 1) if rows else theta
-        return self.network(theta, x) if weight is None or not self.network.transductive else self.network(theta, x, weight)  # type: ignore[call-arg]
+        return self.network(at_step(theta, rows, steps - 1) if rows else theta, x, _unless_alike(weight))
 
     def loss(self, outputs: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
         """Each task's loss [tasks], the (weighted) mean over its examples times `loss_scale`.
@@ -105,8 +104,12 @@ class Learner:
         outputs [tasks, examples, outputs]; targets [tasks, examples, outputs], or [tasks, examples] class labels; weight
         [tasks, examples].
         """
+        return self._mean_loss(outputs, targets, None if weight is None else weight / weight.sum(1, keepdim=True))
+
+    def _mean_loss(self, outputs: Tensor, targets: Tensor, share: Tensor | None) -> Tensor:
+        """share [tasks, examples]: of each example in its task's mean; none where all are alike."""
         each = self._of_each_example(outputs, targets)
-        mean = each.mean(1) if weight is None else (each.masked_fill(weight == 0, 0) * weight).sum(1) / weight.sum(1)
+        mean = each.mean(1) if share is None else (each.masked_fill(share == 0, 0) * share).sum(1)
         return mean if self.loss_scale == 1.0 else mean * self.loss_scale
 
     def accuracy(self, outputs: Tensor, labels: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -115,6 +118,7 @@ class Learner:
         return right.mean(1) if weight is None else (right * weight).sum(1) / weight.sum(1)
 
     def _of_each_example(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        checks.targets(targets, outputs.shape, self.classification)
         if self.classification:
             return F.cross_entropy(outputs.transpose(1, 2), targets, reduction="none")
         return (outputs - targets).square().mean(-1)
@@ -122,36 +126,44 @@ class Learner:
     def support(self, batch: TaskBatch, steps: int = 1) -> Sequence[TaskLoss]:
         """The inner losses of each step, over and over: the tasks' losses on their support sets (or on minibatches of them), as a
         function of their parameters."""
-        moving = self.rule.adapts if self.rule.clip_norm is None else None  # a norm is of the whole gradient
-        parts = [self._task_loss(one.support_x, one.support_y, one.support_weight, moving) for one in self._minibatches(batch)]
+        parts = [
+            self._task_loss(one.support_x, one.support_y, one.support_weight, self.rule.adapts)
+            for one in self._minibatches(batch, steps)
+        ]
         if not self.network.per_step:
             return parts
         return [AtStep(parts[step % len(parts)], self.network.per_step, step) for step in range(max(1, steps))]
 
     def query(self, batch: TaskBatch) -> Queries:
-        """The outer loss: the same on the query sets."""
+        """The outer loss: the same on the query sets. Raises ValueError if a task has no query that counts."""
+        if batch.query_weight is not None and not bool((batch.query_weight > 0).any(1).all()):
+            raise ValueError("all queries of a task have weight 0: expected one that judges it")
         loss = self._task_loss(batch.query_x, batch.query_y, batch.query_weight)
         return lambda steps: AtStep(loss, self.network.per_step, steps - 1) if self.network.per_step else loss
 
     def _task_loss(self, x: Tensor, y: Tensor, weight: Tensor | None, moving: frozenset[str] | None = None) -> TaskLoss:
-        """moving: the parameters that a gradient is asked for; none means all, and more than asked may be given."""
+        """moving: the parameters that a gradient is asked for; none means all, and more than asked may be given. A task whose
+        weights are all 0 has loss 0."""
+        checks.examples(self.network, x, y, weight, self.classification)
+        weight = _unless_alike(weight)
+        share = None if weight is None else _shares(weight.to(x.dtype))
         if self.compiled:
-            return Compiled(self._functions, (x, y, weight))
+            return Compiled(self._functions, (x, y, share))
         if self.has_loops_for(x, y):
             assert isinstance(self.network, MLP)
-            return SquaredErrorMLP(self.network, x, y, weight, self.loss_scale)
-        if self.classification and CrossEntropyConv4.fits(self.network, x):
-            return CrossEntropyConv4(self.network, x, y, weight, self.loss_scale, moving == frozenset(self.network.head))
-        return Differentiated(lambda params: self._loss_of(params, x, y, weight), moving)
+            return SquaredErrorMLP(self.network, x, y, share, self.loss_scale)
+        if self.classification and share is None and CrossEntropyConv4.fits(self.network, x):
+            return CrossEntropyConv4(self.network, x, y, self.loss_scale, moving == frozenset(self.network.head))
+        return Differentiated(lambda params: self._loss_of(params, x, y, share), moving)
 
     def has_loops_for(self, x: Tensor, y: Tensor) -> bool:
         """Whether gradients are computed by a compiled loop over tasks."""
         return not self.classification and SquaredErrorMLP.fits(self.network, x, y)
 
-    def _loss_of(self, params: Mapping[str, Tensor], x: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
+    def _loss_of(self, params: Mapping[str, Tensor], x: Tensor, y: Tensor, share: Tensor | None) -> Tensor:
         with torch.autocast("cuda", torch.bfloat16, enabled=self.bfloat16 and x.is_cuda):
-            outputs = self.network(params, x)
-        return self.loss(outputs.to(x.dtype), y, weight)
+            outputs = self.network(params, x, share)
+        return self._mean_loss(outputs.to(x.dtype), y, share)
 
     @cached_property
     def _functions(self) -> CompiledFunctions:
@@ -161,17 +173,24 @@ class Learner:
         """How many tasks' activations fit into a CPU's caches or a GPU's memory, by experience. Results don't depend on it."""
         examples = batch.support_x.shape[1] + batch.query_x.shape[1]
         at_once = self.network.examples_at_once * (_GPU_CHUNK if batch.support_x.is_cuda else 1)
-        return min(len(batch), max(1, at_once // examples))
+        return min(len(batch), max(1, at_once // max(1, examples)))
 
     def _chunks(self, batch: TaskBatch) -> list[TaskBatch]:
         return batch.split(self.tasks_at_once(batch))
 
     def inner_loop(self, batch: TaskBatch, params: Mapping[str, Tensor], steps: int) -> InnerLoop:
-        """The inner loop on the tasks' support sets, with the step sizes that the parameters bring, or `inner_lr`."""
+        """The inner loop on the tasks' support sets, with the step sizes that the parameters bring, or `inner_lr`.
+
+        Raises ValueError if parameters and examples are of different types or on different devices, or if there is no example.
+        """
         shared, learned = step_sizes.split(params)
-        losses = self.support(batch, steps)
+        checks.parameters(params, batch.support_x, batch.query_x)
+        losses, adapts = self.support(batch, steps), self.rule.adapts
         sizes = [_packed(losses[0], shared, size) for size in self._sizes(shared, learned, steps)]
-        return InnerLoop(losses, sizes, self.rule)
+        if adapts is None or self.rule.clip_norm is None:
+            return InnerLoop(losses, sizes, self.rule)
+        moving = tuple(value.new_full((), float(name in adapts)) for name, value in shared.items())
+        return InnerLoop(losses, sizes, self.rule, _packed_each(losses[0], shared, moving))
 
     def _sizes(self, shared: Params, learned: Params, steps: int) -> list[Size]:
         """The size of each step; zero for parameters that don't move."""
@@ -185,22 +204,23 @@ class Learner:
 
         return [of_moving(size) for size in found]
 
-    def _minibatches(self, batch: TaskBatch) -> list[TaskBatch]:
-        """Parts of the support sets; every n-th example, so that each has all classes as far as that goes."""
-        examples = batch.support_x.shape[1]
-        count = 1 if self.rule.minibatch is None else math.ceil(examples / self.rule.minibatch)
-        if count == 1:
+    def _minibatches(self, batch: TaskBatch, steps: int) -> list[TaskBatch]:
+        """Parts of the support sets, one after the other for the steps, over and over; every n-th example, so that each has all
+        classes as far as that goes. A task of fewer examples has fewer parts."""
+        (examples, size), weight = (batch.support_x.shape[1], self.rule.minibatch), _unless_alike(batch.support_weight)
+        if size is None or examples <= size:
             return [batch]
-        weight = batch.support_weight
-        return [
-            replace(
-                batch,
-                support_x=batch.support_x[:, first::count],
-                support_y=batch.support_y[:, first::count],
-                support_weight=None if weight is None else weight[:, first::count],
-            )
-            for first in range(count)
-        ]
+        if weight is None:
+            count = math.ceil(examples / size)
+            return [_with_support(batch, slice(None), slice(first, None, count)) for first in range(count)]
+        counts = weight > 0
+        parts, place = ((counts.sum(1, keepdim=True) + size - 1) // size).clamp(min=1), counts.cumsum(1) - 1
+        tasks, found = torch.arange(len(batch), device=weight.device)[:, None], []
+        for step in range(steps + 1):  # the last is where the inner loop has ended
+            mine = counts & (place % parts == step % parts)
+            where = mine.logical_not().sort(dim=1, stable=True).indices[:, : int(mine.sum(1).max())]
+            found.append(_with_support(batch, tasks, where, weight * mine))
+        return found
 
     def everything(self, batch: TaskBatch) -> TaskBatch:
         """The batch with all of a task's examples as its support set."""
@@ -215,11 +235,21 @@ class Learner:
         return replace(batch, support_x=x, support_y=y, support_weight=torch.cat(weights, 1))
 
     def adapt(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> Iterator[Params]:
-        """The tasks' parameters after 0, 1, …, `steps` steps from shared ones, each name → [tasks, …]."""
+        """The tasks' parameters after 0, 1, …, `steps` steps from shared ones, each name → [tasks, …].
+
+        Raises ValueError if there is nothing to adapt to, or where gradients can't be taken.
+        """
+        shared, _ = step_sizes.split(params)
+        if steps == 0:
+            checks.parameters(params, batch.support_x, batch.query_x)
+            yield for_each_task(shared, len(batch))
+            return
+        if torch.is_inference_mode_enabled():
+            raise ValueError(f"{steps} steps of adaptation take gradients, which inference mode forbids: expected torch.no_grad()")
         if self.adaptation == "safe":
             yield from self._adapt_safely(params, batch, steps)
             return
-        loop, (shared, _) = self.inner_loop(batch, params, steps), step_sizes.split(params)
+        loop = self.inner_loop(batch, params, steps)
         loss = loop.loss_at(0)
         for place in loop.walk(for_each_task(loss.pack(shared), len(batch))):
             yield loss.unpack(place.theta)
@@ -229,15 +259,17 @@ class Learner:
             "adaptation: safe, but not of gradient descent on the whole support set, or by parameters of single steps"
         )
         shared, learned = step_sizes.split(params)
-        ones = torch.ones(batch.support_x.shape[:2], device=batch.support_x.device)
-        labels = batch.support_y if self.classification else ones
-        weight = ones if batch.support_weight is None else batch.support_weight
+        x, y, weight = batch.support_x, batch.support_y, _unless_alike(batch.support_weight)
+        checks.parameters(params, x, batch.query_x)
+        checks.examples(self.network, x, y, weight, self.classification)
+        ones = torch.ones(x.shape[:2], device=x.device)
 
         def losses(theta: Mapping[str, Tensor]) -> Tensor:
-            return self.loss_scale * self._of_each_example(self.network(theta, batch.support_x), batch.support_y)
+            return self.loss_scale * self._of_each_example(self.network(theta, x, weight), y)
 
         theta, sizes = for_each_task(shared, len(batch)), self._sizes(shared, learned, steps)
-        yield from safe_adaptation.adapt(losses, weight, labels, theta, sizes, self.rule.clip_norm)
+        weights, labels = ones if weight is None else weight.to(x.dtype), y if self.classification else ones
+        yield from safe_adaptation.adapt(losses, weights, labels, theta, sizes, self.rule)
 
     @property
     def can_be_safe(self) -> bool:
@@ -252,10 +284,10 @@ class Learner:
             losses, accuracies = [], []
             for step, theta in enumerate(self.adapt(params, chunk, steps)):
                 with torch.no_grad():
-                    outputs = self.outputs(theta, step, chunk.query_x)
+                    outputs = self.outputs(theta, step, chunk.query_x, chunk.query_weight)
                     losses.append(self.loss(outputs, chunk.query_y, chunk.query_weight))
                     if self.classification:
-                        accuracies.append((outputs.argmax(-1) == chunk.query_y).float().mean(1))
+                        accuracies.append(self.accuracy(outputs, chunk.query_y, chunk.query_weight))
             return torch.stack(losses, 1), torch.stack(accuracies, 1) if accuracies else None
 
         losses, accuracies = zip(*side_by_side(of_chunk, self._chunks(batch), batch.support_x.device), strict=True)
@@ -294,12 +326,31 @@ class Learner:
         return self.predict_queries(params, TaskBatch(support_x, support_y, query_x, query_x), steps)
 
 
+def _unless_alike(weight: Tensor | None) -> Tensor | None:
+    """Weights of examples, or none where each is 1: the same to the bit, and what knows of no weights is quicker."""
+    return None if weight is None or bool((weight == 1).all()) else weight
+
+
+def _shares(weight: Tensor) -> Tensor:
+    """Weights [tasks, examples] that sum to one, or to zero in a task where none counts."""
+    return weight / weight.sum(1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
+
+
+def _with_support(batch: TaskBatch, tasks: slice | Tensor, examples: slice | Tensor, weight: Tensor | None = None) -> TaskBatch:
+    """The batch with some of its support examples, by their places."""
+    x, y = batch.support_x[tasks, examples], batch.support_y[tasks, examples]
+    return replace(batch, support_x=x, support_y=y, support_weight=None if weight is None else weight[tasks, examples])
+
+
 def _packed(loss: TaskLoss, shared: Params, size: Size) -> Size:
     """A step's size as it goes with packed parameters."""
-    if isinstance(size, float):
-        return size
-    each = {name: one.expand_as(value) for (name, value), one in zip(shared.items(), size, strict=True)}
-    return tuple(loss.pack(each).values())
+    return size if isinstance(size, float) else _packed_each(loss, shared, size)
+
+
+def _packed_each(loss: TaskLoss, shared: Params, each: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """A tensor for each parameter, which broadcasts to it, as it goes with packed parameters."""
+    whole = {name: one.expand_as(value) for (name, value), one in zip(shared.items(), each, strict=True)}
+    return tuple(loss.pack(whole).values())
 
 
 def _rule(spec: PipelineSpec, network: Network) -> Rule:

@@ -7,6 +7,7 @@ each task's gradient, and one product serves all of them.
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
+from threading import Lock
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -73,6 +74,7 @@ class Differentiated(Unpacked):
     def __init__(self, loss: Loss, moving: Collection[str] | None = None):
         self._loss, self._moving = loss, moving
 
+    @torch.enable_grad()
     def gradient(self, params: Params) -> tuple[Tensor, Gradient]:
         leaves = _leaves(params)
         losses = self._loss(leaves)
@@ -80,10 +82,12 @@ class Differentiated(Unpacked):
 
     def _of_moving(self, losses: Tensor, leaves: Params, create_graph: bool) -> Gradient:
         moving = {name: value for name, value in leaves.items() if self._moving is None or name in self._moving}
-        gradient = torch.autograd.grad(losses.sum(), list(moving.values()), create_graph=create_graph)
+        # Of a parameter that the loss doesn't use, the gradient is zero.
+        gradient = torch.autograd.grad(losses.sum(), list(moving.values()), create_graph=create_graph, materialize_grads=True)
         found = dict(zip(moving, gradient, strict=True))
         return tuple(found[name] if name in found else torch.zeros_like(value) for name, value in leaves.items())
 
+    @torch.enable_grad()
     def linearized(self, params: Params) -> tuple[Gradient, HessianProduct]:
         leaves = _leaves(params)
         gradient = self._of_moving(self._loss(leaves), leaves, create_graph=True)
@@ -143,45 +147,44 @@ class CompiledFunctions:
         def product(params: Params, direction: Sequence[Tensor], data: tuple[Tensor | None, ...]) -> Gradient:
             return Differentiated(lambda theta: loss(theta, *data)).linearized(params)[1](direction)
 
-        self._graphs = graphs
+        self._graphs, self._failed, self._lock = graphs, False, Lock()
         self.gradient, self.product = self._compiled(gradient), self._compiled(product)
 
     def _compiled(self, function: Callable[..., Result]) -> Callable[..., Result]:
+        """Runs the compiled function until a compilation fails, in whatever thread: then all of them run the function itself."""
         import torch._dynamo  # takes a second, so only where it is needed
 
         run = torch.compile(function, mode="reduce-overhead" if self._graphs else None)
-        called = False
 
         def call(*arguments: Any) -> Result:
-            nonlocal run, called
-            if called:
-                return run(*arguments)
-            called = True
-            try:
-                torch._dynamo.config.trace_autograd_ops = True  # follow torch.autograd.grad instead of giving up at it
-                return run(*arguments)
-            except Exception as error:
-                reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-                if not self._failed:
-                    sys.stderr.write(f"training continues without compilation, more slowly: {reason[0]}\n")
-                self._failed = True
-                run = function
-                return run(*arguments)
+            if not self._failed:
+                try:
+                    torch._dynamo.config.trace_autograd_ops = True  # follow torch.autograd.grad instead of giving up at it
+                    return run(*arguments)
+                except Exception as error:
+                    self._give_up(error)
+            return function(*arguments)
 
         return call
 
-    _failed = False
+    def _give_up(self, error: Exception) -> None:
+        with self._lock:
+            if not self._failed:
+                reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+                sys.stderr.write(f"training continues without compilation, more slowly: {reason[0]}\n")
+            self._failed = True
 
 
 class SquaredErrorMLP:
     """The squared error of a small fully connected network, by compiled loops over tasks (`kernels`).
 
-    x [tasks, examples, …], y [tasks, examples, outputs], weight [tasks, examples] or none, factor: as in `Learner.loss`.
+    x [tasks, examples, …], y [tasks, examples, outputs]; share [tasks, examples]: of each example in its task's mean, none where
+    all are alike; factor: of the mean.
     Parameters are packed into one tensor [tasks, all of them]; what the engine does with them is then one operation.
     """
 
-    def __init__(self, network: MLP, x: Tensor, y: Tensor, weight: Tensor | None, factor: float):
-        weights = None if weight is None else factor * weight / weight.sum(1, keepdim=True)
+    def __init__(self, network: MLP, x: Tensor, y: Tensor, share: Tensor | None, factor: float):
+        weights = None if share is None else factor * share
         self._network = network
         self._loops = kernels.SquaredErrorLoops(network.widths, x.flatten(2), y, weights, factor / x.shape[1])
 

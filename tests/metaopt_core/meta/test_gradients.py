@@ -33,6 +33,7 @@ from metaopt_core.spec.train import InnerSpec
 TASKS = 3
 STEPS = [1, 2, 3, 4, 5]
 PLAIN_LOOP_TOLERANCE = 1e-9  # relative, in float64: the same sums in another order
+NORM = 1e-3  # smaller than any inner gradient's here
 DIFFERENCE_TOLERANCE = 1e-5  # relative, in float64: what a central difference of width 1e-5 leaves
 
 
@@ -123,10 +124,10 @@ def plain_loss(learner: Learner, params: Mapping[str, Tensor], x: Tensor, y: Ten
     return F.cross_entropy(outputs, y) * learner.loss_scale if learner.classification else F.mse_loss(outputs, y)
 
 
-def plain_direction(rule: Rule, memory: list[Tensor], gradient: list[Tensor], step: int) -> list[Tensor]:
-    """What PyTorch's optimizers would step along; `memory` is changed as theirs is."""
+def plain_direction(rule: Rule, memory: list[Tensor], gradient: list[Tensor], step: int, moving: list[bool]) -> list[Tensor]:
+    """What PyTorch's optimizers would step along, told of what moves alone; `memory` is changed as theirs is."""
     if rule.clip_norm is not None:
-        norm = torch.cat([g.flatten() for g in gradient]).norm()
+        norm = torch.cat([g.flatten() for g, moves in zip(gradient, moving, strict=True) if moves]).norm()
         gradient = [g * rule.clip_norm / norm for g in gradient] if norm > rule.clip_norm else gradient
     if rule.name == "gradient_descent":
         return gradient
@@ -174,7 +175,8 @@ def plain_loop(
             x, y = (whole[task][step % parts :: parts] for whole in (batch.support_x, batch.support_y))
             loss = plain_loss(learner, in_step(theta, step), x, y)
             gradient = torch.autograd.grad(loss, list(theta.values()), create_graph=not first_order)
-            direction = plain_direction(rule, memory, list(gradient), step)
+            moving = [rule.adapts is None or name in rule.adapts for name in theta]
+            direction = plain_direction(rule, memory, list(gradient), step, moving)
             theta = {name: value - size(name, step) * d for (name, value), d in zip(theta.items(), direction, strict=True)}
             losses.append(plain_loss(learner, in_step(theta, step), batch.query_x[task], batch.query_y[task]))
             weighted.append(weights[step] * losses[-1])
@@ -329,6 +331,29 @@ def test_what_does_not_adapt_is_learned_all_the_same(problem: tuple[Learner, Par
     *_, adapted = learner.adapt(params, batch, 2)
     moved = {name for name, value in params.items() if not torch.equal(adapted[name], value.expand_as(adapted[name]))}
     assert moved == set(learner.rule.adapts or ())
+
+
+@pytest.mark.parametrize("rule", ["gradient_descent", "momentum"])
+@pytest.mark.parametrize("wanted", ["head", ("*0.weight",)])
+def test_a_norm_is_clipped_of_what_adapts_alone(
+    problem: tuple[Learner, Params, TaskBatch], wanted: str, rule: Literal["gradient_descent", "momentum"]
+) -> None:
+    learner, params, batch = problem
+    clipped = Rule(rule, clip_norm=NORM, adapts=adapting(learner.network, wanted))
+    learner = replace(learner, rule=clipped, inner_lr=1.0)
+    sizes = doubled(step_sizes.initial(InnerSpec(lr=1.0, steps=2, learned_lr="per_layer_and_step"), params))
+    loss, gradient = plain_loop(learner, params | sizes, batch, 2)
+    found = ours(learner, params | sizes, batch, 2)
+    assert found.losses.mean().item() == pytest.approx(loss.item(), rel=PLAIN_LOOP_TOLERANCE)
+    assert relative_error(list(found.gradient.values()), gradient) < PLAIN_LOOP_TOLERANCE
+    if rule == "momentum":
+        return
+    start, one = learner.adapt(params, batch, 1)
+    _, safe = replace(learner, adaptation="safe").adapt(params, batch, 1)
+    moved = torch.cat([(one[name] - start[name]).flatten(1) for name in params], 1).norm(dim=1)
+    torch.testing.assert_close(moved, torch.full_like(moved, NORM))  # times a step size of 1
+    for name in params:
+        torch.testing.assert_close(safe[name], one[name])
 
 
 @pytest.mark.parametrize("network", [Conv4, ResNet12])
@@ -515,8 +540,9 @@ def test_derivatives_that_are_written_out_equal_automatic_ones(kind: str) -> Non
     learner, params, batch = PROBLEMS[kind]()
     random = torch.Generator().manual_seed(2)
     weight = torch.rand(batch.support_y.shape[:2], generator=random, dtype=torch.float64)
-    ours = learner._task_loss(batch.support_x, batch.support_y, weight)
-    automatic = Differentiated(lambda theta: learner._loss_of(theta, batch.support_x, batch.support_y, weight))
+    weighted = weight / weight.sum(1, keepdim=True) if kind == "mlp" else None  # weights normalize pictures by PyTorch alone
+    ours = learner._task_loss(batch.support_x, batch.support_y, weighted)
+    automatic = Differentiated(lambda theta: learner._loss_of(theta, batch.support_x, batch.support_y, weighted))
     assert isinstance(ours, (SquaredErrorMLP, CrossEntropyConv4))
 
     theta = {name: torch.stack([value + 0.1 * task for task in range(TASKS)]) for name, value in params.items()}

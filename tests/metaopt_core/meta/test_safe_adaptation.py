@@ -70,12 +70,16 @@ def test_a_task_gets_the_same_alone_as_in_a_batch(support: int) -> None:
         torch.testing.assert_close(together[name][2], alone[name][0])
 
 
+def held_out(labels: torch.Tensor) -> torch.Tensor:
+    return _held_out(labels, torch.ones_like(labels, dtype=torch.bool))
+
+
 def test_a_fifth_of_each_class_is_held_out_where_that_is_enough() -> None:
     one_class = torch.zeros(1, 27)
-    assert _held_out(one_class).nonzero()[:, 1].tolist() == [4, 9, 14, 19, 24]
-    assert not _held_out(one_class[:, :24]).any()  # four examples say too little
+    assert held_out(one_class).nonzero()[:, 1].tolist() == [4, 9, 14, 19, 24]
+    assert not held_out(one_class[:, :24]).any()  # four examples say too little
     balanced, scarce = torch.arange(25) % 5, torch.tensor([0] * 4 + [1] * 21)
-    assert _held_out(torch.stack([balanced, scarce])).nonzero().tolist() == [[0, place] for place in range(20, 25)]
+    assert held_out(torch.stack([balanced, scarce])).nonzero().tolist() == [[0, place] for place in range(20, 25)]
 
 
 def test_adaptation_to_the_whole_set_stops_before_it_surely_harms_the_held_out_part() -> None:
