@@ -43,5 +43,5 @@ def test_where_compilation_fails_training_goes_on_with_one_line(
     for _ in range(2):
         torch.testing.assert_close(objective(params, batch, 0).losses, eager.losses)
     written = capsys.readouterr().err
-    assert written.startswith("training goes on without compilation, more slowly: ")
+    assert written.startswith("training continues without compilation, more slowly: ")
     assert written.count("\n") == 1
