@@ -69,6 +69,7 @@ FORMS = {  # texts of a form that the schema does not say
     "time": ("8m", "1d"),
     "cron": ("0 3 * * *", "*/5 * * * 1-5"),
     "timezone": ("UTC", "Europe/Berlin"),
+    "tracking_uri": ("http://127.0.0.1:5000", "sqlite:////tmp/x.db", "https://mlflow.example.org/a b"),
     "register_as": ("1e5", "0o17", "null", "on", "12 a", "-", ".5 "),
 }
 
