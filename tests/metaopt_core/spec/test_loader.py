@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""Reading pipelines: YAML's scalars, `extends`, `--set`, and the way through Prefect's API."""
+"""Reading pipelines: `extends`, `--set`, and the way through Prefect's API."""
 
 import json
 import subprocess
@@ -12,7 +12,6 @@ import pytest
 from pydantic import ValidationError
 
 from metaopt_core.distributions.omniglot import OmniglotSpec
-from metaopt_core.spec.document import read_value, scalar
 from metaopt_core.spec.loader import SpecError, load
 from metaopt_core.spec.networks import Conv4Spec, MLPSpec
 from metaopt_core.spec.pipeline import PipelineSpec
@@ -78,47 +77,7 @@ def complaints(text: str, **options: Sequence[str]) -> list[str]:
     return str(error.value).split("\n")
 
 
-# --- YAML 1.2 ---
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("1e-3", 0.001),
-        ("1E5", 100000.0),
-        ("-.5", -0.5),
-        ("3.", 3.0),
-        ("+7", 7),
-        ("010", 10),
-        ("0o17", 15),
-        ("0x1F", 31),
-        ("true", True),
-        ("FALSE", False),
-        ("null", None),
-        ("~", None),
-        ("", None),
-        (".inf", float("inf")),
-        ("-.INF", float("-inf")),
-        *((text, text) for text in ("on", "off", "yes", "no", "y", "True!", "tRUE", "1_000", "0b11", "12:30", "190:20:30")),
-        *((text, text) for text in ("2026-01-01", "1e", "e5", ".", "-", "+", "inf", "nan", "0o8", "=", "<<")),
-    ],
-)
-def test_scalar_has_the_value_that_yaml_1_2_gives_it(text: str, value: Any) -> None:
-    found = scalar(text)
-    assert (found, type(found)) == (value, type(value))
-
-
-def test_not_a_number_is_read() -> None:
-    found = scalar(".nan")
-    assert isinstance(found, float)
-    assert found != found
-
-
-@pytest.mark.parametrize(("text", "value"), [('"1e-3"', "1e-3"), ("'true'", "true"), ('""', ""), ("|\n  1\n", "1\n")])
-def test_quoted_scalar_is_text(text: str, value: str) -> None:
-    node, mistakes = read_value(text, "--set x=", ("x",))
-    assert node is not None
-    assert (node.value, mistakes) == (value, [])
+# --- the text of a file ---
 
 
 @pytest.mark.parametrize("text", [r'"\ud83d\ude42"', r'"\U0001F642"', "🙂"])
