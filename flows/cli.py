@@ -73,8 +73,19 @@ ProfileOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, for programs.")]
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        import metaopt_core
+
+        print(f"metaopt {metaopt_core.__version__}")
+        raise typer.Exit
+
+
+VersionOption = Annotated[bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")]
+
+
 @app.callback(invoke_without_command=True)
-def root(context: typer.Context, file: FileOption = None) -> None:
+def root(context: typer.Context, file: FileOption = None, version: VersionOption = False) -> None:  # noqa: ARG001
     context.obj = file
     if context.invoked_subcommand is None:
         print(context.get_help())

@@ -1,6 +1,7 @@
 """The command line from outside: what it prints, how it exits, and how little it imports for it."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -39,6 +40,7 @@ def _imports(project: Project, *arguments: str) -> "subprocess.CompletedProcess[
         (["list", "--json"], 0),
         (["plan", "tiny"], 0),
         (["schema"], 0),
+        (["--version"], 0),
         (["run", "tiny", "--set", "train.iterations=none"], 2),
         (["run", "tinny"], 2),
     ],
@@ -70,6 +72,10 @@ def test_a_users_mistake_is_plain_words_and_status_2(project: Project, arguments
     assert message in done.stderr
     assert done.stdout == ""
     assert "Traceback" not in done.stderr
+
+
+def test_it_says_its_version(project: Project) -> None:
+    assert re.fullmatch(r"metaopt \d+\.\d+\.\d+\n", project.metaopt("--version").stdout)
 
 
 def test_without_arguments_it_teaches(project: Project) -> None:
