@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
@@ -41,6 +41,8 @@ def log(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str, 
         extra |= publish(home, spec, upstream, page)
         (folder / "log.json").write_text(json.dumps(extra, indent=1))
     if FlowRunContext.get():
+        if extra["own_code"]:
+            get_run_logger().info("the logged model takes along %s", ", ".join(extra["own_code"]))
         summary = json.loads((upstream["evaluate"] / "summary.json").read_text())
         record = extra | links(home, extra)
         create_markdown_artifact(_results(spec, summary, record, store.folder(identity)), _key(spec, "results"))

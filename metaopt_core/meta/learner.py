@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,12 +23,15 @@ from metaopt_core.meta.inner_loop import GRADIENT_DESCENT, InnerLoop, Rule
 from metaopt_core.meta.losses import Compiled, CompiledFunctions, Differentiated, Queries, SquaredErrorMLP, TaskLoss
 from metaopt_core.meta.parallel import side_by_side
 from metaopt_core.meta.per_step import AtStep, at_step
-from metaopt_core.meta.step_sizes import Size
+from metaopt_core.meta.step_sizes import Size, Sizes
 from metaopt_core.networks.build import build, without_steps
 from metaopt_core.networks.mlp import MLP
 from metaopt_core.networks.network import Network, Params
 from metaopt_core.spec.distribution import TaskShape
-from metaopt_core.spec.pipeline import PipelineSpec
+from metaopt_core.spec.train import TrainSpec
+
+if TYPE_CHECKING:
+    from metaopt_core.spec.pipeline import PipelineSpec  # all components; what the logged model takes along needs none
 
 _GPU_CHUNK = 64  # times as many examples as on a CPU; not measured
 
@@ -64,26 +67,27 @@ class Learner:
     bfloat16: bool = False
 
     @classmethod
-    def from_spec(cls, spec: PipelineSpec, shape: TaskShape) -> "Learner":
+    def from_spec(cls, spec: "PipelineSpec", shape: TaskShape) -> "Learner":
         """The learner as `evaluate` and the logged model use it, for tasks of a shape."""
-        return replace(cls._with_step_size(spec, shape, spec.evaluate_inner_lr), adaptation=spec.evaluate.adaptation)
+        return replace(cls.of(spec.train, shape, spec.evaluate_inner_lr), adaptation=spec.evaluate.adaptation)
 
     @classmethod
-    def for_training(cls, spec: PipelineSpec, shape: TaskShape) -> "Learner":
+    def for_training(cls, spec: "PipelineSpec", shape: TaskShape) -> "Learner":
         """The learner as `train` uses it, for tasks of a shape."""
-        learner = cls._with_step_size(spec, shape, spec.train.inner.lr)
+        learner = cls.of(spec.train, shape, spec.train.inner.lr)
         return replace(learner, bfloat16=spec.train.precision == "bfloat16")
 
     @classmethod
-    def _with_step_size(cls, spec: PipelineSpec, shape: TaskShape, inner_lr: float) -> "Learner":
-        ways = spec.train.ways
-        network = build(spec.train.model, shape.input_shape, shape.outputs_for(ways), spec.train.inner.steps)
+    def of(cls, train: TrainSpec, shape: TaskShape, inner_lr: float) -> "Learner":
+        """The learner of what was trained so, for tasks of a shape; inner_lr: where step sizes aren't learned."""
+        ways = train.ways
+        network = build(train.model, shape.input_shape, shape.outputs_for(ways), train.inner.steps)
         return cls(
             network=network,
             classification=shape.targets == "classes",
-            loss_scale=float(ways) if ways and spec.train.reduction == "sum_over_ways" else 1.0,
+            loss_scale=float(ways) if ways and train.reduction == "sum_over_ways" else 1.0,
             inner_lr=inner_lr,
-            rule=_rule(spec, network),
+            rule=_rule(train, network),
         )
 
     def as_baseline(self) -> "Learner":
@@ -186,15 +190,15 @@ class Learner:
         shared, learned = step_sizes.split(params)
         checks.parameters(params, batch.support_x, batch.query_x)
         losses, adapts = self.support(batch, steps), self.rule.adapts
-        sizes = [_packed(losses[0], shared, size) for size in self._sizes(shared, learned, steps)]
+        sizes = self._sizes(shared, learned, steps).each(lambda size: _packed(losses[0], shared, size))
         if adapts is None or self.rule.clip_norm is None:
             return InnerLoop(losses, sizes, self.rule)
         moving = tuple(value.new_full((), float(name in adapts)) for name, value in shared.items())
         return InnerLoop(losses, sizes, self.rule, _packed_each(losses[0], shared, moving))
 
-    def _sizes(self, shared: Params, learned: Params, steps: int) -> list[Size]:
+    def _sizes(self, shared: Params, learned: Params, steps: int) -> Sizes:
         """The size of each step; zero for parameters that don't move."""
-        adapts, found = self.rule.adapts, [step_sizes.at(learned, shared, step, self.inner_lr) for step in range(steps)]
+        adapts, found = self.rule.adapts, step_sizes.sizes(learned, shared, steps, self.inner_lr)
         if adapts is None:
             return found
 
@@ -202,7 +206,7 @@ class Learner:
             each = tuple(value.new_tensor(size) for value in shared.values()) if isinstance(size, float) else size
             return tuple(one if name in adapts else torch.zeros_like(one) for name, one in zip(shared, each, strict=True))
 
-        return [of_moving(size) for size in found]
+        return found.each(of_moving)
 
     def _minibatches(self, batch: TaskBatch, steps: int) -> list[TaskBatch]:
         """Parts of the support sets, one after the other for the steps, over and over; every n-th example, so that each has all
@@ -312,7 +316,8 @@ class Learner:
         """The network's outputs [tasks, queries, outputs] for the queries of a batch after `steps` steps on its support sets."""
 
         def of_chunk(chunk: TaskBatch) -> Tensor:
-            *_, adapted = self.adapt(params, chunk, steps)
+            for theta in self.adapt(params, chunk, steps):
+                adapted = theta  # the last one; all together would take memory for every step
             with torch.no_grad():
                 return self.outputs(adapted, steps, chunk.query_x, chunk.query_weight)
 
@@ -353,13 +358,13 @@ def _packed_each(loss: TaskLoss, shared: Params, each: tuple[Tensor, ...]) -> tu
     return tuple(loss.pack(whole).values())
 
 
-def _rule(spec: PipelineSpec, network: Network) -> Rule:
-    inner = spec.train.inner
+def _rule(train: TrainSpec, network: Network) -> Rule:
+    inner = train.inner
     return Rule(
         name=inner.rule,
         momentum=inner.momentum,
         clip_norm=inner.clip_norm,
-        proximal=spec.train.proximal if spec.train.meta_gradient == "implicit" else 0.0,
+        proximal=train.proximal if train.meta_gradient == "implicit" else 0.0,
         adapts=None if inner.adapts == "all" and not network.per_step else adapting(network, inner.adapts),
         minibatch=inner.minibatch,
     )

@@ -5,7 +5,8 @@ The entry `inner_lr.NAME` holds the step sizes of the parameter NAME, and `inner
 without such entries is adapted with a fixed number. So whatever carries parameters carries step sizes too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -43,12 +44,33 @@ def split(params: Mapping[str, Tensor]) -> tuple[Params, Params]:
     return {name: value for name, value in params.items() if name not in sizes}, sizes
 
 
-def at(sizes: Mapping[str, Tensor], names: Mapping[str, Tensor], step: int, fixed: float) -> Size:
-    """The size of the step with a number (from 0) for the parameters of the given names."""
-    if not sizes:
-        return float(fixed)
-    rows = (sizes[_key(sizes, name)] for name in names)
-    return tuple(row[min(step, len(row) - 1)] for row in rows)
+@dataclass(frozen=True)
+class Sizes(Sequence[Size]):
+    """The size of each of some steps. Steps beyond the last of `different` share it, so that many steps take no memory."""
+
+    different: Sequence[Size]
+    steps: int
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step):  # type: ignore[no-untyped-def]
+        if not 0 <= step < self.steps:
+            raise IndexError(step)
+        return self.different[min(step, len(self.different) - 1)]
+
+    def each(self, change: Callable[[Size], Size]) -> "Sizes":
+        """The same with each size changed."""
+        return Sizes([change(size) for size in self.different], self.steps)
+
+
+def sizes(learned: Mapping[str, Tensor], names: Mapping[str, Tensor], steps: int, fixed: float) -> Sizes:
+    """The sizes of steps for the parameters of the given names: the learned ones, if there are any, else the fixed one."""
+    if not learned:
+        return Sizes([float(fixed)], steps)
+    rows = [learned[_key(learned, name)] for name in names]
+    different = min(steps, max(len(row) for row in rows))
+    return Sizes([tuple(row[min(step, len(row) - 1)] for row in rows) for step in range(different)], steps)
 
 
 def gradient(sizes: Mapping[str, Tensor], by_step: list[dict[str, Tensor]], tasks: int) -> Params:

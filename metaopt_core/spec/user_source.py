@@ -9,7 +9,8 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
@@ -89,15 +90,56 @@ def _bound(tree: ast.Module) -> set[str]:
     return names | {alias.asname or alias.name for alias in imported}
 
 
-def to_copy(path: str) -> list[Path]:
-    """The modules and packages, each its file or folder, that must be beside a model which is to run elsewhere.
+@dataclass(frozen=True)
+class Needed:
+    """What modules need to be imported elsewhere.
 
-    None of an installed package, which is to be installed there too.
+    files: those that are not installed, by their paths below the folder that they are imported from. libraries: the top-level
+    modules of what has to be installed.
     """
-    root = _root(path)
-    if _installed(root):
-        return []
-    return sorted({root / Path(name).parts[0] for name in _files(path)})
+
+    files: Mapping[str, Path]
+    libraries: frozenset[str]
+
+
+def needed(modules: Iterable[str], known: Mapping[str, Path]) -> Needed:
+    """The files of modules and of all that they import, wherever it lies, and the installed libraries that these import.
+
+    known: top-level packages whose files count although they may be installed, and the folder that each is in. What is imported
+    for a type checker alone does not count. Raises UserError for a file that is no Python.
+    """
+    importable()
+    files: dict[str, Path] = {}
+    libraries: set[str] = set()
+    pending = list(modules)
+    while pending:
+        name = pending.pop()
+        top = name.partition(".")[0]
+        root = known.get(top) or _folder_of(top)
+        if root is None:
+            libraries |= {top} - sys.stdlib_module_names
+            continue
+        file = _file(name, root)
+        if file is not None and (key := file.relative_to(root).as_posix()) not in files:
+            files[key] = file
+            pending += _around(name)
+            pending += _imported(file, name if file.name == "__init__.py" else name.rpartition(".")[0])
+    return Needed(dict(sorted(files.items())), frozenset(libraries))
+
+
+def _folder_of(top: str) -> Path | None:
+    """The folder that holds a top-level module or package of the user's; none for one that is installed, or isn't there."""
+    if top in sys.stdlib_module_names or (spec := _spec(top)) is None:
+        return None
+    places = list(spec.submodule_search_locations or ([spec.origin] if spec.origin else []))
+    folder = Path(places[0]).absolute().parent if places else None
+    return None if folder is None or _installed(folder) else folder
+
+
+def _around(module: str) -> list[str]:
+    """The packages that a module is in."""
+    parts = module.split(".")[:-1]
+    return [".".join(parts[: count + 1]) for count in range(len(parts))]
 
 
 def _files(path: str) -> dict[str, Path]:
@@ -112,10 +154,8 @@ def _files(path: str) -> dict[str, Path]:
         found[key] = file
         if _installed(root):
             break
-        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-        parents = name.split(".")[:-1]
-        pending += [".".join(parents[: count + 1]) for count in range(len(parents))]
-        pending += _imported(file, package)
+        pending += _around(name)
+        pending += _imported(file, name if file.name == "__init__.py" else name.rpartition(".")[0])
     if not found:
         raise _missing(module, folder)
     return found
@@ -182,7 +222,13 @@ def _installed(root: Path) -> bool:
 
 def _imported(file: Path, package: str) -> Iterator[str]:
     """The modules that a file imports, by their full names (names inside a module are among them, and have no file)."""
-    for node in ast.walk(_tree(file)):
+    pending: list[ast.AST] = [_tree(file)]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+            pending += node.orelse
+            continue
+        pending += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

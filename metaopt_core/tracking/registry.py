@@ -26,12 +26,12 @@ def log_model(run: Run, spec: PipelineSpec, generated: StageOutput, trained: Sta
             run.experiment_id, MODEL_NAME, run.id, tags={EXECUTION: run.execution}, model_type=spec.train.model.name
         )
     if model.status != LoggedModelStatus.READY:
-        from metaopt_core.tracking import logged_model as serving
+        from metaopt_core.tracking.saving import save  # which takes seconds to import
 
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name) / MODEL_NAME
             shape = TaskShape.from_json(json.loads((generated / "shape.json").read_text()))
-            serving.save(spec, shape, trained / "parameters.safetensors", folder, run.id, model.model_id)
+            save(spec, shape, trained / "parameters.safetensors", folder, run.id, model.model_id)
             run.client.log_model_artifacts(model.model_id, str(folder))
         run.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     outputs = run.client.get_run(run.id).outputs

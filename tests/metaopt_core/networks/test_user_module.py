@@ -17,7 +17,7 @@ from metaopt_core.pipeline.identity import identities
 from metaopt_core.pipeline.store import Store
 from metaopt_core.spec import user_source
 from metaopt_core.spec.pipeline import PipelineSpec
-from metaopt_core.tracking import logged_model as serving
+from metaopt_core.tracking.saving import save
 from tests.made_outputs import shape_of, sinusoid_spec
 from tests.small import all_held_out, setting_of, train_all
 
@@ -82,11 +82,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_sources_are_found_without_running_them(folder: Path) -> None:
+@pytest.mark.usefixtures("folder")
+def test_sources_are_found_without_running_them() -> None:
     assert list(user_source.sources("own_a.nets:Net")) == ["own_a/__init__.py", "own_a/blocks.py", "own_a/nets.py", "own_b.py"]
-    assert user_source.to_copy("own_a.nets:Net") == [folder / "own_a", folder / "own_b.py"]
     assert list(user_source.sources("torch.nn.modules.module:Module")) == ["torch/nn/modules/module.py"]
-    assert user_source.to_copy("torch.nn.modules.module:Module") == []
 
 
 def test_source_that_is_no_python_is_named_with_its_line(folder: Path) -> None:
@@ -130,5 +129,5 @@ def test_the_logged_model_brings_its_source(folder: Path) -> None:
     spec = spec_of("own_c:Waves")
     shape = shape_of(spec)
     save_file(Learner.from_spec(spec, shape).network.init(0), folder / "parameters.safetensors")
-    serving.save(spec, shape, folder / "parameters.safetensors", folder / "model")
+    save(spec, shape, folder / "parameters.safetensors", folder / "model")
     assert (folder / "model/code/own_c.py").read_text() == nets.read_text()

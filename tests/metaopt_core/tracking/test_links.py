@@ -1,10 +1,11 @@
 """Links lead to what answers for a home now; no port is assumed."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.served import lock
+from metaopt_core.pipeline.served import Served, lock, note
 from metaopt_core.tracking.connection import embedded_uri
 from metaopt_core.tracking.links import links
 
@@ -25,7 +26,7 @@ def test_a_run_of_the_embedded_store_is_shown_where_it_is_served_and_nowhere_els
     home = Home(tmp_path)
     record = _record(embedded_uri(home))
     assert links(home, record) == {"url": None, "report_url": None}
-    (tmp_path / "servers.json").write_text(json.dumps({"prefect": "http://127.0.0.1:1", "mlflow": "http://127.0.0.1:47"}))
+    note(home).write_text(json.dumps(asdict(Served("http://127.0.0.1:1", "http://127.0.0.1:47", password=False))))
     with lock(home):
         url = links(home, record)["url"]
         assert url is not None

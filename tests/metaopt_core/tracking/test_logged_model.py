@@ -15,16 +15,20 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
 from mlflow.pyfunc import PyFuncModel
+from mlflow.pyfunc.model import PythonModel
 from mlflow.pyfunc.scoring_server import init
+from mlflow.types import DataType, ParamSchema, ParamSpec
 from safetensors.torch import save_file
 
 from metaopt_core.meta.learner import Learner
 from metaopt_core.networks.network import Params
 from metaopt_core.pipeline.home import Home
 from metaopt_core.spec.pipeline import PipelineSpec
-from metaopt_core.tracking import logged_model as serving
+from metaopt_core.tracking.logged_model import MOST_NUMBERS, MOST_STEPS
 from metaopt_core.tracking.publishing import publish
+from metaopt_core.tracking.saving import save
 from tests.made_outputs import publish_upstream, shape_of, sinusoid_spec
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -53,7 +57,7 @@ def _predict(model: PyFuncModel, arrays: Arrays, **params: Any) -> npt.NDArray[A
 def _saved(spec: PipelineSpec, folder: Path) -> tuple[PyFuncModel, Params]:
     parameters = Learner.from_spec(spec, shape_of(spec)).network.init(0)
     save_file(parameters, folder / "parameters.safetensors")
-    serving.save(spec, shape_of(spec), folder / "parameters.safetensors", folder / "model")
+    save(spec, shape_of(spec), folder / "parameters.safetensors", folder / "model")
     return mlflow.pyfunc.load_model(str(folder / "model")), parameters
 
 
@@ -134,6 +138,13 @@ def test_other_number_types_are_welcome(
 Change = Callable[[Arrays], Arrays]
 
 
+def _objects(rows: list[list[int]]) -> npt.NDArray[Any]:
+    """As MLflow hands over rows of different lengths."""
+    array = np.empty(len(rows), object)
+    array[:] = rows
+    return array
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -149,8 +160,14 @@ Change = Callable[[Arrays], Arrays]
         (lambda a: a | {"support_y": a["support_y"] + 1}, "support_y has the label 4: expected whole numbers from 0 to 3"),
         (lambda a: a | {"support_y": a["support_y"] - 1}, "support_y has the label -1"),
         (lambda a: a | {"support_y": a["support_y"] + 0.5}, "support_y has the label 0.5"),
-        (lambda a: a | {"support_x": a["support_x"] * np.nan}, "support_x has NaN or infinite values"),
-        (lambda a: a | {"support_y": np.full((3, 4), "a")}, "support_y is of type ndarray: expected an array of numbers"),
+        (lambda a: a | {"support_x": a["support_x"] * np.nan}, "support_x has NaN, infinite or too large values"),
+        (lambda a: a | {"support_x": a["support_x"].astype(float) * 1e300}, "support_x has NaN, infinite or too large values"),
+        (lambda a: a | {"support_y": np.full((3, 4), "1")}, "support_y holds text: expected an array of numbers"),
+        (lambda a: a | {"support_x": a["support_x"] + 1j}, "support_x holds complex numbers: expected an array of numbers"),
+        (lambda a: a | {"support_y": np.full((3, 4), "2026-01-01", "M8[D]")}, "support_y holds dates"),
+        (lambda a: a | {"support_y": np.full((3, 4), 1, "m8[D]")}, "support_y holds durations"),
+        (lambda a: a | {"support_y": np.full((3, 4), None)}, "support_y holds objects that are no numbers"),
+        (lambda a: a | {"support_y": _objects([[0, 1], [0]])}, "support_y is no array of one shape"),
     ],
 )
 def test_a_wrong_input_is_named(classifier: tuple[PyFuncModel, Params], pictures: Arrays, change: Change, message: str) -> None:
@@ -158,10 +175,53 @@ def test_a_wrong_input_is_named(classifier: tuple[PyFuncModel, Params], pictures
         classifier[0].predict(change(pictures))
 
 
-@pytest.mark.parametrize("steps", [-1, 1.5, "many", True])
+@pytest.mark.parametrize("steps", [-1, 1.5, "many", True, 1001, 10**9, 10**30])
 def test_wrong_steps_are_named(regressor: tuple[PyFuncModel, Params], curves: Arrays, steps: Any) -> None:
     with pytest.raises(MlflowException, match="steps"):
         regressor[0].predict(curves, params={"steps": steps})
+
+
+def test_limits_are_declared_and_the_environment_raises_them(
+    regressor: tuple[PyFuncModel, Params], curves: Arrays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared = regressor[0].metadata.metadata
+    assert declared is not None
+    assert declared["steps"].startswith("0 to 1000; METAOPT_MOST_STEPS")
+    assert declared["size"].startswith(f"at most {2**24} numbers")
+    many = curves | {"query_x": np.zeros((TASKS, 2**23, 1), np.float32)}
+    with pytest.raises(MlflowException, match=rf"the arrays have 25165854 numbers: expected at most {2**24} .* {MOST_NUMBERS}"):
+        regressor[0].predict(many)
+    with pytest.raises(MlflowException, match=f"expected a whole number from 0 to 1000; .* {MOST_STEPS}"):
+        regressor[0].predict(curves, params={"steps": 1001})
+    monkeypatch.setenv(MOST_STEPS, "1001")
+    monkeypatch.setenv(MOST_NUMBERS, "50")
+    raised, _ = _saved(sinusoid_spec("raised"), tmp_path)
+    assert _predict(raised, {name: array[0] for name, array in curves.items()}, steps=1001).shape == (7, 1)
+    with pytest.raises(MlflowException, match="the arrays have 51 numbers: expected at most 50"):
+        raised.predict(curves)
+    monkeypatch.setenv(MOST_STEPS, "many")
+    with pytest.raises(MlflowException, match="METAOPT_MOST_STEPS is 'many': expected a whole number"):
+        mlflow.pyfunc.load_model(str(tmp_path / "model"))
+
+
+def test_an_unknown_parameter_is_an_error_of_this_model_alone(
+    regressor: tuple[PyFuncModel, Params], curves: Arrays, tmp_path: Path
+) -> None:
+    with pytest.raises(MlflowException, match="unknown parameter 'step': expected steps alone"):
+        regressor[0].predict(curves, params={"step": 3})
+    server = TestClient(init(regressor[0]))
+    inputs = {name: array[0].tolist() for name, array in curves.items()}
+    refused = server.post("/invocations", json={"inputs": inputs, "params": {"step": 3, "stpes": 1}})
+    assert refused.status_code == 400
+    assert "unknown parameter 'step', 'stpes'" in refused.text
+
+    class Another(PythonModel):  # not annotated: MLflow would make a signature of that
+        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+            return params
+
+    signature = ModelSignature(params=ParamSchema([ParamSpec("steps", DataType.long, 1)]))
+    mlflow.pyfunc.save_model(str(tmp_path / "another"), python_model=Another(), signature=signature, pip_requirements=[])
+    assert mlflow.pyfunc.load_model(str(tmp_path / "another")).predict([1], params={"step": 3}) == {"steps": 1}
 
 
 def test_the_signature_names_the_tensors_and_the_parameter(regression: PipelineSpec, regressor: tuple[PyFuncModel, Params]) -> None:
