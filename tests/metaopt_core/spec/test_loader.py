@@ -168,16 +168,16 @@ def test_plain_json_form_meets_the_same_refusals(path: str, value: Any) -> None:
 
 def test_loading_is_quick_and_imports_no_heavy_library() -> None:
     code = (
-        "import sys, time, pathlib; start = time.perf_counter()\n"
+        "import sys, time, pathlib; start = time.process_time()\n"
         "from metaopt_core.spec.loader import load\n"
         f"load(pathlib.Path({str(SHIPPED)!r}))\n"
-        "seconds = time.perf_counter() - start\n"
+        "seconds = time.process_time() - start\n"
         "heavy = {'torch', 'prefect', 'mlflow', 'pandas', 'matplotlib', 'numpy'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
         "print(seconds)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=SHIPPED.parent, check=True)
-    assert float(run.stdout) < 2  # a quarter of a second on an idle machine
+    assert float(run.stdout) < 2  # seconds of CPU, whatever else the machine does; a quarter on an idle one
 
 
 # --- extends ---
