@@ -215,7 +215,7 @@ def _too_large(size: int) -> ValueError:
 def _archive(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except Exception as error:  # zipfile raises many kinds: BadZipFile, NotImplementedError …
         raise UserError(
             f"{path}: not a readable zip archive ({error}): expected a complete one; it may be truncated, so copy or "
             "download it again"

@@ -1,5 +1,6 @@
 """Archives and trees that are made to be too much: refused in one message, before they are in memory."""
 
+import contextlib
 import io
 import os
 import struct
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from PIL import Image
 
 from metaopt_core.distributions.omniglot.archives import Part, identity, read
@@ -21,7 +24,7 @@ from metaopt_core.errors import UserError
 NAMES = [f"images_background/Greek/character01/{number:04}_01.png" for number in range(20)]
 PARTS = (Part("images_background", 1, 1, "http://127.0.0.1:9/nothing.zip", "0" * 32),)
 GIGABYTE = 10**9
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 def drawing() -> bytes:
@@ -30,13 +33,23 @@ def drawing() -> bytes:
     return file.getvalue()
 
 
+def zipped(first: bytes, method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    """An archive whose first drawing is of other bytes."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as file:
+        for name in NAMES:
+            file.writestr(name, first if name == NAMES[0] else drawing(), method)
+    return data.getvalue()
+
+
+RIGHT = zipped(drawing())
+
+
 @pytest.fixture
 def archive(tmp_path: Path) -> Callable[..., Path]:
     def made(first: bytes, method: int = zipfile.ZIP_DEFLATED) -> Path:
-        """A folder with an archive whose first drawing is of other bytes."""
-        with zipfile.ZipFile(tmp_path / "images_background.zip", "w") as file:
-            for name in NAMES:
-                file.writestr(name, first if name == NAMES[0] else drawing(), method)
+        """A folder with such an archive."""
+        (tmp_path / "images_background.zip").write_bytes(zipped(first, method))
         return tmp_path
 
     return made
@@ -88,6 +101,22 @@ def test_a_method_that_cannot_be_inflated_in_parts_is_refused(archive: Callable[
     assert "it is compressed by another method than the published ones" in message
 
 
+@given(st.lists(st.tuples(st.integers(0, 2**32), st.sampled_from([0, 1, 3, 80]), st.binary(max_size=6)), min_size=1, max_size=6))
+@example([(RIGHT.index(b"PK\1\2") + 6, 1, b"\xff")])  # the version that is needed to read a member
+def test_an_archive_of_anything_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int, bytes]]
+) -> None:
+    data = RIGHT
+    for at, length, other in changes:
+        start = at % len(data)
+        data = data[:start] + other + data[start + length :]
+    folder = tmp_path_factory.getbasetemp()
+    (folder / "images_background.zip").write_bytes(data)
+    identity(str(folder), PARTS)
+    with contextlib.suppress(UserError):
+        assert read(str(folder), folder, PARTS).pixels.shape == (1, 20, 28, 28)
+
+
 def test_a_picture_of_very_many_pixels_is_not_decoded(archive: Callable[..., Path]) -> None:
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -97,7 +126,7 @@ def test_a_picture_of_very_many_pixels_is_not_decoded(archive: Callable[..., Pat
     rows = zlib.compress(bytes(side * (side // 8 + 1)), 9)
     folder = archive(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
     code = (
-        "import resource, sys; from tests.metaopt_core.distributions.test_hostile_archives import PARTS, read, Path\n"
+        "import resource, sys; from tests.metaopt_core.distributions.omniglot.test_hostile_archives import PARTS, read, Path\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         f"try: read({str(folder)!r}, Path(), PARTS)\n"
         "except Exception as error: print(error)\n"
