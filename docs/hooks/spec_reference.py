@@ -30,6 +30,10 @@ A file has `pipelines:`, a mapping from a pipeline's name to its settings, and m
 completes and checks the file while you type: its first line names `pipelines.schema.json`, which `metaopt schema` prints.
 
 - `extends: NAME` in a pipeline takes over the settings of another one: mappings are merged key by key, anything else is replaced.
+- `include: ../pipelines.yaml`, a path or a list of paths relative to this file, makes the pipelines of other files known in this
+  one: they can be extended, and run by name. Every name is defined once. A relative `generate.folder` starts from the file in which
+  it is written; the home (`.metaopt/`) and modules of your own are looked for beside the file that `-f` names. `metaopt serve`
+  without names serves what the file itself defines.
 - `metaopt run NAME --set train.outer.lr=0.002` changes one value for one run. Keys are written as on this page.
 - A key without a default has to be given, by the pipeline itself or by the one that it extends.
 """
