@@ -41,9 +41,9 @@ def usable(*tensors: Tensor) -> bool:
     """Whether the kernels are there and can work on such tensors: on a CPU, all in float32 or all in float64."""
     first = tensors[0]
     return (
-        first.device.type == "cpu"
+        first.is_cpu
         and first.dtype in _TYPES
-        and all(tensor.dtype == first.dtype and tensor.device.type == "cpu" for tensor in tensors)
+        and all(tensor.dtype == first.dtype and tensor.is_cpu for tensor in tensors)
         and not torch.compiler.is_compiling()
         and _library(first.dtype) is not None
     )

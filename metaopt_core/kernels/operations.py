@@ -215,7 +215,7 @@ def _stored(weight: Tensor, shape: tuple[int, ...], like: Tensor) -> tuple[Tenso
 
 def _expect(name: str, tensor: Tensor, shape: tuple[int, ...], like: Tensor, contiguous: bool = False) -> None:
     """Raises ValueError unless a tensor is what C takes it for."""
-    fits = tensor.shape == shape and tensor.dtype == like.dtype and tensor.device.type == "cpu" and not tensor.is_neg()
+    fits = tensor.shape == shape and tensor.dtype == like.dtype and tensor.is_cpu and not tensor.is_neg()
     if fits and (not contiguous or tensor.is_contiguous()):
         return
     stored = "" if tensor.is_contiguous() else ", not contiguous"

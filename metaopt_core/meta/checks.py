@@ -14,20 +14,21 @@ from metaopt_core.networks.network import Network
 
 def examples(network: Network, x: Tensor, y: Tensor, weight: Tensor | None, classification: bool) -> None:
     """Raises ValueError unless a network's loss on inputs x [tasks, examples, …], targets y and weights can be computed."""
-    if x.dim() < 3 or not x.is_floating_point():
+    shape = x.shape
+    if len(shape) < 3 or not x.is_floating_point():
         raise ValueError(f"inputs: found {_described(x)}: expected real numbers [tasks, examples, …]")
-    if x.shape[1] == 0:
+    if shape[1] == 0:
         raise ValueError(f"inputs: found {_described(x)}, no example: expected at least one to take a gradient on, or 0 steps")
-    network.check(x.shape[2:])
-    if y.device != x.device or (not classification and y.dtype != x.dtype):
+    network.check(shape[2:])
+    if y.get_device() != x.get_device() or (y.dtype != x.dtype and not classification):
         raise ValueError(f"targets: found {_described(y)}, and inputs of {x.dtype} on {x.device}: expected the same")
-    targets(y, torch.Size((*x.shape[:2], network.outputs)), classification)
-    if weight is not None and (weight.shape != x.shape[:2] or weight.device != x.device or not weight.is_floating_point()):
-        expected = f"real numbers {list(x.shape[:2])} on {x.device}, one for each example"
+    targets(y, (shape[0], shape[1], network.outputs), classification)
+    if weight is not None and (weight.shape != shape[:2] or weight.device != x.device or not weight.is_floating_point()):
+        expected = f"real numbers {list(shape[:2])} on {x.device}, one for each example"
         raise ValueError(f"weights: found {_described(weight)}: expected {expected}")
 
 
-def targets(y: Tensor, outputs: torch.Size, classification: bool) -> None:
+def targets(y: Tensor, outputs: tuple[int, ...], classification: bool) -> None:
     """Raises ValueError unless targets are such as belong to outputs of a shape [tasks, examples, outputs]."""
     expected = outputs[:2] if classification else outputs
     if y.shape != expected or (classification and y.dtype != torch.int64):
@@ -37,11 +38,13 @@ def targets(y: Tensor, outputs: torch.Size, classification: bool) -> None:
 
 def parameters(params: Mapping[str, Tensor], support_x: Tensor, query_x: Tensor) -> None:
     """Raises ValueError unless parameters and inputs are numbers of one type on one device."""
-    dtype, device = support_x.dtype, support_x.device
+    dtype, device = support_x.dtype, support_x.get_device()
     for name, value in (*params.items(), ("", query_x)):
-        if value.dtype != dtype or value.device != device:
+        if value.dtype != dtype or value.get_device() != device:
             what = f"the parameter {name} is" if name else "queries are"
-            raise ValueError(f"{what} {value.dtype} on {value.device}, support examples {dtype} on {device}: expected the same")
+            raise ValueError(
+                f"{what} {value.dtype} on {value.device}, support examples {dtype} on {support_x.device}: expected the same"
+            )
 
 
 def _described(tensor: Tensor) -> str:
