@@ -28,6 +28,7 @@ from metaopt_core.networks.build import build, without_steps
 from metaopt_core.networks.mlp import MLP
 from metaopt_core.networks.network import Network, Params
 from metaopt_core.spec.distribution import TaskShape
+from metaopt_core.spec.networks import unknown_parameter
 from metaopt_core.spec.train import TrainSpec
 
 if TYPE_CHECKING:
@@ -382,11 +383,9 @@ def adapting(network: Network, wanted: str | tuple[str, ...]) -> frozenset[str]:
         return frozenset(network.head)
     if wanted == "body":
         return frozenset(names) - frozenset(network.head)
-    found = {pattern: fnmatch.filter(names, pattern) for pattern in wanted}
-    for pattern, matching in found.items():
-        if not matching:
-            raise UserError(f"train.inner.adapts: {pattern} is the name of no parameter: expected some of {', '.join(names)}")
-    return frozenset(name for matching in found.values() for name in matching)
+    if wrong := unknown_parameter(wanted, names):
+        raise UserError(f"train.inner.adapts: {wrong}")
+    return frozenset(name for pattern in wanted for name in fnmatch.filter(names, pattern))
 
 
 def device_named(name: str) -> torch.device:

@@ -10,7 +10,7 @@ from metaopt_core.networks.network import Network
 from metaopt_core.networks.normalization import TRANSDUCTIVE, Normalization
 from metaopt_core.networks.resnet12 import ResNet12
 from metaopt_core.networks.user_module import user_module
-from metaopt_core.spec.networks import Conv4Spec, MLPSpec, ModelSpec, ModuleSpec
+from metaopt_core.spec.networks import Conv4Spec, MLPSpec, ModelSpec, ModuleSpec, too_small
 
 
 def build(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int, steps: int | None = None) -> Network:
@@ -24,12 +24,8 @@ def build(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int, steps: in
     if isinstance(spec, ModuleSpec):
         return user_module(spec.path, spec.arguments, input_shape, outputs)
     channels, height, width = input_shape
-    pooling, blocks = (spec.pooling, 4) if isinstance(spec, Conv4Spec) else (True, len(spec.widths))
-    if pooling and min(height, width) >> blocks == 0:
-        raise UserError(
-            f"train.model: {blocks} times 2×2 pooling leave nothing of pictures of {height}×{width}: expected at least "
-            f"{2**blocks}×{2**blocks}"
-        )
+    if wrong := too_small(spec, height, width):
+        raise UserError(f"train.model: {wrong}")
     kind = "transductive" if spec.normalization == "per_step" and steps is None else spec.normalization
     normalization = Normalization(kind, spec.groups, steps or 1)
     if isinstance(spec, Conv4Spec):

@@ -11,7 +11,7 @@ from metaopt_core.spec.distribution import Asked
 from metaopt_core.spec.evaluate import PROTOCOL, AnyShift, ShiftSpec
 from metaopt_core.spec.method import named_method
 from metaopt_core.spec.metric import metric_names
-from metaopt_core.spec.networks import PicturesSpec
+from metaopt_core.spec.networks import Conv4Spec, ModuleSpec, PicturesSpec, ResNet12Spec, too_small, unknown_parameter
 from metaopt_core.spec.resolved import Resolved
 from metaopt_core.spec.sweep import SweepSpec
 from metaopt_core.spec.train import TrainSpec
@@ -92,6 +92,10 @@ def _impossibilities_of_targets(spec: Resolved) -> Iterator[Impossibility]:
             yield ("train", "baselines"), f"{name} {why.replace('TASKS', noun)}: remove it"
     if isinstance(train.model, PicturesSpec) and shape is not None and len(shape.input_shape) != 3:
         yield ("train", "model", "name"), f"{train.model.name} takes pictures, and {noun} have none: expected mlp or module"
+    elif isinstance(train.model, Conv4Spec | ResNet12Spec) and shape is not None:
+        key, wrong = "pooling" if isinstance(train.model, Conv4Spec) else "widths", too_small(train.model, *shape.input_shape[1:])
+        if wrong is not None:
+            yield ("train", "model", key), wrong
 
 
 def _safe_impossibilities(train: TrainSpec) -> Iterator[Impossibility]:
@@ -118,6 +122,9 @@ def _train_impossibilities(train: TrainSpec) -> Iterator[Impossibility]:
                 f"{model.groups} groups of {indivisible[0]} filters: expected a divisor",
             )
     kind, inner = train.meta_gradient, train.inner
+    known = None if isinstance(model, ModuleSpec) else model.adaptable  # a module's names are known once it is made
+    if isinstance(inner.adapts, tuple) and known and (unknown := unknown_parameter(inner.adapts, known)) is not None:
+        yield ("train", "inner", "adapts"), unknown
     if train.learns_sizes and inner.lr_bounds is None and (train.validation.steps or 0) > inner.steps:
         yield (
             ("train", "validation", "steps"),

@@ -1,5 +1,7 @@
-"""Which networks a spec may name, and their settings."""
+"""Which networks a spec may name, their settings, and what follows from these alone: parameters' names, the smallest pictures."""
 
+import fnmatch
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -14,6 +16,11 @@ class MLPSpec(Spec):
     hidden: Annotated[tuple[Positive, ...], Field(min_length=1), BeforeValidator(as_tuple)] = Field(
         (40, 40), description="Units of each hidden layer."
     )
+
+    @property
+    def adaptable(self) -> tuple[str, ...]:
+        """Names of the parameters that an inner loop can move."""
+        return tuple(f"layer{layer}.{kind}" for layer in range(len(self.hidden) + 1) for kind in ("weight", "bias"))
 
 
 class PicturesSpec(Spec):
@@ -49,6 +56,12 @@ class PicturesSpec(Spec):
             "none": "no normalization",
         }[self.normalization]
 
+    def _of_norm(self, name: str) -> tuple[str, ...]:
+        """Names of the parameters of a normalization that an inner loop can move: not of those that each step has its own of."""
+        if self.normalization == "per_step":
+            return ()
+        return (f"{name}.shift",) if self.normalization == "none" else (f"{name}.scale", f"{name}.shift")
+
 
 class Conv4Spec(PicturesSpec):
     """Four blocks of 3×3 convolution, normalization and ReLU, then a linear layer (Finn et al. 2017, sections 5.2 and 5.3)."""
@@ -65,6 +78,18 @@ class Conv4Spec(PicturesSpec):
     def every_width(self) -> tuple[int, ...]:
         return (self.filters,)
 
+    @property
+    def halvings(self) -> int:
+        """How often 2×2 pooling halves a picture."""
+        return 4 if self.pooling else 0
+
+    @property
+    def adaptable(self) -> tuple[str, ...]:
+        """Names of the parameters that an inner loop can move."""
+        convolutions = tuple(f"conv{block}.weight" for block in range(4))
+        norms = tuple(name for block in range(4) for name in self._of_norm(f"norm{block}"))
+        return *convolutions, "linear.weight", *norms, "linear.bias"
+
 
 class ResNet12Spec(PicturesSpec):
     """ResNet-12: residual blocks of three 3×3 convolutions, each block followed by 2×2 max-pooling (Lee et al. 2019)."""
@@ -78,6 +103,21 @@ class ResNet12Spec(PicturesSpec):
     def every_width(self) -> tuple[int, ...]:
         return self.widths
 
+    @property
+    def halvings(self) -> int:
+        """How often 2×2 pooling halves a picture."""
+        return len(self.widths)
+
+    @property
+    def adaptable(self) -> tuple[str, ...]:
+        """Names of the parameters that an inner loop can move."""
+        names: list[str] = []
+        norms: list[str] = []
+        for block in range(len(self.widths)):
+            names += [*(f"block{block}.conv{layer}.weight" for layer in range(3)), f"block{block}.shortcut.weight"]
+            norms += [name for layer in ("0", "1", "2", "_shortcut") for name in self._of_norm(f"block{block}.norm{layer}")]
+        return *names, "linear.weight", *norms, "linear.bias"
+
 
 class ModuleSpec(Spec):
     """A custom torch.nn.Module, the user's. Its class takes `outputs` by name, their number, and `input_shape` if it wants to."""
@@ -88,5 +128,27 @@ class ModuleSpec(Spec):
     )
     arguments: dict[str, Any] = Field({}, description="Further arguments of the class, by name.")
 
+
+def too_small(model: Conv4Spec | ResNet12Spec, height: int, width: int) -> str | None:
+    """Why pictures of a size are nothing for a network; none if they are."""
+    smallest = 2**model.halvings
+    if min(height, width) >= smallest:
+        return None
+    return (
+        f"{model.halvings} times 2×2 pooling leave nothing of pictures of {height}×{width}: expected at least {smallest}×{smallest}"
+    )
+
+
+def unknown_parameter(wanted: Iterable[str], names: Iterable[str]) -> str | None:
+    """What is wrong with patterns of parameters' names, of which each has to match some; none if nothing is."""
+    names = list(names)
+    for pattern in wanted:
+        if not fnmatch.filter(names, pattern):
+            shown = names if len(names) <= _MOST_NAMES else [*names[: _MOST_NAMES - 2], "…", *names[-2:]]
+            return f"{pattern} is the name of no parameter: expected some of {', '.join(shown)}"
+    return None
+
+
+_MOST_NAMES = 16  # in a message
 
 ModelSpec = Annotated[MLPSpec | Conv4Spec | ResNet12Spec | ModuleSpec, Field(discriminator="name")]
