@@ -97,6 +97,22 @@ def test_adaptation_to_the_whole_set_stops_before_it_surely_harms_the_held_out_p
         torch.testing.assert_close(w[:, 0], torch.tensor([0.9 * (1 - 0.8 ** min(step, 3)), 1 - 0.8**step]))
 
 
+def test_padding_is_not_held_out_and_stops_nothing() -> None:
+    """As above, with five examples of weight 0 among the others: the same are held out, and it stops where it stopped."""
+    places = [place for place in range(30) if place not in (0, 3, 4, 12, 29)]
+    target, weight = torch.full((2, 30), 1e3), torch.zeros(2, 30)
+    target[:, places], weight[:, places] = 1.0, 1.0
+    target[0, places[4::5]] = 0.5
+    assert _held_out(torch.zeros(2, 30), weight > 0).nonzero()[:5, 1].tolist() == places[4::5]
+
+    def losses(theta: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return (theta["w"] - target).square()
+
+    adapted = [theta["w"] for theta in adapt(losses, weight, torch.zeros(2, 30), {"w": torch.zeros(2, 1)}, [0.1] * 10)]
+    for step, w in enumerate(adapted):
+        torch.testing.assert_close(w[:, 0], torch.tensor([0.9 * (1 - 0.8 ** min(step, 3)), 1 - 0.8**step]))
+
+
 def test_a_rise_that_may_be_chance_stops_nothing() -> None:
     """As above, but only one of the five held-out examples is hurt."""
     target = torch.ones(1, 25)

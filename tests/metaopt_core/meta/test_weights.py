@@ -177,19 +177,6 @@ def test_statistics_are_noted_by_weights() -> None:
             close(found, expected)
 
 
-def test_safe_adaptation_holds_out_no_padding() -> None:
-    """Of 30 examples, among which some are padded, the same six are held out as without."""
-    learner, params, batch = problem("mlp", support=30)
-    learner = replace(learner, adaptation="safe", inner_lr=0.5)
-    x, y, weight = padded(batch.support_x, batch.support_y, [0, 4, 5, 6, 20, 34], float("nan"))
-    *_, found = learner.adapt(params, TaskBatch(x, y, batch.query_x, batch.query_y, weight), 6)
-    *_, expected = learner.adapt(params, batch, 6)
-    *_, plain = replace(learner, adaptation="plain").adapt(params, batch, 6)
-    for key in params:
-        close(found[key], expected[key])
-        assert not torch.allclose(found[key], plain[key])
-
-
 @pytest.mark.parametrize("loops", ["compiled", "no"])
 @pytest.mark.parametrize("name", ["mlp", "conv4", "own module that normalizes by its batch"])
 def test_a_task_without_support_stays_where_it_is(name: str, loops: str, monkeypatch: pytest.MonkeyPatch) -> None:
