@@ -48,7 +48,7 @@ test-fast: install  ## run the tests that take a moment, for the daily loop
 
 docs: install  ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
-	@echo "site/index.html"
+	@echo "site/index.html; with a search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
 
 bench: $(BENCH_INSTALLED)  ## speed and memory beside other libraries: make bench BENCH="--only W1,W3"
 	$(BIN)/python -m benchmarks $(BENCH)

@@ -48,8 +48,6 @@ def _overview(package: Path) -> str:
 changes only with a line in the [changelog](../changelog.md). The packages below it may change with any version.
 
 ::: {PACKAGE}
-    options:
-      members: true
 
 ## Packages
 

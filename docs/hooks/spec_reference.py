@@ -168,7 +168,7 @@ def _mapping(path: str, schema: Schema) -> str:
 def _bounds(schema: Schema) -> Iterator[str]:
     signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
     for name, sign in signs.items():
-        if name in schema and schema[name] != 2**63:
+        if name in schema and schema[name] < 2**53:  # a larger one is what a database can hold
             yield f"{sign} {schema[name]}"
 
 
