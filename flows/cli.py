@@ -67,6 +67,9 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Another value for this time, as in train.outer.lr=0.002. Repeatable."),
 ]
+RegisterOption = Annotated[
+    bool, typer.Option("--register", help="Make a version of the registered model (log.register_as) although --set changes values.")
+]
 ProfileOption = Annotated[
     bool, typer.Option("--profile", help="Leave a trace of some training iterations that Perfetto or Chrome opens.")
 ]
@@ -109,6 +112,7 @@ def run(
     last: ToOption = None,
     force: ForceOption = False,
     sets: SetOption = None,
+    register: RegisterOption = False,
     profile: ProfileOption = False,
     as_json: JsonOption = False,
     file: FileOption = None,
@@ -119,7 +123,7 @@ def run(
 
     path = _file(context, file)
     selected = planning.select(only, first, last)
-    spec = _pipeline(path, pipeline, sets)
+    spec = _to_run(path, pipeline, sets, register)
     home = Home.beside(path)
     store = Store(home)
     environment.prepare(home, quiet=True)
@@ -197,6 +201,7 @@ def plan(
     last: ToOption = None,
     force: ForceOption = False,
     sets: SetOption = None,
+    register: RegisterOption = False,
     as_json: JsonOption = False,
     file: FileOption = None,
 ) -> None:
@@ -206,7 +211,7 @@ def plan(
 
     path = _file(context, file)
     selected = planning.select(only, first, last)
-    spec = _pipeline(path, pipeline, sets)
+    spec = _to_run(path, pipeline, sets, register)
     home = Home.beside(path)
     plans = {named(spec, one): planning.plan(one, Store(home), selected, force) for one in repeats(spec)}
     if as_json:
@@ -481,6 +486,19 @@ def _load(path: Path, overrides: dict[str, list[str]] | None = None) -> "Pipelin
 
 def _pipeline(path: Path, name: str, sets: Sequence[str] | None) -> PipelineSpec:
     return _named(_load(path, {name: list(sets)} if sets else None), name, path)
+
+
+def _to_run(path: Path, name: str, sets: Sequence[str] | None, register: bool) -> PipelineSpec:
+    """A pipeline with other values for this time, which then makes a version of the registered model only if asked to."""
+    spec = _pipeline(path, name, sets)
+    if register and spec.log.register_as is None:
+        raise UserError(f"--register: {name} has no log.register_as, the name of the registered model: --set log.register_as=NAME")
+    if register or not sets:
+        return spec
+    run = planning.unless_tried_out(spec, _pipeline(path, name, None))
+    if run != spec:
+        _say(f"no version of {spec.log.register_as} is made of a run with --set; --register makes one")
+    return run
 
 
 def _named(specs: dict[str, PipelineSpec], name: str, path: Path) -> PipelineSpec:

@@ -4,6 +4,7 @@ from prefect import flow
 
 from flows.planning import plan, select
 from flows.stages import FLOWS, StageName, start_afresh
+from flows.versions import as_served
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.repetitions import named, repeats
 from metaopt_core.pipeline.store import StageOutput, Store
@@ -24,7 +25,7 @@ def pipeline(
     force: run the selected stages although their outputs are valid.
     With several seeds or splits it runs once for each, and an output's name is then that of its stage and repetition.
     """
-    selected = select(only, first, last)
+    selected, spec = select(only, first, last), as_served(spec)
     home = Home.current()
     if spec.repetitions > 1:
         runs = {named(spec, one): pipeline(one, only, first, last, force) for one in repeats(spec)}

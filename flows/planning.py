@@ -72,11 +72,22 @@ def plan(spec: PipelineSpec, store: Store, selected: Sequence[str] = EVERYTHING,
         upstream = {stage: plans[stage] for stage in STAGES[name].upstream}
         if name in selected:
             require(spec.name, name, {stage: found.output for stage, found in upstream.items() if not found.runs})
-        output, reasons = assess(store, spec.name, identity, {stage: found.output for stage, found in upstream.items()})
+        output, reasons = assess(store, spec, identity, {stage: found.output for stage, found in upstream.items()})
         if force and name in selected:
             reasons = ("--force",)
         plans[name] = StagePlan(identity, name in selected, reasons if name in selected else (), output)
     return list(plans.values())
+
+
+def unless_tried_out(spec: PipelineSpec, written: PipelineSpec) -> PipelineSpec:
+    """A spec without `log.register_as` if other values than that were changed since it was written down.
+
+    So the registry gets what is in the file, and not what was tried out.
+    """
+    name = spec.log.register_as
+    if spec == written or name != written.log.register_as:
+        return spec
+    return spec.model_copy(update={"log": spec.log.model_copy(update={"register_as": None})})
 
 
 def _check_network(spec: PipelineSpec) -> None:
@@ -87,15 +98,16 @@ def _check_network(spec: PipelineSpec) -> None:
 
 
 def assess(
-    store: Store, pipeline: str, identity: Identity, upstream: Mapping[str, StageOutput | None]
+    store: Store, spec: PipelineSpec, identity: Identity, upstream: Mapping[str, StageOutput | None]
 ) -> tuple[StageOutput | None, tuple[str, ...]]:
     """The valid output of a stage, or None and the reasons why there is none."""
     found = store.get(identity, {stage: output for stage, output in upstream.items() if output is not None})
     if isinstance(found, StageOutput):
-        return found, ()
+        lacking = STAGES[identity.stage].lacks(spec, found.extra)
+        return (None, (lacking,)) if lacking else (found, ())
     if store.folder(identity).exists():  # it was made, so what is wrong with it says more than what changed since
         return None, (found,)
-    return None, tuple(store.why(pipeline, identity)) or (found,)
+    return None, tuple(store.why(spec.name, identity)) or (found,)
 
 
 def require(pipeline: str, stage: str, upstream: Mapping[str, StageOutput | None]) -> None:

@@ -13,6 +13,7 @@ from prefect import Flow, flow, get_run_logger
 
 from flows.console import without_lost_connections, without_tracebacks_for_users
 from flows.planning import assess, require
+from flows.versions import as_served
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.identity import identities
 from metaopt_core.pipeline.stages import STAGES
@@ -46,7 +47,7 @@ def evaluate(spec: PipelineSpec, force: bool = False) -> StageOutput:
 @flow(flow_run_name="{spec.name}", persist_result=False, validate_parameters=True)
 def log(spec: PipelineSpec, force: bool = False) -> StageOutput:
     """Complete the MLflow run of this execution: metrics, tables, figures, model."""
-    return carry_out("log", spec, force)
+    return carry_out("log", as_served(spec), force)
 
 
 FLOWS: dict[str, Flow[..., StageOutput]] = {stage.name: stage for stage in (generate, train, evaluate, log)}
@@ -65,7 +66,7 @@ def carry_out(stage: str, spec: PipelineSpec, force: bool = False, aside: bool =
         start_afresh(home, spec, [stage])
     with store.locked(identity, on_wait=lambda: say("%s: waiting for another process that is making the same output", stage)):
         upstream = _upstream(store, spec, stage)
-        output, reasons = assess(store, spec.name, identity, upstream)
+        output, reasons = assess(store, spec, identity, upstream)
         if output is not None:
             say("%s: up to date", stage)
         else:
@@ -82,7 +83,7 @@ def _upstream(store: Store, spec: PipelineSpec, stage: str) -> dict[str, StageOu
     known = identities(spec)
     found: dict[str, StageOutput | None] = {}
     for name in STAGES[stage].upstream:
-        found[name], _ = assess(store, spec.name, known[name], {above: found[above] for above in STAGES[name].upstream})
+        found[name], _ = assess(store, spec, known[name], {above: found[above] for above in STAGES[name].upstream})
     require(spec.name, stage, found)
     return {name: output for name, output in found.items() if output is not None}
 

@@ -117,6 +117,7 @@ def _in_full(search: Sweep) -> tuple[PipelineSpec, dict[str, StageOutput]]:
     """
     while (trial := search.best()) is not None:
         values = search.decoded(trial.params) | {"log.experiment": search.spec.log.experiment or search.spec.name}
+        values["log.register_as"] = None  # `best.yaml` has it, for whoever runs that
         spec = with_values(search.spec, values, name=f"{search.spec.name}-best")
         try:
             return spec, pipeline(spec)
@@ -133,7 +134,9 @@ def _result(search: Sweep, best: PipelineSpec, default: PipelineSpec, outputs: d
     """What `metaopt sweep` shows; written beside the best spec, the table of trials and the figures."""
     search.folder.mkdir(parents=True, exist_ok=True)
     file = search.folder / "best.yaml"
-    write_atomically(file, spec_yaml(best.model_copy(update={"seeds": search.spec.seeds, "splits": search.spec.splits})))
+    log = best.log.model_copy(update={"register_as": search.spec.log.register_as})
+    again = best.model_copy(update={"seeds": search.spec.seeds, "splits": search.spec.splits, "log": log})
+    write_atomically(file, spec_yaml(again))
     search.study.trials_dataframe().to_csv(search.folder / "trials.csv", index=False)
     metric, trial = search.search.objective.metric, search.best()
     assert trial is not None  # there is a best setting

@@ -22,7 +22,8 @@ class Stage:
     whose outputs it reads. depends_on: the values of a spec that its result depends on, flat, with defaults filled in; none of
     where data lie, or of what can't change the result. libraries: those that compute it. components: import paths
     (`module:name`) of what a spec chooses by name, which no import in the code leads to. follows: modules that other stages keep
-    records with, and whose code makes this one's result (`code.NOT_FOLLOWED`).
+    records with, and whose code makes this one's result (`code.NOT_FOLLOWED`). lacks: what a valid output (its `extra`) has not, in
+    words, of what a spec asks for beyond `depends_on`; none if nothing.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Stage:
     libraries: tuple[str, ...]
     components: Callable[[PipelineSpec], Iterable[str]] = lambda _: ()
     follows: tuple[str, ...] = ()
+    lacks: Callable[[PipelineSpec, Mapping[str, Any]], str | None] = lambda _spec, _extra: None
 
     @property
     def module(self) -> str:
@@ -65,7 +67,16 @@ def _evaluate(spec: PipelineSpec) -> dict[str, Any]:
 
 def _log(spec: PipelineSpec) -> dict[str, Any]:
     address = tracking_address(spec.log.tracking_uri) or "embedded"
-    return flatten("log", spec.log.model_dump(mode="json")) | {"name": spec.name, "log.tracking_uri": address}
+    return flatten("log", spec.log.model_dump(mode="json", exclude={"register_as"})) | {
+        "name": spec.name,
+        "log.tracking_uri": address,
+    }
+
+
+def _unregistered(spec: PipelineSpec, extra: Mapping[str, Any]) -> str | None:
+    """A version can be made of what is logged already; whether there is one is not part of a result."""
+    name = spec.log.register_as
+    return f"no version of {name} yet" if name and extra.get("registered_as") != name else None
 
 
 def _components(spec: PipelineSpec, *chosen: Any) -> tuple[str, ...]:
@@ -116,6 +127,7 @@ STAGES: Mapping[str, Stage] = {
             upstream=("generate", "train", "evaluate"),
             depends_on=_log,
             libraries=("mlflow", "jinja2"),
+            lacks=_unregistered,
             follows=("metaopt_core.tracking", "metaopt_core.reporting"),
         ),
     )

@@ -35,5 +35,7 @@ class LogSpec(Spec):
     )
     experiment: str | None = Field(None, min_length=1, description="MLflow experiment; none means the pipeline's name.")
     register_as: Annotated[str, AfterValidator(_model_name)] | None = Field(
-        None, description="Registered model that gets a version; none means no version."
+        None,
+        description="Registered model that gets a version of each run of the pipeline as the file has it; of a run with other "
+        "values only with `--register`. None means no version.",
     )

@@ -29,8 +29,8 @@ def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput],
     """Record a pipeline's results in the run of its execution: metrics, tables, figures, the data, the model and its version.
 
     upstream: the outputs of generate, train and evaluate; report: the HTML page that tells of them. Returns where it all is:
-    tracking_uri, experiment_id, run_id, model_uri, model_version (none unless the spec registers the model), and own_code, the
-    files of the user's that the model takes along. `links` makes pages of it. Doing it again changes nothing.
+    tracking_uri, experiment_id, run_id, model_uri, model_version and registered_as (none unless the spec registers the model), and
+    own_code, the files of the user's that the model takes along. `links` makes pages of it. Doing it again changes nothing.
     """
     with running(home, spec) as run, answering(run.client.tracking_uri):
         summary = json.loads((upstream["evaluate"] / "summary.json").read_text())
@@ -48,6 +48,7 @@ def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput],
             "run_id": run.id,
             "model_uri": f"models:/{model_id}",
             "model_version": version,
+            "registered_as": spec.log.register_as,
             "own_code": list(of_pipeline(spec).own),
         }
 

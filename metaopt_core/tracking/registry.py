@@ -61,6 +61,12 @@ def register(run: Run, spec: PipelineSpec, model_id: str) -> int:
             raise
     model = run.client.get_logged_model(model_id)
     version = run.client.create_model_version(
-        name, model.artifact_location, run.id, tags={EXECUTION: run.execution}, description=spec.description, model_id=model_id
+        name,
+        model.artifact_location,
+        run.id,
+        tags={EXECUTION: run.execution},
+        description=spec.description,
+        model_id=model_id,
+        await_creation_for=0,
     )
     return int(version.version)

@@ -53,7 +53,8 @@ def test_a_key_that_says_nothing_is_in_no_identity() -> None:
         ("train", {"iterations": 31}, {"train", "evaluate", "log"}),
         ("train", {"shots": 6}, {"train", "evaluate", "log"}),
         ("evaluate", {"steps": 3}, {"evaluate", "log"}),
-        ("log", {"register_as": "model"}, {"log"}),
+        ("log", {"register_as": "model"}, set()),
+        ("log", {"experiment": "another"}, {"log"}),
     ],
 )
 def test_a_changed_value_concerns_the_stages_that_use_it(block: str | None, update: dict[str, Any], concerned: set[str]) -> None:
