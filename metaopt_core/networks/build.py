@@ -23,6 +23,11 @@ def build(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int, steps: in
         return MLP((math.prod(input_shape), *spec.hidden, outputs))
     if isinstance(spec, ModuleSpec):
         return user_module(spec.path, spec.arguments, input_shape, outputs)
+    if len(input_shape) != 3:
+        raise UserError(
+            f"train.model.name: {spec.name} takes pictures, and inputs of these tasks have the shape {list(input_shape)}: expected "
+            "mlp or module"
+        )
     channels, height, width = input_shape
     if wrong := too_small(spec, height, width):
         raise UserError(f"train.model: {wrong}")

@@ -2,9 +2,11 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 Impossibility = tuple[tuple[str, ...], str]
@@ -43,6 +45,25 @@ def unfit(text: str) -> str | None:
         if category == "Cc" and character not in "\t\n":
             return f"character U+{ord(character):04X} is a control character, expected printable text"
     return None
+
+
+def impossible(problems: Iterable[Impossibility]) -> PydanticCustomError:
+    """The error of a validator that says of several places what is wrong there."""
+    listed = list(problems)
+    text = "; ".join(f"{'.'.join(path)}: {message}" for path, message in listed)
+    return PydanticCustomError("impossible", "{text}", {"text": text, "problems": listed})
+
+
+def problems_of(error: ValidationError, model: type[BaseModel], place: tuple[str, ...]) -> Iterator[Impossibility]:
+    """What a component's own model refuses below a place. The schema that explains the other models' refusals doesn't know it."""
+    for details in error.errors(include_input=False, include_url=False):
+        path = tuple(map(str, details["loc"]))
+        message = details["msg"]
+        if details["type"] == "extra_forbidden":
+            close = get_close_matches(path[-1], model.model_fields, n=1)
+            known = f"expected {' or '.join(model.model_fields)}" if model.model_fields else "there is none"
+            message = f"unknown key, {f'did you mean {close[0]}?' if close else known}"
+        yield (*place, *path), message.replace("Input should be", "expected", 1).replace("Field required", "missing", 1)
 
 
 def as_tuple(value: Any) -> Any:

@@ -64,7 +64,10 @@ def _refusal(details: ErrorDetails, block: Node) -> Refusal | None:
             key = (*path, str(kind_key(schema)))
             tag = _find(block, key)
             assert tag is not None  # it was found to be invalid
-            return None if tag.value is BROKEN else Refusal(key, _unexpected(either(kinds(schema)), tag, kinds(schema)))
+            expected = either(kinds(schema)) + (", or an import path module:Class" if key == ("generate", "distribution") else "")
+            return None if tag.value is BROKEN else Refusal(key, _unexpected(expected, tag, kinds(schema)))
+        case "component" if not details["msg"].startswith("expected "):
+            return Refusal(path, details["msg"])
         case "less_than_equal" if details["ctx"]["le"] == MOST:
             expected = f"a whole number of at most {MOST}"
         case "too_long" if found is not None and isinstance(found.value, dict):

@@ -6,7 +6,7 @@ from pydantic import Field, SerializeAsAny, ValidationError, ValidatorFunctionWr
 from pydantic_core import PydanticCustomError
 
 from metaopt_core.spec import components
-from metaopt_core.spec.base import is_import_path
+from metaopt_core.spec.base import impossible, is_import_path, problems_of
 from metaopt_core.spec.distribution import DistributionSpec
 
 
@@ -21,13 +21,13 @@ def _resolved(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
         return value
     if not (isinstance(value, dict) and is_import_path(value.get("distribution"))):
         return validated(value)
-    kind = components.imported(value["distribution"], DistributionSpec)
     try:
+        kind = components.imported(value["distribution"], DistributionSpec)
         return kind.model_validate(value)
+    except PydanticCustomError as error:
+        raise impossible([(("generate", "distribution"), error.message())]) from None
     except ValidationError as error:
-        problems = [(("generate", *map(str, one["loc"])), f"{one['msg'][:1].lower()}{one['msg'][1:]}") for one in error.errors()]
-        text = "; ".join(f"{'.'.join(path)}: {message}" for path, message in problems)
-        raise PydanticCustomError("impossible", "{text}", {"text": text, "problems": problems}) from None
+        raise impossible(list(problems_of(error, kind, ("generate",)))) from None
 
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from metaopt_core.spec.base import DEEPEST, LARGEST_SEED, Impossibility, unfit
+from metaopt_core.spec.base import DEEPEST, LARGEST_SEED, Impossibility, problems_of, unfit
 from metaopt_core.spec.distribution import Asked
 from metaopt_core.spec.evaluate import PROTOCOL, AnyShift, ShiftSpec
 from metaopt_core.spec.method import named_method
@@ -217,10 +217,10 @@ def _shift_impossibilities(spec: Resolved, name: str, shift: ShiftSpec) -> Itera
         yield (*place, key), why
     before = set(_plain_impossibilities(spec))
     try:
+        type(generate).Shift.model_validate(changes)  # of a distribution that doesn't ship, nothing is checked before
         shifted = spec.shifted_by(shift)
     except ValidationError as error:
-        for one in error.errors():
-            yield (*place, *map(str, one["loc"])), f"{one['msg'][:1].lower()}{one['msg'][1:]}"
+        yield from problems_of(error, type(generate).Shift, place)
         return
     for path, message in _plain_impossibilities(shifted, trains=False):
         if (path, message) not in before:

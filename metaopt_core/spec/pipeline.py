@@ -7,8 +7,8 @@ that was read from a file.
 from typing import Self
 
 from pydantic import model_validator
-from pydantic_core import PydanticCustomError
 
+from metaopt_core.spec.base import impossible
 from metaopt_core.spec.impossible import impossibilities
 from metaopt_core.spec.resolved import Resolved
 
@@ -20,6 +20,5 @@ class PipelineSpec(Resolved):
     def _possible(self) -> Self:
         problems = list(impossibilities(self))
         if problems:
-            text = "; ".join(f"{'.'.join(path)}: {message}" for path, message in problems)
-            raise PydanticCustomError("impossible", "{text}", {"text": text, "problems": problems})
+            raise impossible(problems)
         return self

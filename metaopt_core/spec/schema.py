@@ -115,7 +115,7 @@ def _choice(choice: Schema) -> Schema:
     for member in members.values():
         properties |= _block(member)["properties"]
     if key:
-        about = {member["properties"][key]["description"] for member in members.values()}
+        about = {text for member in members.values() if (text := member["properties"][key].get("description"))}
         properties[key] = {"enum": list(members), "description": " ".join(sorted(about))}
     rules = []
     for tag, member in members.items():

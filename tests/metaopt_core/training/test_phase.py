@@ -117,7 +117,7 @@ def with_train(setting: Setting, **changes: Any) -> Setting:
 def test_learned_step_sizes_stay_within_their_bounds(sinusoids: Setting, tmp_path: Path) -> None:
     small = small_mlp(sinusoids)
     for bounds in (None, (0.0095, 0.0105)):
-        inner = {"lr": 0.01, "steps": 2, "learned_lr": "per_parameter", "lr_bounds": bounds}
+        inner = {"lr": 0.01, "steps": 3, "learned_lr": "per_parameter", "lr_bounds": bounds}
         body = small.spec.model_dump() | {"train": small.spec.train.model_dump() | {"inner": inner, "baselines": []}}
         bounded = replace(small, spec=PipelineSpec.model_validate(body))
         params = train_all(bounded, tmp_path / str(bounds))["maml"].params
