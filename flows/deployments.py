@@ -9,6 +9,7 @@ import contextlib
 import logging
 import signal
 import time
+import warnings
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -38,7 +39,8 @@ def serve(specs: Sequence[PipelineSpec], api: str) -> None:
     runner = _Runner(limit=1, pause_on_shutdown=True)
     for spec in specs:
         _register(runner, spec)
-    asked = asyncio.run(runner.until_stopped(api))
+    with contextlib.redirect_stdout(None):  # where Prefect prints each failure to reach its server, with its traceback
+        asked = asyncio.run(runner.until_stopped(api))
     if not asked:
         raise UserError(f"Prefect no longer answers at {api.removesuffix('/api')}, so serving has ended; start both again")
 
@@ -88,7 +90,9 @@ class _Runner(Runner):
     async def _abandon(self, serving: "asyncio.Task[None]") -> None:
         """Stop what runs, and tell no server about it."""
         self.pause_on_shutdown = False
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # Prefect's callbacks don't expect to be cancelled
+        # Prefect's callbacks don't expect to be cancelled, and it leaves some of what it wanted to do undone.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", message="coroutine .* was never awaited", category=RuntimeWarning)
         for flow_run in self._process_manager.flow_run_ids():
             await self._process_manager.kill(flow_run, grace_seconds=_SECONDS_TO_STOP)
         serving.cancel()

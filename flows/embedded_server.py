@@ -42,7 +42,7 @@ class EmbeddedServer:
             log = home.root / "logs" / "prefect-embedded.log"
             settings["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = address
             self._process = ServerProcess("embedded", listener, "127.0.0.1", log, **settings)
-        atexit.register(self._process.stop)
+        atexit.register(self.stop)
 
     def wait(self) -> None:
         """Return when the server answers. Raises UserError."""
@@ -50,6 +50,9 @@ class EmbeddedServer:
             self._process.wait_ready(_SECONDS_TO_START)
         except UserError as error:
             raise UserError(f"Prefect's embedded server {error}") from None
+
+    def stop(self) -> None:
+        self._process.stop()
 
 
 def prepare() -> None:

@@ -9,11 +9,11 @@ import base64
 import binascii
 import hmac
 import ipaddress
-from collections.abc import Collection
+from collections.abc import Collection, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
-Scope = dict[str, Any]
+Scope = MutableMapping[str, Any]
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _HEADERS = [(b"x-frame-options", b"SAMEORIGIN"), (b"x-content-type-options", b"nosniff")]
@@ -119,11 +119,11 @@ def _only(scope: Scope, name: bytes) -> str | None:
 def _with_headers(send: Any) -> Any:
     """Let no other site show these pages in a frame, where clicks could be led astray."""
 
-    async def sending(message: dict[str, Any]) -> None:
+    async def sending(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
             names = {name for name, _ in _HEADERS}
             kept = [(name, value) for name, value in message.get("headers", []) if name.lower() not in names]
-            message = message | {"headers": kept + _HEADERS}
+            message = {**message, "headers": kept + _HEADERS}
         await send(message)
 
     return sending

@@ -20,11 +20,14 @@ def file(home: Home) -> Path:
 def make(home: Home, given: str | None = None) -> str:
     """The login of this home: the given one from now on, else what it is, else one with a random password. Raises UserError."""
     if given is not None:
+        line = _checked(given, "the login that is given")
         file(home).unlink(missing_ok=True)
+    else:
+        line = f"{USER}:{secrets.token_urlsafe(24)}"
     with contextlib.suppress(FileExistsError):
         descriptor = os.open(file(home), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as new:
-            new.write(f"{given or f'{USER}:{secrets.token_urlsafe(24)}'}\n")
+            new.write(f"{line}\n")
     return read(home)
 
 
@@ -33,14 +36,16 @@ def read(home: Home) -> str:
     path = file(home)
     try:
         others = stat.S_IMODE(path.stat().st_mode) & 0o077
-        line = path.read_text(encoding="ascii").strip()
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: can't be read as the login of the servers ({error}); remove it, and `up --password` makes another"
-        ) from None
+        line = path.read_text(encoding="latin-1").strip()
+    except OSError as error:
+        raise UserError(f"{path}: can't be read ({error.strerror}): expected the login that `up --password` made") from None
     if others:
         raise UserError(f"{path}: others may read it: expected mode 0600 (chmod 600 {path}), and another password if they did")
+    return _checked(line, str(path))
+
+
+def _checked(line: str, place: str) -> str:
     user, _, password = line.partition(":")
-    if not user or not password or not line.isprintable() or " " in line:
-        raise UserError(f"{path}: expected one line USER:PASSWORD of printable ASCII characters without spaces")
+    if not user or not password or not line.isascii() or not line.isprintable() or " " in line:
+        raise UserError(f"{place}: expected one line USER:PASSWORD of printable ASCII characters without spaces")
     return line

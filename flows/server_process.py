@@ -127,8 +127,9 @@ def serve(kind: Kind, listener: socket.socket, host: str, ready: IO[str]) -> Non
     """Serve, write a line to `ready` when the server answers, and stop when standard input closes."""
     end = _End()
     home = Home.current()
+    alive = _lock(home, kind)  # until it is collected, which is to be never
     if kind != "embedded":  # of which each run has its own
-        _lock(home, kind).acquire()
+        alive.acquire()
         _pid_file(home, kind).write_text(str(os.getpid()))
     gc.disable()  # until it answers: collecting among a million objects that stay takes a quarter of the start
     application: Callable[[], Any]

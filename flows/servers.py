@@ -80,7 +80,7 @@ def up(home: Home, host: str, prefect_port: int, mlflow_port: int, password: boo
         servers = Served(
             prefect=f"http://{shown}:{prefect_port}",
             mlflow=f"http://{shown}:{mlflow_port}",
-            password=password or exposed or LOGIN in os.environ,
+            password=password or exposed or bool(os.environ.get(LOGIN)),
         )
         settings = _settings(home, servers, host, prefect_port)
         with contextlib.suppress(KeyboardInterrupt):
@@ -140,7 +140,7 @@ def _settings(home: Home, servers: Served, host: str, prefect_port: int) -> dict
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": servers.prefect,
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     }
-    return settings | ({LOGIN: login.make(home, os.environ.get(LOGIN))} if servers.password else {})
+    return settings | ({LOGIN: login.make(home, os.environ.get(LOGIN) or None)} if servers.password else {})
 
 
 def _listen(host: str, port: int, option: str) -> socket.socket:

@@ -1,141 +1,262 @@
-"""`metaopt up` and `metaopt serve`: real servers, a schedule that fires, and specs that Prefect's API refuses."""
+"""`metaopt up`: real servers on the ports that they are told, closed to other sites' pages, and stopped whatever ends them."""
 
+import http.server
 import json
+import os
+import queue
+import shutil
 import signal
-import socket
-import time
-from collections.abc import Callable
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
-from metaopt_core.spec.pipeline import PipelineSpec
-from tests.flows.conftest import TINY, project_in
+from tests.flows.conftest import Project, project_in
+from tests.flows.running import Up, children, eventually, free_ports, lives, up
 
-SCHEDULED = TINY + "    schedule: {every: 4s}\n  asked: {extends: tiny, seed: 1, schedule: null}\n"
-SECONDS = 150
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+PREFECT_READ = ("/api/flows/filter", {"limit": 5})
+PREFECT_WRITE = ("/api/flows/", {"name": "made-by-another-site"})
+MLFLOW_READ = ("/ajax-api/2.0/mlflow/experiments/search", {"max_results": 5})
+MLFLOW_WRITE = ("/ajax-api/2.0/mlflow/experiments/create", {"name": "made-by-another-site"})
 
 
-def _eventually(found: Callable[[], Any], what: str, logs: list[Path]) -> Any:
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        try:
-            if value := found():
-                return value
-        except httpx.HTTPError:
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    return project_in(tmp_path_factory.mktemp("up"))
+
+
+@pytest.fixture(scope="module")
+def servers(project: Project) -> Iterator[Up]:
+    with up(project) as running:
+        yield running
+
+
+def _names(servers: Up) -> set[str]:
+    """What there is in both servers."""
+    flows = httpx.post(servers.prefect + PREFECT_READ[0], json={}, timeout=60).raise_for_status().json()
+    experiments = httpx.post(servers.mlflow + MLFLOW_READ[0], json=MLFLOW_READ[1], timeout=60).raise_for_status().json()
+    return {one["name"] for one in flows} | {one["name"] for one in experiments["experiments"]}
+
+
+def test_the_page_of_prefect_uses_the_server_that_shows_it_under_whatever_name(servers: Up) -> None:
+    printed = servers.log.read_text()
+    assert f"Prefect  {servers.prefect}\n" in printed
+    assert f"MLflow   {servers.mlflow}\n" in printed
+    for address in (servers.prefect, servers.prefect.replace("127.0.0.1", "localhost")):
+        assert httpx.get(f"{address}/ui-settings", timeout=60).json()["api_url"] == f"{address}/api"
+
+
+def test_a_foreign_origin_or_host_is_refused_reading_and_writing(servers: Up) -> None:
+    for address, requests in ((servers.prefect, (PREFECT_READ, PREFECT_WRITE)), (servers.mlflow, (MLFLOW_READ, MLFLOW_WRITE))):
+        host = address.removeprefix("http://")
+        for path, body in requests:
+            for foreign in ({"Origin": "http://evil.example"}, {"Origin": "null"}, {"Host": f"evil.example:{host.split(':')[1]}"}):
+                refused = httpx.post(address + path, json=body, headers=foreign, timeout=60)
+                assert refused.status_code == 403, (path, foreign)
+                assert "access-control-allow-origin" not in refused.headers
+        asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+        assert httpx.options(address + path, headers=asked, timeout=60).status_code == 403
+        assert httpx.get(address, headers={"Host": "evil.example"}, timeout=60).status_code == 403
+        own = httpx.post(address + requests[0][0], json=requests[0][1], headers={"Origin": address}, timeout=60)
+        assert own.status_code == 200
+    assert "made-by-another-site" not in _names(servers)
+
+
+def test_a_foreign_origin_gets_no_web_socket(servers: Up) -> None:
+    events = servers.api.replace("http", "ws") + "/events/out"
+    with connect(events, origin=servers.prefect):  # type: ignore[arg-type]  # it is a NewType of str
+        pass
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(events, origin="http://evil.example")  # type: ignore[arg-type]
+
+
+def test_mlflows_assistant_which_starts_programs_is_closed(servers: Up) -> None:
+    refused = httpx.get(f"{servers.mlflow}/ajax-api/3.0/mlflow/assistant/config", timeout=60)
+    assert refused.status_code == 403
+
+
+def test_a_second_up_says_where_the_first_one_is(project: Project, servers: Up) -> None:
+    again = project.metaopt("up")
+    assert again.returncode == 2
+    assert f"up already: Prefect {servers.prefect}, MLflow {servers.mlflow}" in again.stderr
+
+
+# --- in a browser -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("needs Chromium or Chrome")
+    return found
+
+
+def _command(chromium: str, profile: Path, *arguments: str) -> list[str]:
+    """evil.test is another site's name, which resolves to this machine, as its owner can let it."""
+    options = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={profile}")
+    return [chromium, *options, "--host-resolver-rules=MAP evil.test 127.0.0.1", *arguments]
+
+
+def _shown(chromium: str, profile: Path, address: str) -> str:
+    """What a page comes to in a browser."""
+    command = _command(chromium, profile, "--virtual-time-budget=30000", "--dump-dom", address)
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=True).stdout
+
+
+ATTACK = """
+<!doctype html><script>
+const report = {};
+const attempt = async (name, action) => {
+  try { report[name] = await action() } catch (error) { report[name] = "failed: " + error.name }
+};
+const post = (address, body, options) => fetch(address, {method: "POST", body: JSON.stringify(body), ...options});
+const json = {headers: {"content-type": "application/json"}};
+(async () => {
+  for (const [address, body] of TARGETS) {
+    await attempt("read or write, as JSON: " + address, async () => (await post(address, body, json)).status);
+    await attempt("read or write, simple: " + address, async () => (await post(address, body)).status);
+    await post(address, body, {mode: "no-cors"}).catch(() => null);
+    await fetch(address, {method: "POST", mode: "no-cors", body: new Blob([JSON.stringify(body)])}).catch(() => null);
+  }
+  await attempt("web socket", () => new Promise((resolve, reject) => {
+    const socket = new WebSocket(SOCKET);
+    socket.onopen = () => resolve("open");
+    socket.onerror = () => reject(new Error());
+  }));
+  await fetch("/report", {method: "POST", body: JSON.stringify(report)});
+})();
+</script>
+"""
+
+
+@contextmanager
+def _another_site(page: str) -> Iterator[tuple[str, queue.Queue[Any]]]:
+    """A site with one page, and what that page reports to it."""
+    reports: queue.Queue[Any] = queue.Queue()
+
+    class Site(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(page.encode())
+
+        def do_POST(self) -> None:
+            reports.put(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: Any) -> None:
             pass
-        time.sleep(0.5)
-    pytest.fail(f"no {what} within {SECONDS} s\n" + "\n".join(log.read_text()[-4000:] for log in logs))
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://evil.test:{server.server_address[1]}/", reports
+        server.shutdown()
 
 
-def _free_ports() -> tuple[str, str]:
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
-        return str(one.getsockname()[1]), str(two.getsockname()[1])
+def test_no_page_of_another_site_reads_or_writes_anything(servers: Up, chromium: str, tmp_path: Path) -> None:
+    targets = [
+        *((servers.prefect + path, body) for path, body in (PREFECT_READ, PREFECT_WRITE)),
+        *((servers.mlflow + path, body) for path, body in (MLFLOW_READ, MLFLOW_WRITE)),
+    ]
+    socket = json.dumps(servers.api.replace("http", "ws") + "/events/out")
+    page = ATTACK.replace("TARGETS", json.dumps(targets)).replace("SOCKET", socket)
+    with _another_site(page) as (address, reports):
+        browser = subprocess.Popen(_command(chromium, tmp_path / "profile", address), stderr=subprocess.DEVNULL)
+        report = reports.get(timeout=120)
+        browser.terminate()
+        browser.wait(30)
+    assert len(report) == 2 * len(targets) + 1
+    assert set(report.values()) <= {"failed: TypeError", "failed: Error"}, report
+    assert "made-by-another-site" not in _names(servers)
 
 
-@pytest.mark.slow
-def test_a_served_pipeline_runs_on_its_schedule_and_bad_specs_are_refused(tmp_path: Path) -> None:
-    project = project_in(tmp_path, SCHEDULED)
-    prefect_port, mlflow_port = _free_ports()
-    api, mlflow = f"http://127.0.0.1:{prefect_port}/api", f"http://127.0.0.1:{mlflow_port}"
-    up_log, serve_log = tmp_path / "up.log", tmp_path / "serve.log"
-    logs = [up_log, serve_log]
-    quick = {"PREFECT_RUNNER_POLL_FREQUENCY": "2"}
-    with project.started("up", "--prefect-port", prefect_port, "--mlflow-port", mlflow_port, log=up_log) as up:
-        _eventually(lambda: (project.home / "servers.json").exists(), "servers", logs)
-        assert api.removesuffix("/api") in up_log.read_text()
-        assert mlflow in up_log.read_text()
-        with project.started("serve", "tiny", "asked", log=serve_log, **quick) as serve:
-            deployment = _eventually(lambda: _found(httpx.get(f"{api}/deployments/name/pipeline/tiny")), "deployment", logs)
-            _eventually(lambda: _found(httpx.get(f"{api}/deployments/name/evaluate/asked")), "deployment of a stage", logs)
+def test_a_foreign_name_for_this_machine_shows_nothing_in_a_browser(servers: Up, chromium: str, tmp_path: Path) -> None:
+    for address in (servers.prefect, servers.mlflow):
+        shown = _shown(chromium, tmp_path / "profile", f"{address.replace('127.0.0.1', 'evil.test')}/")
+        assert "requests for its own address only" in shown
 
-            create = f"{api}/deployments/{deployment['id']}/create_flow_run"
-            for change in ({"iterations": 0}, {"iterations": "many"}, {"iteration": 5}):
-                spec = deployment["parameters"]["spec"]
-                bad = {**spec, "train": {**spec["train"], **change}}
-                refused = httpx.post(create, json={"parameters": {"spec": bad}}, timeout=10)
-                assert refused.status_code in {409, 422}, refused.text
 
-            def completed() -> list[Any]:
-                query = {
-                    "deployments": {"id": {"any_": [deployment["id"]]}},
-                    "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}},
-                }
-                return [
-                    run for run in httpx.post(f"{api}/flow_runs/filter", json=query, timeout=10).json() if run["auto_scheduled"]
-                ]
+def test_prefects_page_shows_the_flows_of_this_home(servers: Up, chromium: str, tmp_path: Path) -> None:
+    httpx.post(f"{servers.api}/flows/", json={"name": "a-flow-of-this-home"}, timeout=60).raise_for_status()
+    for address in (servers.prefect, servers.prefect.replace("127.0.0.1", "localhost")):
+        assert "a-flow-of-this-home" in _shown(chromium, tmp_path / "profile", f"{address}/flows")
 
-            run = _eventually(completed, "completed scheduled run", logs)[0]
-            assert run["name"] == "tiny"
-            serve.send_signal(signal.SIGTERM)
-            assert serve.wait(60) == 0, serve_log.read_text()
-        assert "Traceback" not in serve_log.read_text(), serve_log.read_text()
 
-        (recorded,) = _mlflow_runs(mlflow)
-        assert recorded["info"]["status"] == "FINISHED"
+# --- with a password, and after a kill ----------------------------------------------------------------------------------
 
-        again = project.metaopt("up")
-        assert again.returncode == 2
-        assert "up already" in again.stderr
-        up.send_signal(signal.SIGTERM)
-        assert up.wait(60) == 0, up_log.read_text()
+
+def test_after_a_kill_up_stops_what_hangs_and_a_password_is_used_without_being_typed(tmp_path: Path) -> None:
+    project, ports = project_in(tmp_path), free_ports()
+    with up(project, ports=ports) as first:
+        left = children(first.process.pid)
+        assert len(left) == 2
+        (hanging,) = [pid for pid, command in left.items() if " mlflow " in command]
+        os.kill(hanging, signal.SIGSTOP)
+        first.process.kill()
+        first.process.wait()
+    eventually(lambda: sum(map(lives, left)) == 1, "end of the server that does not hang")
+
+    with up(project, "--password", ports=ports) as second:
+        assert not lives(hanging)
+        file = project.home / "login"
+        assert file.stat().st_mode & 0o777 == 0o600
+        login = file.read_text().strip()
+        assert login.partition(":")[2] not in second.log.read_text()
+        for address, (path, body) in ((second.prefect, PREFECT_READ), (second.mlflow, MLFLOW_READ)):
+            assert httpx.post(address + path, json=body, timeout=60).status_code == 401
+            assert httpx.post(address + path, json=body, timeout=60, auth=("metaopt", "wrong")).status_code == 401
+            with_login = httpx.post(address + path, json=body, timeout=60, auth=tuple(login.split(":")))  # type: ignore[arg-type]
+            assert with_login.status_code == 200
+        processes = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+        assert login.partition(":")[2] not in processes
+
+        ran = project.metaopt("run", "tiny", "--only", "generate")
+        assert ran.returncode == 0, ran.stderr
+        runs = httpx.post(f"{second.api}/flow_runs/filter", json={}, timeout=60, auth=tuple(login.split(":"))).json()  # type: ignore[arg-type]
+        assert {run["state_type"] for run in runs} == {"COMPLETED"}
+        second.process.send_signal(signal.SIGTERM)
+        assert second.process.wait(60) == 0, second.log.read_text()
     assert not (project.home / "servers.json").exists()
-    for port in (prefect_port, mlflow_port):
+    for port in ports:
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"http://127.0.0.1:{port}")
 
 
-def _found(response: httpx.Response) -> Any:
-    return response.json() if response.status_code == 200 else None
+def test_for_other_machines_a_password_is_required_and_that_is_said(tmp_path: Path) -> None:
+    with up(project_in(tmp_path), "--host", "0.0.0.0") as servers:
+        printed = servers.log.read_text()
+        assert "Other machines can reach both" in printed
+        assert str(tmp_path / ".metaopt" / "login") in printed
+        for address, (path, body) in ((servers.prefect, PREFECT_READ), (servers.mlflow, MLFLOW_READ)):
+            assert httpx.post(address + path, json=body, timeout=60).status_code == 401
 
 
-def _mlflow_runs(address: str) -> Any:
-    experiments = httpx.post(f"{address}/api/2.0/mlflow/experiments/search", json={"max_results": 10}, timeout=30).json()[
-        "experiments"
-    ]
-    body = {"experiment_ids": [experiment["experiment_id"] for experiment in experiments]}
-    return httpx.post(f"{address}/api/2.0/mlflow/runs/search", json=body, timeout=30).json().get("runs", [])
-
-
-def _valid() -> dict[str, Any]:
-    return {
-        "name": "tiny",
-        "generate": {"distribution": "sinusoid"},
-        "train": {"model": {"name": "mlp"}, "iterations": 6, "shots": 5, "queries": 5},
-    }
-
-
-def test_a_flow_takes_the_spec_as_json_and_refuses_an_impossible_one() -> None:
-    from prefect import Flow
-    from prefect.exceptions import ParameterTypeError
-
-    from flows.pipeline import pipeline
-    from flows.stages import FLOWS
-
-    flows: list[Flow[..., Any]] = [pipeline, *FLOWS.values()]
-    as_json = json.loads(PipelineSpec.model_validate(_valid()).model_dump_json())
-    for flow in flows:
-        assert flow.validate_parameters({"spec": as_json})["spec"] == PipelineSpec.model_validate(_valid())
-        with pytest.raises(ParameterTypeError, match="have no classes"):
-            flow.validate_parameters({"spec": {**as_json, "train": {**as_json["train"], "ways": 5}}})
-
-
-def test_serving_refuses_an_address_where_nothing_answers(tmp_path: Path) -> None:
-    done = project_in(tmp_path, SCHEDULED).metaopt("serve", PREFECT_API_URL=f"http://127.0.0.1:{_free_ports()[0]}/api")
-    assert done.returncode == 2
-    assert "PREFECT_API_URL" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.slow
 def test_when_a_server_dies_up_says_which_and_shows_its_log(tmp_path: Path) -> None:
     project = project_in(tmp_path)
     (project.home / "mlflow").mkdir(parents=True)
     (project.home / "mlflow" / "mlflow.db").write_text("not a database")
-    prefect_port, mlflow_port = _free_ports()
+    prefect_port, mlflow_port = map(str, free_ports())
     done = project.metaopt("up", "--prefect-port", prefect_port, "--mlflow-port", mlflow_port)
     assert done.returncode == 2
     assert "MLflow's server ended" in done.stderr
     assert "file is not a database" in done.stderr
+
+
+def test_a_port_that_is_taken_is_named_with_its_option(tmp_path: Path) -> None:
+    free, taken = free_ports()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", taken), http.server.BaseHTTPRequestHandler):
+        done = project_in(tmp_path).metaopt("up", "--prefect-port", str(free), "--mlflow-port", str(taken))
+    assert done.returncode == 2
+    assert f"--mlflow-port {taken}: cannot listen" in done.stderr
