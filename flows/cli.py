@@ -24,6 +24,7 @@ import typer
 from flows import environment, planning
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline.home import TRACES, Home
+from metaopt_core.spec.addresses import scrubbed
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.spec.schedule import CronSchedule, ScheduleSpec
 
@@ -336,7 +337,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(scrubbed(str(error)), file=sys.stderr)
         sys.exit(2)
 
 

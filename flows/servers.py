@@ -22,6 +22,7 @@ from metaopt_core.errors import UserError
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.served import Served, lock, note, served
 from metaopt_core.pipeline.store import write_atomically
+from metaopt_core.spec import addresses
 
 _SECONDS_TO_START = 180.0
 _SECONDS_FOR_THE_LOCK = 5.0  # whoever asks whether `up` runs holds it for a moment
@@ -32,9 +33,11 @@ _NAMES: dict[Kind, str] = {"prefect": "Prefect", "mlflow": "MLflow"}
 def prefect_api(home: Home) -> Api | None:
     """A running Prefect server: the one that PREFECT_API_URL names, else that of `metaopt up`, else none.
 
-    Raises UserError where the former does not answer.
+    Raises UserError where the former does not answer, or holds credentials.
     """
     if named := os.environ.get(API_URL):
+        if wrong := addresses.problem(named, addresses.OF_PREFECT):
+            raise UserError(f"environment variable {API_URL}: {wrong}")
         if not answers(named, seconds=5):
             raise UserError(f"{API_URL}={named}: no Prefect server answers there; start it, or unset the variable")
         return Api(named)

@@ -13,15 +13,13 @@ VARIABLE = "MLFLOW_TRACKING_URI"
 _DATABASES = ("postgresql", "mysql", "mssql", "sqlite")
 _SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD", "PREFECT_API_AUTH_STRING", "PREFECT_API_KEY")
 
-_SERVER_MESSAGE = (
-    "an address holds no credentials, nor anything after ? or #: expected http://HOST:PORT; what the server asks for goes into the "
-    "environment variables MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-)
+_OF_MLFLOW = "variables MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+OF_PREFECT = "variable PREFECT_API_AUTH_STRING"
 _DATABASE_MESSAGE = (
     "an address holds no password: for PostgreSQL it goes into the environment variable PGPASSWORD or the file ~/.pgpass, for "
     "other databases into an option file of their client; or name an MLflow server in front of the database"
 )
-_NO_ADDRESS = "expected the address of an MLflow server, as in http://127.0.0.1:5000"
+_NO_ADDRESS = "expected the address of a server, as in http://127.0.0.1:5000"
 
 _QUERY_KEY = r"[\w.-]*(?:passw|pwd|token|secret|credential|auth|signature|api.?key|access.?key)[\w.-]*="
 _SECRET_PATTERNS = (
@@ -40,8 +38,15 @@ PATTERN = (
 """The same in a JSON Schema, by which Prefect's server checks a form before it stores it; it knows fewer tricks."""
 
 
-def problem(address: str) -> str | None:
-    """What is wrong with the address of a tracking store, without quoting it; none if nothing is."""
+def problem(address: str, instead: str = _OF_MLFLOW) -> str | None:
+    """What is wrong with the address of a server or a tracking store, without quoting it; none if nothing is.
+
+    instead: where the server's credentials go.
+    """
+    in_server = (
+        "an address holds no credentials, nor anything after ? or #: expected http://HOST:PORT; what the server asks for goes into "
+        f"the environment {instead}"
+    )
     plain = unquote(address)
     try:
         scheme, place = urlsplit(plain).scheme, urlsplit(plain).netloc
@@ -51,8 +56,8 @@ def problem(address: str) -> str | None:
         password = ":" in place.rpartition("@")[0]
         return _DATABASE_MESSAGE if password or re.search(rf"(?i)[?&;#]{_QUERY_KEY}", plain) else None
     if scheme in {"http", "https"}:
-        return _SERVER_MESSAGE if re.search("[@?#]", plain) else (None if place else _NO_ADDRESS)
-    return _SERVER_MESSAGE if "@" in plain or re.search(rf"(?i)[?&;#]{_QUERY_KEY}", plain) else None
+        return in_server if re.search("[@?#]", plain) else (None if place else _NO_ADDRESS)
+    return in_server if "@" in plain or re.search(rf"(?i)[?&;#]{_QUERY_KEY}", plain) else None
 
 
 def tracking_address(configured: str | None) -> str | None:
@@ -71,7 +76,7 @@ def tracking_address(configured: str | None) -> str | None:
 def scrubbed(text: str) -> str:
     """Text that somebody else wrote, such as a library's error, without what looks like credentials and what is known to be."""
     for variable in _SECRETS:
-        if secret := os.environ.get(variable):
+        if len(secret := os.environ.get(variable, "")) > 3:  # a shorter one stands in many words
             text = text.replace(secret, "***")
     for pattern, instead in _SECRET_PATTERNS:
         text = pattern.sub(instead, text)

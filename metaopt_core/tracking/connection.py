@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
@@ -70,10 +71,20 @@ def connect(home: Home, uri: str) -> "MlflowClient":
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it announces each table creation
         home.make()
         home.mlflow.mkdir(exist_ok=True)
+        _check_folder(uri)
         with locked(home, "mlflow"):
             return MlflowClient(uri, registry_uri=uri)
     except Exception as error:
         raise unreachable(uri, error) from error
+
+
+def _check_folder(uri: str) -> None:
+    """MLflow would make the folders of a SQLite file, wherever that is."""
+    from sqlalchemy.engine import make_url
+
+    url = make_url(uri)
+    if url.get_backend_name() == "sqlite" and url.database and not (folder := Path(url.database).parent).is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
 
 
 def is_database(uri: str) -> bool:

@@ -1,10 +1,10 @@
 """Executions and their MLflow runs: one run for one execution of a pipeline, however often its stages are retried or resumed.
 
 An execution is a random id, kept in `executions/` of the home under the pipeline's name and the fingerprint of its log stage, and
-carried by the MLflow run as a tag. The run is found by that tag, or makes it under a file lock. A metric point
-carries the time at which it was made, which is recorded beside its value, and a step that has a point gets no other: writing again
-changes nothing. Run ids are always explicit, because MLflow's global state (the active run, MLFLOW_RUN_ID in the environment)
-belongs to the user.
+carried by the MLflow run as a tag. The run is found by that tag, or else made, under a file lock. A metric point carries the time
+at which its value was found, which is recorded beside the value, and a step that has a point gets no other: logging again changes
+nothing. Run ids are always explicit, because MLflow's global state (the active run, MLFLOW_RUN_ID in the environment) belongs to
+the user.
 """
 
 import contextlib
@@ -129,7 +129,7 @@ class Run:
             self._due = monotonic() + _FLUSH_SECONDS
 
     def log_points(self, points: "list[Metric]") -> None:
-        """Send points, but none for a step that the run has one for: made again on a GPU, its value may differ."""
+        """Send points, except for steps that the run has a point for: computed again on a GPU, its value may differ."""
         missing = [point for point in points if point.step not in self._steps(point.key)]
         for start in range(0, len(missing), _METRICS_AT_ONCE):
             batch = missing[start : start + _METRICS_AT_ONCE]
@@ -196,7 +196,7 @@ def _found_or_created(client: "MlflowClient", home: Home, spec: PipelineSpec, gr
 
 @contextlib.contextmanager
 def _sigterm_raises() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, where nobody else has said what it should do, so that the run is not left RUNNING."""
+    """Let SIGTERM unwind the stack, unless somebody else handles it, so that the run is not left RUNNING."""
 
     def leave(number: int, _frame: object) -> None:
         sys.exit(128 + number)

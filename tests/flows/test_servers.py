@@ -18,6 +18,9 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from flows.servers import prefect_api
+from metaopt_core.errors import UserError
+from metaopt_core.pipeline.home import Home
 from tests.flows.conftest import Project, project_in
 from tests.flows.running import Up, children, eventually, free_ports, lives, up
 
@@ -260,3 +263,9 @@ def test_a_port_that_is_taken_is_named_with_its_option(tmp_path: Path) -> None:
         done = project_in(tmp_path).metaopt("up", "--prefect-port", str(free), "--mlflow-port", str(taken))
     assert done.returncode == 2
     assert f"--mlflow-port {taken}: cannot listen" in done.stderr
+
+
+def test_prefects_address_is_refused_with_prefects_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://me:hunter2@127.0.0.1:4200/api")
+    with pytest.raises(UserError, match=r"PREFECT_API_URL: an address holds no .* environment variable PREFECT_API_AUTH_STRING$"):
+        prefect_api(Home(tmp_path))

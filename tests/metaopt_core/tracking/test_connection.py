@@ -1,5 +1,7 @@
 """A store that can't be used is one message that names it and the remedy."""
 
+from pathlib import Path
+
 import pytest
 from mlflow import MlflowClient
 
@@ -23,6 +25,13 @@ def test_an_address_that_is_none_is_an_error_of_one_message(home: Home, address:
     spec = sinusoid_spec("address", log={"tracking_uri": address})
     with pytest.raises(UserError, match="can't be used"):
         running(home, spec).__enter__()
+
+
+def test_no_folder_is_made_for_a_store_that_is_elsewhere(home: Home, tmp_path: Path) -> None:
+    spec = sinusoid_spec("folder", log={"tracking_uri": f"sqlite:///{tmp_path}/nope/deep/mlflow.db"})
+    with pytest.raises(UserError, match=f"can't be used: there is no folder {tmp_path}/nope/deep"):
+        running(home, spec).__enter__()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_deleted_experiment_is_an_error_that_says_how_to_get_it_back(home: Home, client: MlflowClient) -> None:
