@@ -120,7 +120,7 @@ def test_the_table_has_a_row_a_variant_method_and_task(ran: tuple[PipelineSpec, 
     measures, at_horizon = ["loss"], []
     if spec.train.ways:
         measures.insert(0, "accuracy")
-        at_horizon = ["inductive_loss", "inductive_accuracy", "confidence", "correct", "groups"]
+        at_horizon = ["inductive_accuracy", "inductive_loss", "confidence", "correct", "groups"]
     by_step = [f"{measure}_{step}" for measure in measures for step in steps]
     assert list(table.columns) == ["variant", "method", "task", "inner_lr", *by_step, *at_horizon]
     methods = ("maml", "maml_safe", *BASELINES[bool(spec.train.ways)], "random", "unadapted")
