@@ -20,10 +20,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """heading: a line break in it is one only where columns are narrow. left: texts, not numbers."""
+    """heading: a line break in it is one only where columns are narrow. left: texts, not numbers. wraps: long texts, of several
+    lines where columns are narrow."""
 
     heading: str
     left: bool = False
+    wraps: bool = False
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,28 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from metaopt_core.reporting.table import Cell, Table, select
+from metaopt_core.reporting.table import Cell, Row, Table, select
 
 _STYLES = {"": "", "strong": "bold", "good": "bold green", "bad": "bold red", "soft": "dim"}
 _GAPS = (2, 1)  # between columns, if there is room for it
+_WRAPPED = 20  # the width that a column of long texts has at least
 
 
 def show(console: Console, table: Table) -> None:
     """Print a table with its title and caption, and an empty line."""
-    console.print(Text(table.title, style="bold"))
+    if table.title:
+        console.print(Text(table.title, style="bold"))
     gap = next((gap for gap in _GAPS if _total(table, range(len(table.columns)), gap) <= console.width), _GAPS[-1])
     for part in _parts(table, console.width, gap):
-        console.print(_rendered(part, gap))
+        widths = _widths(part, console.width, gap)
+        for place, (group, rows) in enumerate(part.groups() or [(None, [])]):
+            if not place:
+                console.print(_rendered(part, [], widths, gap, header=True))
+            elif group:
+                console.print()
+            if group:
+                console.print(Text(group.text, style="bold"), no_wrap=True, overflow="ellipsis")
+            console.print(_rendered(part, rows, widths, gap))
     if table.note:
         console.print(Text(table.note, style="dim"))
     console.print()
@@ -44,22 +54,33 @@ def _total(table: Table, places: Sequence[int], gap: int) -> int:
 
 
 def _width(table: Table, place: int) -> int:
-    texts = [*table.columns[place].heading.split("\n"), *_texts(table, place)]
-    return max(map(cell_len, [*texts, *(group.text for group, _ in table.groups() if group and not place)]))
+    """What a column needs; one that wraps, what it can do with."""
+    width = max(map(cell_len, [*table.columns[place].heading.split("\n"), *_texts(table, place)]))
+    return min(width, _WRAPPED) if table.columns[place].wraps else width
 
 
-def _rendered(table: Table, gap: int) -> rich.table.Table:
+def _widths(table: Table, width: int, gap: int) -> list[int]:
+    """Of every column; those that wrap share what is left."""
+    widths = [_width(table, place) for place in range(len(table.columns))]
+    wrapping = [place for place, column in enumerate(table.columns) if column.wraps]
+    for place in wrapping:
+        left = max(0, width - _total(table, range(len(widths)), gap)) // len(wrapping)
+        longest = max(map(cell_len, _texts(table, place)), default=0)
+        widths[place] = min(widths[place] + left, max(longest, widths[place]))
+    return widths
+
+
+def _rendered(table: Table, rows: Sequence[Row], widths: Sequence[int], gap: int, header: bool = False) -> rich.table.Table:
     # the box draws one space between columns
-    made = rich.table.Table(box=box.SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False)
-    for column in table.columns:
-        made.add_column(column.heading, justify="left" if column.left else "right", no_wrap=True)
-    texts = iter(zip(*(_texts(table, place) for place in range(len(table.columns))), strict=True))
-    for group, rows in table.groups():
-        if group:
-            made.add_row(Text(group.text, style="bold"))
-        for place, each in enumerate(rows):
-            styled = [_styled(text, cell, each.strong) for text, cell in zip(next(texts), each.cells, strict=True)]
-            made.add_row(*styled, end_section=bool(group) and place == len(rows) - 1)
+    made = rich.table.Table(box=box.SIMPLE_HEAD, padding=(0, gap - 1, 0, 0), pad_edge=False, show_edge=False, show_header=header)
+    for column, width in zip(table.columns, widths, strict=True):
+        made.add_column(
+            column.heading, justify="left" if column.left else "right", width=width, no_wrap=not column.wraps, overflow="fold"
+        )
+    texts = list(zip(*(_texts(table, place) for place in range(len(table.columns))), strict=True))
+    for each in rows:
+        own = texts[next(place for place, one in enumerate(table.rows) if one is each)]
+        made.add_row(*(_styled(text, cell, each.strong) for text, cell in zip(own, each.cells, strict=True)))
     return made
 
 
