@@ -4,40 +4,30 @@ Only what parses and plans is imported here, so that `plan`, `list`, `schema` an
 and PyTorch come in when something is going to run.
 """
 
-import gc
-import importlib
 import json
-import os
-import shlex
-import signal
+import shutil
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows import environment, planning
+from flows import complete, console, environment, execution, pipelines_file, planning
+from flows.console import Detail
 from metaopt_core.errors import UserError
-from metaopt_core.pipeline.home import TRACES, Home
+from metaopt_core.pipeline.home import Home
+from metaopt_core.pipeline.stages import STAGES
 from metaopt_core.spec.addresses import scrubbed
-from metaopt_core.spec.pipeline import PipelineSpec
-from metaopt_core.spec.schedule import CronSchedule, ScheduleSpec
 
 if TYPE_CHECKING:
     from flows.planning import StagePlan
     from metaopt_core.pipeline.store import StageOutput
-    from metaopt_core.spec.loader import Pipelines
-
-DEFAULT_FILE = Path("pipelines.yaml")
 
 app = typer.Typer(
     name="metaopt",
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -51,18 +41,33 @@ app = typer.Typer(
     "[cyan]metaopt run sinusoid-quick[/cyan]  run it: no server, no account, no network\n\n"
     "[cyan]metaopt run sinusoid-quick --set train.outer.lr=0.002[/cyan]  the same with one value changed\n\n"
     "[cyan]metaopt sweep sinusoid-tuned[/cyan]  search better values for it\n\n"
+    "[cyan]metaopt runs[/cyan]  past runs side by side\n\n"
     "[cyan]metaopt up[/cyan]  browse the runs in Prefect's and MLflow's pages\n\n"
     "Each command has more to say: [cyan]metaopt run --help[/cyan]. All state lies in .metaopt/ beside the pipelines file, "
     "or where METAOPT_HOME says.",
 )
 
 FileOption = Annotated[
-    Path | None, typer.Option("--file", "-f", metavar="FILE", help="The pipelines file.", show_default=str(DEFAULT_FILE))
+    Path | None, typer.Option("--file", "-f", metavar="FILE", help="The pipelines file.", show_default=str(pipelines_file.DEFAULT))
 ]
-PipelineArgument = Annotated[str, typer.Argument(metavar="PIPELINE", help="A pipeline of the file; `metaopt list` shows them.")]
-OnlyOption = Annotated[str | None, typer.Option("--only", metavar="STAGE", help="This stage alone, on the outputs that are there.")]
-FromOption = Annotated[str | None, typer.Option("--from", metavar="STAGE", help="From this stage on.")]
-ToOption = Annotated[str | None, typer.Option("--to", metavar="STAGE", help="Up to and with this stage.")]
+PipelineArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="PIPELINE", help="A pipeline of the file; `metaopt list` shows them.", autocompletion=complete.pipelines
+    ),
+]
+OnlyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--only", metavar="STAGE", autocompletion=complete.stages, help="This stage alone, on the outputs that are there."
+    ),
+]
+FromOption = Annotated[
+    str | None, typer.Option("--from", metavar="STAGE", autocompletion=complete.stages, help="From this stage on.")
+]
+ToOption = Annotated[
+    str | None, typer.Option("--to", metavar="STAGE", autocompletion=complete.stages, help="Up to and with this stage.")
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Run the selected stages although their outputs are valid.")]
 SetOption = Annotated[
     list[str] | None,
@@ -75,6 +80,8 @@ ProfileOption = Annotated[
     bool, typer.Option("--profile", help="Leave a trace of some training iterations that Perfetto or Chrome opens.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, for programs.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, and of the results the verdict alone.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show every table and figure, and what Prefect says.")]
 
 
 def _version(asked: bool) -> None:
@@ -115,6 +122,8 @@ def run(
     sets: SetOption = None,
     register: RegisterOption = False,
     profile: ProfileOption = False,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
     file: FileOption = None,
 ) -> None:
@@ -122,36 +131,42 @@ def run(
     from metaopt_core.pipeline.repetitions import named, record, repeats
     from metaopt_core.pipeline.store import Store
 
+    detail = _detail(quiet, verbose)
     path = _file(context, file)
     selected = planning.select(only, first, last)
-    spec = _to_run(path, pipeline, sets, register)
+    spec = pipelines_file.to_run(path, pipeline, sets, register)
     home = Home.beside(path)
     store = Store(home)
-    environment.prepare(home, quiet=True)
+    environment.prepare(home, quiet=detail < Detail.VERBOSE)
     started = time.monotonic()
-    repeated = repeats(spec)
-    plans = [planning.plan(one, store, selected, force) for one in repeated]
-    running = [plan.stage for each in plans for plan in each if plan.runs]
-    if profile:
-        _trace(spec, home, running)
+    repeated = {named(spec, each): each for each in repeats(spec)}
+    plans = {which: planning.plan(each, store, selected, force) for which, each in repeated.items()}
+    running = [plan.stage for each in plans.values() for plan in each if plan.runs]
+    traces = execution.trace(spec, home, running) if profile else None
     if running or (spec.repetitions > 1 and "log" in selected and not record(home, spec).exists()):
-        with _interruptible():
-            _with_prefect(
+        with execution.interruptible():
+            execution.with_prefect(
                 spec,
                 home,
                 running,
                 "flows.pipeline",
                 lambda flows: flows.pipeline(spec, only=only, first=first, last=last, force=force),
             )
-        outputs = [_outputs(planning.plan(one, store)) for one in repeated]
+        outputs = {which: _outputs(planning.plan(each, store)) for which, each in repeated.items()}
     else:
-        outputs = [_outputs(each) for each in plans]
-        for one, each in zip(repeated, plans, strict=True):
+        outputs = {which: _outputs(each) for which, each in plans.items()}
+        for which, each in plans.items():
             for plan in each:
                 if plan.selected:
-                    _say(f"{plan.stage}: up to date" + (f" ({named(spec, one)})" if spec.repetitions > 1 else ""))
-                    store.remember(one.name, plan.identity)
-    _finish(repeated, selected, home, plans, outputs, time.monotonic() - started, as_json)
+                    console.say(f"{plan.stage}: up to date" + (f" ({which})" if which else ""))
+                    store.remember(spec.name, plan.identity)
+    from flows import report
+
+    if as_json:
+        whole = {"pipeline": spec.name, "home": str(home.root), "seconds": time.monotonic() - started}
+        console.print_json(whole | report.as_json(home, spec, plans, outputs))
+    else:
+        report.show(home, spec, outputs, selected, detail, traces)
 
 
 @app.command(
@@ -165,28 +180,29 @@ def sweep(
     pipeline: PipelineArgument,
     workers: Annotated[int, typer.Option("--workers", "-w", min=1, metavar="N", help="Processes that carry out trials.")] = 1,
     sets: SetOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
     file: FileOption = None,
 ) -> None:
     """Search better values for a pipeline with a `sweep:` block, run the best, and compare it with the pipeline as it stands."""
+    detail = _detail(quiet, verbose)
     path = _file(context, file)
-    spec = _pipeline(path, pipeline, sets)
+    spec = pipelines_file.one(path, pipeline, sets)
     if spec.sweep is None:
         raise UserError(
             f"{path}: {spec.name} has no `sweep:` block, which says what to search: expected sweep.parameters and a budget"
         )
     home = Home.beside(path)
-    environment.prepare(home, quiet=True)
-    with _interruptible():
-        result = _with_prefect(
-            spec, home, ["generate", "train", "evaluate", "log"], "flows.sweep", lambda flows: flows.sweep(spec, workers)
-        )
+    environment.prepare(home, quiet=detail < Detail.VERBOSE)
+    with execution.interruptible():
+        result = execution.with_prefect(spec, home, list(STAGES), "flows.sweep", lambda flows: flows.sweep(spec, workers))
     if as_json:
-        _print_json(result)
+        console.print_json(result)
     else:
         from flows import report
 
-        report.show_sweep(result, home.root)
+        report.show_sweep(result, detail)
 
 
 @app.command(
@@ -212,28 +228,30 @@ def plan(
 
     path = _file(context, file)
     selected = planning.select(only, first, last)
-    spec = _to_run(path, pipeline, sets, register)
+    spec = pipelines_file.to_run(path, pipeline, sets, register)
     home = Home.beside(path)
     plans = {named(spec, one): planning.plan(one, Store(home), selected, force) for one in repeats(spec)}
     if as_json:
-        entries = [_plan_entry(plan) | ({"of": which} if which else {}) for which, each in plans.items() for plan in each]
-        _print_json({"pipeline": spec.name, "home": str(home.root), "stages": entries})
+        entries = [plan.as_json() | ({"of": which} if which else {}) for which, each in plans.items() for plan in each]
+        console.print_json({"pipeline": spec.name, "home": str(home.root), "stages": entries})
         return
+    width = max(map(len, STAGES))
     for which, each in plans.items():
         for plan in each:
-            print(
-                f"{which}{'  ' if which else ''}{plan.stage:<9} {plan.status}"
-                + (f": {'; '.join(plan.reasons)}" if plan.runs else "")
-            )
+            start = f"{which}{'  ' if which else ''}{plan.stage:<{width}}  "
+            first, *more = plan.reasons if plan.runs else ("",)
+            print(_wrapped(start, plan.status + (f": {first}" if first else "")))
+            for reason in more:
+                print(_wrapped(" " * len(start), reason))
 
 
 @app.command("list", epilog="[bold]Example[/bold]\n\n[cyan]metaopt list -f experiments/pipelines.yaml --json[/cyan]")
 def list_(context: typer.Context, as_json: JsonOption = False, file: FileOption = None) -> None:
     """List the pipelines of the file, and of those that it includes."""
     path = _file(context, file)
-    specs = _load(path)
+    specs = pipelines_file.load(path)
     if as_json:
-        _print_json(
+        console.print_json(
             [
                 {
                     "name": spec.name,
@@ -250,9 +268,65 @@ def list_(context: typer.Context, as_json: JsonOption = False, file: FileOption 
         return
     width = max(map(len, specs), default=0)
     for spec in specs.values():
-        schedule = f" [{_when(spec.schedule)}]" if spec.schedule else ""
+        schedule = f" [{pipelines_file.when(spec.schedule)}]" if spec.schedule else ""
         origin = f" ({specs.included[spec.name]})" if spec.name in specs.included else ""
-        print(f"{spec.name:<{width}}  {spec.description}{schedule}{origin}")
+        print(_wrapped(f"{spec.name:<{width}}  ", f"{spec.description}{schedule}{origin}"))
+
+
+@app.command(
+    epilog="[bold]Examples[/bold]\n\n"
+    "[cyan]metaopt show sinusoid-quick[/cyan]\n\n"
+    "[cyan]metaopt show sinusoid-quick --set train.algorithm=fomaml > mine.yaml[/cyan]  a pipelines file of its own"
+)
+def show(context: typer.Context, pipeline: PipelineArgument, sets: SetOption = None, file: FileOption = None) -> None:
+    """Print a pipeline as YAML, with `extends` resolved and all defaults filled in."""
+    from metaopt_core.spec.writing import spec_yaml
+
+    print(spec_yaml(pipelines_file.one(_file(context, file), pipeline, sets)), end="")
+
+
+@app.command(
+    epilog="[bold]Examples[/bold]\n\n"
+    "[cyan]metaopt runs[/cyan]\n\n"
+    "[cyan]metaopt runs sinusoid-quick[/cyan]\n\n"
+    "A run is there once its last stage is done. --force replaces its outputs; MLflow keeps both."
+)
+def runs(
+    context: typer.Context,
+    pipeline: Annotated[
+        str | None,
+        typer.Argument(metavar="[PIPELINE]", help="Its runs alone.", show_default=False, autocompletion=complete.pipelines),
+    ] = None,
+    as_json: JsonOption = False,
+    file: FileOption = None,
+) -> None:
+    """List past runs with their results, and the settings in which those of a pipeline differ."""
+    from flows import past
+
+    past.show(Home.beside(_file(context, file)), pipeline, as_json)
+
+
+@app.command(
+    epilog="[bold]Examples[/bold]\n\n"
+    "[cyan]metaopt compare sinusoid-quick sinusoid-metasgd[/cyan]  the newest run of each\n\n"
+    "[cyan]metaopt compare 605aec4a 181125e9[/cyan]  two runs by their ids, which `metaopt runs` shows\n\n"
+    "Runs on the same meta-test tasks are compared task by task."
+)
+def compare(
+    context: typer.Context,
+    chosen: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN RUN...", help="A run's id or the beginning of it, or a pipeline.", autocompletion=complete.runs
+        ),
+    ],
+    as_json: JsonOption = False,
+    file: FileOption = None,
+) -> None:
+    """Show the settings and the results of two or more past runs side by side."""
+    from flows import past
+
+    past.compare(Home.beside(_file(context, file)), chosen, as_json)
 
 
 @app.command(epilog="[bold]Example[/bold]\n\n[cyan]metaopt schema > pipelines.schema.json[/cyan]")
@@ -279,11 +353,11 @@ def serve(
 ) -> None:
     """Run pipelines on their schedules, and stages on demand, one run at a time, for a running Prefect server."""
     path = _file(context, file)
-    specs = _load(path)
+    specs = pipelines_file.load(path)
     scheduled = [
         spec for spec in specs.values() if spec.schedule and spec.name not in specs.included
     ]  # whoever serves that file has those
-    chosen = [_named(specs, name, path) for name in pipelines] if pipelines else scheduled
+    chosen = [pipelines_file.named(specs, name, path) for name in pipelines] if pipelines else scheduled
     if not chosen:
         raise UserError(
             f"{path}: no pipeline has a schedule; give one `schedule:`, or name what to serve: metaopt serve {next(iter(specs))}"
@@ -300,8 +374,8 @@ def serve(
         )
     api.use()
     for spec in chosen:
-        _say(f"serving {spec.name}: {_when(spec.schedule) if spec.schedule else 'when asked'}")
-    _say(f"Prefect: {api.address.removesuffix('/api')}. Ctrl-C stops serving.")
+        console.say(f"serving {spec.name}: {pipelines_file.when(spec.schedule) if spec.schedule else 'when asked'}")
+    console.say(f"Prefect: {api.address.removesuffix('/api')}. Ctrl-C stops serving.")
     from flows.deployments import serve as serve_until_stopped
 
     serve_until_stopped(chosen, api.address)
@@ -335,138 +409,10 @@ def up(
 def main() -> None:
     """Entry point: a user's mistake is one plain message and exit status 2; an unexpected exception keeps its traceback."""
     try:
-        app()
+        app(prog_name="metaopt")
     except UserError as error:
         print(scrubbed(str(error)), file=sys.stderr)
         sys.exit(2)
-
-
-# --- run ----------------------------------------------------------------------------------------------------------------
-
-
-def _trace(spec: PipelineSpec, home: Home, running: Sequence[str]) -> None:
-    """Let training leave its traces in a new folder."""
-    if "train" not in running:
-        raise UserError("--profile: training would not run, and there is nothing else to profile; --force runs what is up to date")
-    traces = home.root / "traces" / f"{spec.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    os.environ[TRACES] = str(traces)
-    _say(f"traces go to {traces}, a file for each phase of training: drop one on https://ui.perfetto.dev")
-
-
-def _with_prefect(spec: PipelineSpec, home: Home, running: Sequence[str], module: str, call: Callable[[Any], Any]) -> Any:
-    """Run a flow against a running Prefect server, or else against one that is embedded in this run.
-
-    running: the stages whose tasks it is going to need. call: runs the flow, given the module that holds it.
-    """
-    from flows.servers import prefect_api
-
-    api = prefect_api(home)
-    embedded = None
-    if api is None:
-        from flows.embedded_server import EmbeddedServer
-
-        embedded = EmbeddedServer(home)
-        api = embedded.api
-    _say(f"{'starting Prefect, embedded' if embedded else 'Prefect'}: {api.address.removesuffix('/api')}")
-    api.use()
-    # The server takes seconds to start, and so does this: they happen side by side. What is imported stays, so the garbage
-    # collector need not look at it: that saves seconds, here and when the interpreter exits.
-    gc.disable()
-    flows = importlib.import_module(module)
-    for stage in running:
-        importlib.import_module(f"tasks.{stage}")
-    if not {"train", "log"}.isdisjoint(running):
-        tracking = importlib.import_module("metaopt_core.tracking.connection")
-        if tracking.tracking_uri(home, spec) == tracking.embedded_uri(home):
-            tracking.initialize(home)
-    gc.freeze()
-    gc.enable()
-    if embedded is not None:
-        embedded.wait()
-    from flows.console import OwnLines
-
-    OwnLines.install()
-    return call(flows)
-
-
-class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM, which is to end a run as Ctrl-C does."""
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C or SIGTERM ends the command with one line instead of a traceback. Training has saved a checkpoint by then."""
-
-    def terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise _TerminatedError
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    except KeyboardInterrupt as interruption:
-        number = signal.SIGTERM if isinstance(interruption, _TerminatedError) else signal.SIGINT
-        _say(f"interrupted; what was finished is kept, and training goes on from where it was: {_again()}")
-        raise typer.Exit(128 + number) from None  # the status that a shell reports
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _again() -> str:
-    """The command that goes on: with --force it would begin anew."""
-    words = [word for word in sys.argv[1:] if word != "--force"]
-    return shlex.join([environment.program(), *words])
-
-
-def _outputs(plans: "Sequence[StagePlan]") -> "dict[str, StageOutput]":
-    return {plan.stage: plan.output for plan in plans if plan.output is not None}
-
-
-def _finish(
-    specs: Sequence[PipelineSpec],
-    selected: Sequence[str],
-    home: Home,
-    plans: "Sequence[Sequence[StagePlan]]",
-    outputs: "Sequence[dict[str, StageOutput]]",
-    seconds: float,
-    as_json: bool,
-) -> None:
-    """Show, or print as JSON, the results of a pipeline: of one execution, or of one a seed."""
-    from flows import report
-
-    if not as_json:
-        report.show({spec.seed: made for spec, made in zip(specs, outputs, strict=True)}, selected)
-        _say(f"To browse all results: {environment.command('up')}")
-        return
-    whole = {"pipeline": specs[0].name, "home": str(home.root), "seconds": seconds}
-    executions = [_execution(home, each, made) for each, made in zip(plans, outputs, strict=True)]
-    if len(specs) == 1:
-        _print_json(whole | executions[0])
-    else:
-        seeds = [{"seed": spec.seed} | execution for spec, execution in zip(specs, executions, strict=True)]
-        _print_json(whole | {"seeds": seeds, "results": report.over_seeds(outputs)})
-
-
-def _execution(home: Home, plans: "Sequence[StagePlan]", outputs: "dict[str, StageOutput]") -> dict[str, Any]:
-    from flows import report
-    from metaopt_core.tracking.links import links
-
-    stages = []
-    for plan in plans:
-        output = outputs.get(plan.stage)
-        stages.append(
-            _plan_entry(plan)
-            | {
-                "status": "ran" if plan.runs else plan.status,
-                "seconds": output.seconds if output else None,
-                "folder": output.folder if output else None,
-            }
-        )
-    return {
-        "stages": stages,
-        "results": report.summary(outputs),
-        "figures": report.figures(outputs),
-        "mlflow": outputs["log"].extra | links(home, outputs["log"].extra) if "log" in outputs else None,
-    }
 
 
 # --- what the commands share --------------------------------------------------------------------------------------------
@@ -474,54 +420,28 @@ def _execution(home: Home, plans: "Sequence[StagePlan]", outputs: "dict[str, Sta
 
 def _file(context: typer.Context, file: Path | None) -> Path:
     """The pipelines file: `-f` after the command, else before it, else the default."""
-    return file or context.obj or DEFAULT_FILE
+    return file or context.obj or pipelines_file.DEFAULT
 
 
-def _load(path: Path, overrides: dict[str, list[str]] | None = None) -> "Pipelines":
-    from metaopt_core.spec import user_source
-    from metaopt_core.spec.loader import load
-
-    os.environ[user_source.VARIABLE] = str(user_source.beside(path))  # where networks of the user's own are imported from
-    return load(path, overrides or {})
-
-
-def _pipeline(path: Path, name: str, sets: Sequence[str] | None) -> PipelineSpec:
-    return _named(_load(path, {name: list(sets)} if sets else None), name, path)
+def _detail(quiet: bool, verbose: bool) -> Detail:
+    """Show as much in this process as two options ask for."""
+    if quiet and verbose:
+        raise UserError("--quiet and --verbose: give one or the other")
+    detail = Detail.QUIET if quiet else Detail.VERBOSE if verbose else Detail.NORMAL
+    console.show(detail)
+    return detail
 
 
-def _to_run(path: Path, name: str, sets: Sequence[str] | None, register: bool) -> PipelineSpec:
-    """A pipeline with other values for this time, which then makes a version of the registered model only if asked to."""
-    spec = _pipeline(path, name, sets)
-    if register and spec.log.register_as is None:
-        raise UserError(f"--register: {name} has no log.register_as, the name of the registered model: --set log.register_as=NAME")
-    if register or not sets:
-        return spec
-    run = planning.unless_tried_out(spec, _pipeline(path, name, None))
-    if run != spec:
-        _say(f"no version of {spec.log.register_as} is made of a run with --set; --register makes one")
-    return run
+def _outputs(plans: "Iterable[StagePlan]") -> "dict[str, StageOutput]":
+    return {plan.stage: plan.output for plan in plans if plan.output is not None}
 
 
-def _named(specs: dict[str, PipelineSpec], name: str, path: Path) -> PipelineSpec:
-    if name not in specs:
-        raise UserError(f"{path}: no pipeline {name}{planning.suggestion(name, specs)}; expected one of {', '.join(specs)}")
-    return specs[name]
-
-
-def _plan_entry(plan: "StagePlan") -> dict[str, Any]:
-    return {"stage": plan.stage, "fingerprint": plan.identity.fingerprint, "status": plan.status, "reasons": list(plan.reasons)}
-
-
-def _when(schedule: ScheduleSpec) -> str:
-    return f"cron {schedule.cron} {schedule.timezone}" if isinstance(schedule, CronSchedule) else f"every {schedule.every}"
-
-
-def _print_json(document: Any) -> None:
-    print(json.dumps(document, indent=2, ensure_ascii=False))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _wrapped(first: str, text: str) -> str:
+    """A line that begins with `first` and continues below `text`, if a terminal would break it."""
+    if not sys.stdout.isatty():
+        return f"{first}{text}"
+    width = max(40, shutil.get_terminal_size().columns)
+    return textwrap.fill(text, width, initial_indent=first, subsequent_indent=" " * len(first), break_long_words=False)
 
 
 if __name__ == "__main__":

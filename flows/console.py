@@ -1,13 +1,57 @@
-"""What a user sees of Prefect's logs: our own lines, once, and never a traceback for a mistake of the user's."""
+"""What a user sees while a command works: on standard error our own lines, once, and never a traceback for a mistake of the user's.
 
+Standard output is for results alone: tables, or one JSON document.
+"""
+
+import json
 import logging
 import sys
+from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 from metaopt_core.errors import StoppedError, UserError
 
 _OURS = tuple(Path(__file__).resolve().parent.parent / package for package in ("flows", "tasks"))
 _RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
+
+
+class Detail(IntEnum):
+    """How much is shown of what happens; QUIET: errors alone; VERBOSE: what Prefect says, too."""
+
+    QUIET = 0
+    NORMAL = 1
+    VERBOSE = 2
+
+
+_detail = Detail.NORMAL
+
+
+def show(detail: Detail) -> None:
+    """Show that much in this process from now on."""
+    global _detail
+    from metaopt_core import progress  # most commands show none
+
+    _detail = detail
+    progress.show(detail > Detail.QUIET)
+
+
+def say(line: str) -> None:
+    """A line about what happens."""
+    if _detail > Detail.QUIET:
+        complain(line)
+
+
+def complain(line: str) -> None:
+    """A line that is shown however quiet it is to be."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def print_json(document: Any) -> None:
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+# --- what is logged -----------------------------------------------------------------------------------------------------
 
 
 def without_tracebacks_for_users() -> None:
@@ -24,22 +68,23 @@ def without_lost_connections() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
+def show_own_lines() -> None:
+    """Write what flows/ and tasks/ log to standard error, and none of what Prefect says beside it, unless that shows all anyhow."""
+    if _detail == Detail.VERBOSE:
+        return
+    for name in _RUN_LOGGERS:
+        logging.getLogger(name).addHandler(_OwnLines(logging.INFO))
+
+
+class _OwnLines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        path = Path(record.pathname)
+        if any(path.is_relative_to(folder) for folder in _OURS):
+            say(record.getMessage())
+
+
 def _plain(record: logging.LogRecord) -> bool:
     error = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
     if isinstance(error, UserError | StoppedError):
         record.msg, record.args, record.exc_info, record.exc_text = str(error), (), None, None
     return True
-
-
-class OwnLines(logging.Handler):
-    """Writes what flows/ and tasks/ log to standard error, and none of what Prefect says beside it."""
-
-    @classmethod
-    def install(cls) -> None:
-        for name in _RUN_LOGGERS:
-            logging.getLogger(name).addHandler(cls(logging.INFO))
-
-    def emit(self, record: logging.LogRecord) -> None:
-        path = Path(record.pathname)
-        if any(path.is_relative_to(folder) for folder in _OURS):
-            print(record.getMessage(), file=sys.stderr, flush=True)

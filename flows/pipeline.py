@@ -1,6 +1,6 @@
 """The pipeline's flow: the stages' flows, one after the other."""
 
-from prefect import flow
+from prefect import flow, get_run_logger
 
 from flows.planning import plan, select
 from flows.stages import FLOWS, StageName, start_afresh
@@ -28,7 +28,11 @@ def pipeline(
     selected, spec = select(only, first, last), as_served(spec)
     home = Home.current()
     if spec.repetitions > 1:
-        runs = {named(spec, one): pipeline(one, only, first, last, force) for one in repeats(spec)}
+        runs = {}
+        for one in repeats(spec):
+            which = named(spec, one)
+            get_run_logger().info("%s of %s:", which, spec.name)
+            runs[which] = pipeline.with_options(flow_run_name=f"{spec.name}, {which}")(one, only, first, last, force)
         if "log" in selected:
             _summarize(spec, home)
         return {f"{stage}, {which}": output for which, outputs in runs.items() for stage, output in outputs.items()}

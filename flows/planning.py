@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flows import environment
 from metaopt_core.errors import UserError
@@ -42,6 +43,14 @@ class StagePlan:
         if self.runs:
             return "would run"
         return "up to date" if self.selected else "not selected"
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage,
+            "fingerprint": self.identity.fingerprint,
+            "status": self.status,
+            "reasons": list(self.reasons),
+        }
 
 
 def select(only: str | None = None, first: str | None = None, last: str | None = None) -> tuple[str, ...]:

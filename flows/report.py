@@ -1,31 +1,118 @@
-"""What `metaopt run` and `metaopt sweep` show at their end."""
+"""What `metaopt run` and `metaopt sweep` show at their end, or print for programs with `--json`."""
 
 import json
 import os
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.text import Text
 
 from flows import environment
-from metaopt_core.evaluation import over_seeds as merged
+from flows.console import Detail
+from metaopt_core.pipeline.home import Home
+from metaopt_core.pipeline.repetitions import record
 from metaopt_core.pipeline.store import StageOutput
 from metaopt_core.reporting import tables, terminal
-from metaopt_core.reporting.numbers import Reading, counted
+from metaopt_core.reporting.numbers import Reading, counted, settings
 from metaopt_core.reporting.words import in_short
+from metaopt_core.spec.pipeline import PipelineSpec
 
-_WIDTH = 120  # where no terminal says how wide it is
+if TYPE_CHECKING:
+    from flows.planning import StagePlan
+
+_WIDTH = 120  # if no terminal says how wide it is
+
+Outputs = Mapping[str, StageOutput]
 
 
 def console() -> Console:
-    """Standard output: as wide as the terminal, and without a limit for paths."""
+    """Standard output, as wide as the terminal."""
     made = Console(highlight=False)
     return made if made.is_terminal or "COLUMNS" in os.environ else Console(highlight=False, width=_WIDTH)
 
 
-def summary(outputs: Mapping[str, StageOutput]) -> dict[str, Any] | None:
+def show(
+    home: Home,
+    spec: PipelineSpec,
+    executions: Mapping[str, Outputs],
+    stages: Collection[str],
+    detail: Detail,
+    traces: Path | None = None,
+) -> None:
+    """Print what some stages have made: tables, the verdict, and where to read on.
+
+    executions: by the names of repetitions; that of the only one is empty. traces: a folder with profiles of training.
+    """
+    shown = console()
+    results = over_repetitions(spec, list(executions.values())) if "evaluate" in stages else None
+    if results and detail > Detail.QUIET:
+        _show_tables(shown, results, detail)
+    if results:
+        terminal.say(shown, in_short(results))
+    if detail > Detail.QUIET:
+        shown.print()
+    for name, text in _places(home, spec, executions, stages, detail):
+        shown.print(f"{name:<8} ", _linked(text), sep="", soft_wrap=True)
+    if traces:
+        shown.print(f"traces   {traces}, a file for each phase of training: drop one on https://ui.perfetto.dev", soft_wrap=True)
+
+
+def _show_tables(shown: Console, results: Mapping[str, Any], detail: Detail) -> None:
+    everything = detail == Detail.VERBOSE
+    terminal.show(shown, tables.by_step(results, None if everything else tables.steps_shown(results)))
+    terminal.show(shown, tables.compared(results))
+    if everything and (others := tables.other_metrics(results)):
+        terminal.show(shown, others)
+    if results["shifted"]:
+        terminal.show(shown, tables.shifted(results) if everything else tables.shifted_in_short(results))
+
+
+def _places(
+    home: Home, spec: PipelineSpec, executions: Mapping[str, Outputs], stages: Collection[str], detail: Detail
+) -> list[tuple[str, str]]:
+    """Where what the stages have made can be looked at, the most interesting last."""
+    found: list[tuple[str, str]] = []
+    for which, outputs in executions.items():
+        of = f" ({which})" if which else ""
+        if detail == Detail.VERBOSE:
+            found += [("figure", f"{path}{of}") for path in figures({name: outputs[name] for name in outputs if name in stages})]
+        elif detail == Detail.NORMAL and (folder := _folder_of_figures(outputs, stages)):
+            found.append(("figures", f"{folder}{of}"))
+        if "log" in outputs and "log" in stages:
+            found += [("MLflow", f"{_run(home, outputs['log'].extra)}{of}")] if detail > Detail.QUIET else []
+            found.append(("report", f"{outputs['log'] / 'report.html'}{of}"))
+    file = record(home, spec)
+    if len(executions) > 1 and "log" in stages and file.exists():
+        over = " (over all)"
+        extra = json.loads(file.read_text()).get("mlflow")
+        found += [("MLflow", f"{_run(home, extra)}{over}")] if extra and detail > Detail.QUIET else []
+        found.append(("report", f"{file.with_suffix('.html')}{over}"))
+    return found
+
+
+def _folder_of_figures(outputs: Outputs, stages: Collection[str]) -> str | None:
+    """That of the last of the stages that has any."""
+    folders = [output.folder for stage, output in outputs.items() if stage in stages and any(Path(output.folder).glob("*.png"))]
+    return folders[-1] if folders else None
+
+
+def _run(home: Home, extra: Mapping[str, Any]) -> str:
+    """Where an MLflow run is shown, or could be."""
+    from metaopt_core.tracking.links import links
+
+    return links(home, extra)["url"] or f"run {extra['run_id']}: {environment.command('up')} shows it"
+
+
+def _linked(text: str) -> Text:
+    """A path that a terminal opens by a click."""
+    path = Path(text.partition(" (")[0])
+    return Text(text, style=f"link {path.as_uri()}") if path.is_absolute() else Text(text)
+
+
+def summary(outputs: Outputs) -> dict[str, Any] | None:
     """The results of `evaluate`, if there are any."""
     if "evaluate" not in outputs:
         return None
@@ -33,71 +120,82 @@ def summary(outputs: Mapping[str, StageOutput]) -> dict[str, Any] | None:
     return found
 
 
-def figures(outputs: Mapping[str, StageOutput]) -> list[str]:
+def figures(outputs: Outputs) -> list[str]:
     return [str(path) for output in outputs.values() for path in sorted(Path(output.folder).glob("*.png"))]
 
 
-def over_seeds(executions: Sequence[Mapping[str, StageOutput]]) -> dict[str, Any] | None:
-    """The results of several seeds as one, if all are there; of a single execution its own."""
+def over_repetitions(spec: PipelineSpec, executions: Sequence[Outputs]) -> dict[str, Any] | None:
+    """The results of all repetitions as one, if all are there; of a single execution its own."""
     if len(executions) == 1:
         return summary(executions[0])
+    from metaopt_core.evaluation import over_repetitions as merged
+
     summaries = [found for outputs in executions if (found := summary(outputs))]
-    return merged.summarize(summaries) if len(summaries) == len(executions) else None
+    whole = len(summaries) == len(executions)
+    return merged.summarize(summaries, "split" if spec.splits > 1 else "seed") if whole else None
 
 
-def show(executions: Mapping[int, Mapping[str, StageOutput]], stages: Collection[str]) -> None:
-    """Print what stages have made, of one execution or of one a seed: tables, the verdict, and where to read on.
-
-    executions: by seed.
-    """
-    shown = console()
-    results = over_seeds(list(executions.values())) if "evaluate" in stages else None
-    if results:
-        terminal.show(shown, tables.by_step(results, tables.steps_shown(results)))
-        terminal.show(shown, tables.compared(results))
-        if results["shifted"]:
-            terminal.show(shown, tables.shifted_in_short(results))
-        terminal.say(shown, in_short(results))
-        shown.print()
-    for seed, outputs in executions.items():
-        of_seed = f" (seed {seed})" if len(executions) > 1 else ""
-        for name, text in _places(outputs, stages):
-            shown.print(f"{name}{of_seed}  {text}", soft_wrap=True)
+def as_json(
+    home: Home, spec: PipelineSpec, plans: "Mapping[str, Sequence[StagePlan]]", executions: Mapping[str, Outputs]
+) -> dict[str, Any]:
+    """The same for programs: of one execution, or of one a repetition with what they come to together."""
+    each = {which: _execution(home, plans[which], outputs) for which, outputs in executions.items()}
+    if spec.repetitions == 1:
+        return next(iter(each.values()))
+    file = record(home, spec)
+    together = json.loads(file.read_text()).get("mlflow") if file.exists() else None
+    return {
+        "repetitions": [{"of": which} | execution for which, execution in each.items()],
+        "results": over_repetitions(spec, list(executions.values())),
+        "mlflow": together and together | _links(home, together),
+    }
 
 
-def _places(outputs: Mapping[str, StageOutput], stages: Collection[str]) -> list[tuple[str, str]]:
-    """Where what the stages have made can be looked at."""
-    found = []
-    for stage in reversed([stage for stage in outputs if stage in stages]):
-        if any(Path(outputs[stage].folder).glob("*.png")):
-            found.append(("figures", outputs[stage].folder))
-            break
-    if "log" in outputs and "log" in stages:
-        found.append(("MLflow ", f"run {outputs['log'].extra.get('run_id')}"))
-        found.append(("report ", str(outputs["log"] / "report.html")))
-    return found
+def _execution(home: Home, plans: "Sequence[StagePlan]", outputs: Outputs) -> dict[str, Any]:
+    stages = []
+    for plan in plans:
+        output = outputs.get(plan.stage)
+        made = {"seconds": output.seconds, "folder": output.folder} if output else {"seconds": None, "folder": None}
+        stages.append(plan.as_json() | {"status": "ran" if plan.runs else plan.status} | made)
+    extra = outputs["log"].extra if "log" in outputs else None
+    return {
+        "stages": stages,
+        "results": summary(outputs),
+        "figures": figures(outputs),
+        "mlflow": extra and extra | _links(home, extra),
+    }
 
 
-def show_sweep(result: Mapping[str, Any], home: Path) -> None:
-    """Print what a sweep has found: the best values, how they do on the meta-test tasks, and where everything is."""
+def _links(home: Home, extra: Mapping[str, Any]) -> dict[str, str | None]:
+    from metaopt_core.tracking.links import links
+
+    return links(home, extra)
+
+
+def show_sweep(result: Mapping[str, Any], detail: Detail) -> None:
+    """Print what a sweep has found: the best values, how they do on the meta-test tasks, and where to read on."""
     shown = console()
     best, default, metric = result["best"], result["default"], result["metric"]
     reading = Reading({"primary": metric, "metrics": result["metrics"], "methods": {}, "shifted": {}})
-    shown.print(f"best of {counted(result['trials'], 'trial')} ({result['pruned']} of them pruned): trial {best['trial']}")
+    pruned = f" ({result['pruned']} of them pruned)" if result["pruned"] else ""
+    shown.print(f"Best of {counted(result['trials'], 'trial')}{pruned}: trial {best['trial']}")
     for key, value in best["values"].items():
-        shown.print(f"  {key}  {json.dumps(value)}")
-    shown.print(f"{reading.title} on the meta-test tasks, mean ± 95% interval")
+        shown.print(f"  {key}  {settings({'': value}).strip()}")
+    shown.print()
+    shown.print(f"{reading.heading} on the meta-test tasks, mean ± 95% interval")
     shown.print(f"  best        {reading.interval(best['test'])} after {counted(best['steps'], 'step')}")
     shown.print(f"  default     {reading.interval(default['test'])} after {counted(default['steps'], 'step')}")
     if result["difference"] is None:
         shown.print("  difference  not known: the two have different meta-test tasks")
     else:
         unit = " percentage points" if reading.percent else ""
-        shown.print(f"  difference  {reading.difference(result['difference'])}{unit} (best − default, paired on the same tasks)")
-    for path in result["figures"]:
-        shown.print(f"figure  {path}", soft_wrap=True)
-    shown.print(f"study   {result['study']} in {result['storage']}", soft_wrap=True)
+        shown.print(f"  difference  {reading.difference(result['difference'])}{unit} (best − default, task by task)")
+    shown.print()
     file = shlex.quote(os.path.relpath(best["spec"]))
-    command = f"{environment.program()} run {best['pipeline']} -f {file}"
-    shown.print(f"spec    {best['spec']}, to be run with: {command}", soft_wrap=True)
-    shown.print(f"All outputs are in {home}. To browse them: {environment.command('up')}", soft_wrap=True)
+    places = [("run it", f"{environment.program()} run {best['pipeline']} -f {file}")]
+    if detail > Detail.QUIET:
+        places += [("study", f"{result['study']} in {result['storage']}")]
+    if detail == Detail.VERBOSE:
+        places += [("figure", path) for path in result["figures"]]
+    for name, text in [*places, ("report", result["report"])]:
+        shown.print(f"{name:<8} ", _linked(text), sep="", soft_wrap=True)

@@ -3,16 +3,18 @@
 import contextlib
 import json
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
+from optuna.trial import FrozenTrial
 from prefect import flow, get_run_logger
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from flows import environment
+from flows import console, environment
 from flows.pipeline import pipeline
 from flows.stages import carry_out
 from metaopt_core.distributions.contract import load
@@ -25,12 +27,14 @@ from metaopt_core.pipeline import search as sweeps
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.search import Claim, Sweep
 from metaopt_core.pipeline.store import StageOutput, write_atomically
+from metaopt_core.reporting.sweep_page import render
 from metaopt_core.spec.pipeline import PipelineSpec
-from metaopt_core.spec.ranges import with_values
+from metaopt_core.spec.ranges import value_at, with_values
 from metaopt_core.spec.writing import spec_yaml
 from metaopt_core.tracking.runs import running
 
 _SECONDS_BETWEEN_LOOKS = 0.5
+_OF_A_TRIAL = "trial "  # how the line about one begins
 
 
 @flow(flow_run_name="{spec.name}", persist_result=False, validate_parameters=True)
@@ -48,6 +52,7 @@ def sweep(spec: PipelineSpec, workers: int = 1) -> dict[str, Any]:
             carry_out_trials(search, run.id)
         default = with_values(spec, {})
         best, made = _in_full(search)
+        get_run_logger().info("the pipeline's own setting, to compare with:")
         outputs = {"best": made, "default": pipeline(default, last="evaluate")}
         result = _result(search, best, default, outputs)
         run.log_points(
@@ -71,7 +76,7 @@ def carry_out_trials(search: Sweep, parent: str) -> None:
                 spec = claim.spec()
             except ValidationError as error:  # each value is right alone
                 claim.finish(None)
-                get_run_logger().info("trial %d: impossible together (%s)", claim.number, error.errors()[0]["msg"])
+                get_run_logger().info("%s%d: impossible together (%s)", _OF_A_TRIAL, claim.number, error.errors()[0]["msg"])
                 continue
             trial(spec, claim, parent)
 
@@ -100,7 +105,7 @@ def trial(spec: PipelineSpec, claim: Claim, parent: str) -> None:
     best = search.best()
     known = f" (best {best.value:.4g})" if best is not None else ""
     shown = ", ".join(f"{key}={_short(value)}" for key, value in claim.setting.items())
-    logger.info("trial %d: %s%s; %s; %s", claim.number, outcome, known, shown, search.progress())
+    logger.info("%s%d: %s%s; %s; %s", _OF_A_TRIAL, claim.number, outcome, known, shown, search.progress())
 
 
 def _short(value: Any) -> str:
@@ -119,6 +124,7 @@ def _in_full(search: Sweep) -> tuple[PipelineSpec, dict[str, StageOutput]]:
         values = search.decoded(trial.params) | {"log.experiment": search.spec.log.experiment or search.spec.name}
         values["log.register_as"] = None  # `best.yaml` has it, for whoever runs that
         spec = with_values(search.spec, values, name=f"{search.spec.name}-best")
+        get_run_logger().info("the setting of trial %d in full, as %s:", trial.number, spec.name)
         try:
             return spec, pipeline(spec)
         except DivergedError as error:
@@ -149,7 +155,7 @@ def _result(search: Sweep, best: PipelineSpec, default: PipelineSpec, outputs: d
         "study": search.name,
         "storage": search.storage,
         "trials": len(search.finished()),
-        "pruned": sum(trial.value is None or trial.state.name == "PRUNED" for trial in search.finished()),
+        "pruned": sum(_told(search, one)["pruned"] for one in search.finished()),
         "metric": metric,
         "metrics": {metric: as_read(read)},
         "best": {
@@ -162,6 +168,7 @@ def _result(search: Sweep, best: PipelineSpec, default: PipelineSpec, outputs: d
             "pipeline": best.name,
         },
         "default": {
+            "values": {key: value_at(search.spec, key) for key in search.search.parameters},
             "steps": search.steps_of(default),
             "test": of_method(tables["default"], columns["default"], methods["default"], read.larger_is_better),
         },
@@ -170,10 +177,25 @@ def _result(search: Sweep, best: PipelineSpec, default: PipelineSpec, outputs: d
         )
         if same_tasks
         else None,
+        "history": [_told(search, one) for one in search.finished()],
         "figures": [str(path) for path in sweeps.figures(search)],
+        "report": str(search.folder / "report.html"),
     }
+    reports = {best.name: outputs["best"]["log"] / "report.html"} if "log" in outputs["best"] else {}
+    (search.folder / "report.html").write_text(render(search.spec, result, best, reports, search.folder), encoding="utf-8")
     write_atomically(search.folder / "result.json", json.dumps(result, indent=1))
     return result
+
+
+def _told(search: Sweep, trial: FrozenTrial) -> dict[str, Any]:
+    """A trial as JSON values."""
+    return {
+        "number": trial.number,
+        "value": trial.value,
+        "pruned": trial.value is None or trial.state.name == "PRUNED",
+        "values": search.decoded(trial.params),
+        "seconds": trial.duration.total_seconds() if trial.duration else 0.0,
+    }
 
 
 # --- further processes --------------------------------------------------------------------------------------------------
@@ -185,22 +207,35 @@ def _helpers(spec: PipelineSpec, parent: str, count: int, home: Home) -> Iterato
     logs = home.root / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        for index in range(count):
-            log = stack.enter_context((logs / f"sweep-worker-{index + 1}.log").open("ab"))
+        for number in range(2, count + 2):
+            log = stack.enter_context((logs / f"sweep-worker-{number}.log").open("ab"))
             process = subprocess.Popen(
                 environment.python("flows.sweep_worker"),
                 stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for the sweep, which then closes the worker's standard input
             )
-            stack.callback(process.wait)
             assert process.stdin is not None
+            assert process.stdout is not None
+            relay = threading.Thread(target=_relay, args=(process.stdout, log, number), daemon=True)
+            relay.start()
+            stack.callback(relay.join)
+            stack.callback(process.wait)
             stack.callback(process.stdin.close)
             job = {"spec": spec.model_dump(mode="json", exclude_unset=True), "parent": parent}
             process.stdin.write(json.dumps(job).encode() + b"\n")
             process.stdin.flush()
         yield
+
+
+def _relay(lines: IO[bytes], log: IO[bytes], number: int) -> None:
+    """Write what a worker says to its log, and say here what came of its trials."""
+    for line in lines:
+        log.write(line)
+        log.flush()
+        if line.startswith(_OF_A_TRIAL.encode()):
+            console.say(f"worker {number}: {line.decode(errors='replace').rstrip()}")
 
 
 def work(spec: PipelineSpec, parent: str) -> None:

@@ -21,11 +21,11 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, terminate)
     threading.Thread(target=stop_when_alone, daemon=True).start()
-    from flows.console import OwnLines
+    from flows.console import show_own_lines
     from flows.sweep import work
     from metaopt_core.spec.pipeline import PipelineSpec
 
-    OwnLines.install()
+    show_own_lines()
     work(PipelineSpec.model_validate(job["spec"]), job["parent"])
 
 

@@ -6,10 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 _SECONDS_BETWEEN_LINES = 15.0
+_NARROW = 100  # columns: below, there is no bar, which is the least of what is told
+
+_shown = True
+
+
+def show(shown: bool) -> None:
+    """Whether this process shows progress at all."""
+    global _shown
+    _shown = shown
 
 
 class Bar:
@@ -38,30 +48,48 @@ class _Lines(Bar):
             return
         self._spoke = now
         speed = (completed - self._first) / max(now - self._start, 1e-9)
-        left = (self._total - completed) / speed if speed else float("inf")
-        sys.stderr.write(f"{self._description}: {completed}/{self._total}  {speed:.1f}/s  {left:.0f} s left  {note}\n")
+        left = f"{(self._total - completed) / speed:,.0f} s left" if speed and completed < self._total else ""
+        parts = [f"{self._description}: {_of(completed, self._total)}", _rate(speed), left, note]
+        sys.stderr.write("  ".join(part for part in parts if part) + "\n")
         sys.stderr.flush()
+
+
+class _Completed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(_of(int(task.completed), int(task.total or 0)), style="green")
 
 
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.0f}/s" if task.speed and task.speed >= 10 else f"{task.speed or 0:.2f}/s", style="cyan")
+        return Text(_rate(task.speed or 0), style="cyan")
+
+
+def _of(completed: int, total: int) -> str:
+    return f"{completed:,}/{total:,}"
+
+
+def _rate(speed: float) -> str:
+    return f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.2f}/s"
 
 
 @contextmanager
 def bar(total: int, description: str, completed: int = 0) -> Iterator[Bar]:
     """A progress bar for the length of a block, which starts at `completed` of `total`."""
     console = Console(stderr=True)
+    if not _shown:
+        yield Bar()
+        return
     if not console.is_terminal:
         yield _Lines(total, description, completed)
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        _Speed(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
+    columns = [
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", min_width=12)),
+        _Completed(table_column=Column(no_wrap=True, justify="right")),
+        _Speed(table_column=Column(no_wrap=True, justify="right")),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", min_width=12)),
+    ]
+    if console.width >= _NARROW:
+        columns.insert(1, BarColumn(bar_width=None))
     with Progress(*columns, console=console, speed_estimate_period=10) as progress:
         yield _RichBar(progress, progress.add_task(description, total=total, completed=completed, note=""))

@@ -1,9 +1,7 @@
 """Stage 4, log: the pipeline's results in MLflow, and on the page of the Prefect flow run."""
 
 import json
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger, task
@@ -15,12 +13,10 @@ from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.identity import Identity
 from metaopt_core.pipeline.store import StageOutput, Store
 from metaopt_core.reporting import page as report
-from metaopt_core.reporting import tables
-from metaopt_core.reporting.markdown import markdown, prose
-from metaopt_core.reporting.words import in_short
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking.links import links
 from metaopt_core.tracking.publishing import publish
+from tasks import artifacts
 from tasks.retrying import DELAYS, mlflow_was_away
 
 
@@ -45,34 +41,16 @@ def log(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str, 
             get_run_logger().info("the logged model takes along %s", ", ".join(extra["own_code"]))
         summary = json.loads((upstream["evaluate"] / "summary.json").read_text())
         record = extra | links(home, extra)
-        create_markdown_artifact(_results(spec, summary, record, store.folder(identity)), _key(spec, "results"))
+        whereabouts = f"The report is an artifact of the MLflow run, and a file: `{store.folder(identity) / 'report.html'}`."
+        text = artifacts.results(spec, summary, record["report_url"] or "", whereabouts)
+        create_markdown_artifact(text, artifacts.key(spec, "results"))
         if record["url"]:
-            create_link_artifact(record["url"], record["run_id"], _key(spec, "mlflow-run"), description=_whereabouts(spec, record))
+            create_link_artifact(
+                record["url"], record["run_id"], artifacts.key(spec, "mlflow-run"), description=_whereabouts(spec, record)
+            )
     return store.made(identity)
-
-
-def _results(spec: PipelineSpec, summary: Mapping[str, Any], record: Mapping[str, Any], folder: Path) -> str:
-    """The verdict, where the report is, and all tables."""
-    served = "" if record["tracking_uri"].startswith("http") else " (`metaopt up` serves it)"
-    shown = [tables.compared(summary), tables.by_step(summary), tables.other_metrics(summary)]
-    shown += [tables.shifted(summary)] if summary["shifted"] else []
-    return "\n".join(
-        [
-            f"# {spec.name}" + (f": [report]({record['report_url']})" if record["report_url"] else ""),
-            prose(in_short(summary)),
-            "",
-            f"The report is an artifact of the MLflow run{served}, and a file: `{folder / 'report.html'}`.",
-            "",
-            *(markdown(table) for table in shown if table),
-        ]
-    )
 
 
 def _whereabouts(spec: PipelineSpec, record: Mapping[str, Any]) -> str:
     version = f" It is version {record['model_version']} of `{spec.log.register_as}`." if record["model_version"] else ""
     return f"The MLflow run with the parameters, curves, tables, figures and the model `{record['model_uri']}`.{version}"
-
-
-def _key(spec: PipelineSpec, suffix: str) -> str:
-    """An artifact's key: Prefect allows lower-case letters, digits and dashes."""
-    return f"{re.sub(r'[^a-z0-9]+', '-', spec.name).strip('-')}-{suffix}"

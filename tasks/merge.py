@@ -4,14 +4,18 @@ import json
 from collections.abc import Sequence
 
 from prefect import task
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
 
-from metaopt_core.evaluation import over_seeds
+from metaopt_core.evaluation import over_repetitions
 from metaopt_core.pipeline import repetitions
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.store import StageOutput, write_atomically
+from metaopt_core.reporting.repetitions_page import render
 from metaopt_core.spec.pipeline import PipelineSpec
-from metaopt_core.tracking.publishing import publish_seeds
+from metaopt_core.tracking.publishing import publish_repetitions
+from tasks import artifacts
 from tasks.retrying import DELAYS, mlflow_was_away
 
 
@@ -24,10 +28,22 @@ from tasks.retrying import DELAYS, mlflow_was_away
     retry_condition_fn=mlflow_was_away,
 )
 def summarize(spec: PipelineSpec, home: Home, evaluated: Sequence[StageOutput], logged: Sequence[StageOutput]) -> None:
-    """Write the statistics over repetitions, in MLflow and in the home. Retried, for a tracking server may be away for a while."""
-    summary = over_seeds.summarize([json.loads((output / "summary.json").read_text()) for output in evaluated])
+    """Write the statistics over repetitions and a page about them, in MLflow and in the home, and show them on Prefect's page.
+
+    Retried, for a tracking server may be away for a while.
+    """
+    names = [repetitions.named(spec, one) for one in repetitions.repeats(spec)]
+    each = {which: json.loads((output / "summary.json").read_text()) for which, output in zip(names, evaluated, strict=True)}
+    reports = {which: output / "report.html" for which, output in zip(names, logged, strict=True)}
+    summary = over_repetitions.summarize(list(each.values()), "split" if spec.splits > 1 else "seed")
+    page = render(spec, summary, each, reports)
     finished = max(output.finished for output in evaluated)
-    publish_seeds(home, spec, repetitions.group(spec), summary, [output.extra["run_id"] for output in logged], finished)
+    group, runs = repetitions.group(spec), [output.extra["run_id"] for output in logged]
+    made = publish_repetitions(home, spec, group, summary, page, runs, finished)
     file = repetitions.record(home, spec)
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, json.dumps(summary, indent=1))
+    write_atomically(file.with_suffix(".html"), page)
+    write_atomically(file, json.dumps(summary | {"mlflow": made}, indent=1))
+    if FlowRunContext.get():
+        page_there = f"The report over all: `{file.with_suffix('.html')}`."
+        create_markdown_artifact(artifacts.results(spec, summary, whereabouts=page_there), artifacts.key(spec, "results"))

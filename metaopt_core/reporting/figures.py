@@ -1,6 +1,7 @@
 """Figures, as matplotlib objects of their own: no global state, so nothing to close and no window ever opens."""
 
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,9 @@ _LOGARITHMIC = 3.0  # times the smallest: from there on the axis of shifted task
 _WIDE = 100  # times the median: from there on the scale of curves is logarithmic
 
 
-def save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, target: Path | IO[bytes]) -> None:
     """Write a PNG whose bytes depend on the figure alone."""
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    figure.savefig(target, dpi=110, metadata={"Software": None}, format="png")
 
 
 def adaptation(summary: Summary) -> Figure:
@@ -179,7 +180,10 @@ def shifted(summary: Summary) -> Figure:
 
 def _scale(axes: Axes, reading: Reading, within: npt.NDArray[np.float64]) -> None:
     """Let the horizontal axis show these numbers: shares from 0 to 1, what spans decades on a logarithmic scale."""
-    low, high = float(np.nanmin(within)), float(np.nanmax(within))
+    within = within[np.isfinite(within)]
+    if not within.size:  # every mean is of tasks that diverged
+        return
+    low, high = float(within.min()), float(within.max())
     if reading.percent:
         axes.set_xlim(min(0.0, low), max(1.02, 1.05 * high))
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))

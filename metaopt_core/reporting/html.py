@@ -1,10 +1,14 @@
-"""Tables as HTML, for the reports."""
+"""Tables, sentences and whole pages as HTML, for the reports."""
 
-from collections.abc import Sequence
-from typing import Literal
+import base64
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
+import jinja2
 from markupsafe import Markup
 
+from metaopt_core.reporting.numbers import counted, seconds
 from metaopt_core.reporting.table import Cell, Column, Table
 
 
@@ -40,3 +44,27 @@ def _cell(tag: Literal["th", "td"], column: Column, cell: Cell) -> Markup:
 def prose(sentence: Sequence[Cell]) -> Markup:
     plain, toned = Markup("{}"), Markup('<strong class="{}">{}</strong>')
     return Markup("").join(toned.format(cell.tone, cell.text) if cell.tone else plain.format(cell.text) for cell in sentence)
+
+
+def page(template: str, **values: Any) -> str:
+    """A template of `templates/`, filled in."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"table": html, "prose": prose, "seconds": seconds, "counted": counted}
+    return environment.get_template(template).render(**values)
+
+
+def images(*folders: Path) -> Iterator[tuple[str, str]]:
+    """Every figure by its file's name, as the data of an image."""
+    for folder in folders:
+        for path in sorted(folder.glob("*.png")):
+            yield path.stem, image(path.read_bytes())
+
+
+def image(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -3,20 +3,19 @@
 What was asked, what was learned, how well it adapts, on whom it fails, and what it cost. The templates are in `templates/`.
 """
 
-import base64
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from metaopt_core.evaluation.verdict import LOSS, Summary, best_baseline, verdict, worst_tasks
 from metaopt_core.methods.contract import compared
 from metaopt_core.pipeline.store import StageOutput
-from metaopt_core.reporting import html, tables
+from metaopt_core.reporting import tables
 from metaopt_core.reporting.facts import asked
+from metaopt_core.reporting.html import images, page
 from metaopt_core.reporting.numbers import NONE, Reading, counted, seconds
 from metaopt_core.reporting.table import Table, columns, joined, row
 from metaopt_core.reporting.words import in_short
@@ -49,26 +48,6 @@ def render(spec: PipelineSpec, upstream: Mapping[str, StageOutput]) -> str:
         cost=_cost(spec, upstream),
         figures=dict(images(*(Path(output.folder) for output in upstream.values()))),
     )
-
-
-def page(template: str, **values: Any) -> str:
-    """A template of `templates/`, filled in."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"table": html.html, "prose": html.prose, "seconds": seconds, "counted": counted}
-    return environment.get_template(template).render(**values)
-
-
-def images(*folders: Path) -> Iterator[tuple[str, str]]:
-    """Every figure by its file's name, as the data of an image."""
-    for folder in folders:
-        for path in sorted(folder.glob("*.png")):
-            yield path.stem, f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def tiles(summary: Summary) -> Iterator[tuple[str, str]]:

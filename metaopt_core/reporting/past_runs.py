@@ -18,6 +18,15 @@ _TONES: dict[str, Tone] = {"better": "good", "worse": "bad", "unclear": ""}
 _SETTINGS_SHOWN = 4
 
 
+def readable(one: Past) -> bool:
+    """Whether its results are there, in the form in which this version writes them."""
+    try:
+        verdict(one.summary)
+        return {"metrics", "groups"} <= one.summary.keys()
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return False
+
+
 def listed(executions: Sequence[Past]) -> Table:
     """A row an execution, by pipeline, with the settings in which those of a pipeline differ."""
     rows = []

@@ -192,9 +192,8 @@ def _change(results: Summary) -> float | None:
 
 
 def _interval(summary: Summary) -> str:
-    count = summary.get("seeds", 1)
-    if count > 1:
-        return f"mean ± 95% interval over {counted(count, 'seed')}"
+    if repetitions := summary.get("repetitions"):
+        return f"mean ± 95% interval over {counted(repetitions['count'], repetitions['kind'])}"
     what = "classes" if summary["targets"] == "classes" else "groups"
     by = f" (cluster bootstrap over the {summary['groups']:,} {what} that tasks share)" if summary["groups"] else ""
     return f"mean ± 95% interval{by}"

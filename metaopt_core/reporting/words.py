@@ -11,7 +11,9 @@ def in_short(summary: Summary) -> tuple[Cell, ...]:
     model = summary["methods"][found.model]["label"]
     title = reading.title if reading.title.startswith("mean ") else f"mean {reading.title}"
     examples = counted(summary["shots"], "example") + (" of each class" if summary["ways"] else "")
-    over = f" over {counted(summary['tasks'], 'new task')}" + (f", {summary['seeds']} seeds" if summary.get("seeds", 1) > 1 else "")
+    over = f" over {counted(summary['tasks'], 'new task')}"
+    if repetitions := summary.get("repetitions"):
+        over += f" and {counted(repetitions['count'], repetitions['kind'])}"
     parts = [
         Cell(f"After {counted(summary['horizon'], 'adaptation step')} on {examples}, {model} reaches a {title} of "),
         Cell(reading.interval(found.entry[reading.name]), tone="strong"),

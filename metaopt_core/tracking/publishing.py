@@ -53,18 +53,21 @@ def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput],
         }
 
 
-def publish_seeds(
-    home: Home, spec: PipelineSpec, group: str, summary: Mapping[str, Any], runs: Sequence[str], finished: float
-) -> None:
-    """Record results over seeds in a run that the runs of the seeds are nested below. Doing it again changes nothing.
+def publish_repetitions(
+    home: Home, spec: PipelineSpec, group: str, summary: Mapping[str, Any], report: str, runs: Sequence[str], finished: float
+) -> dict[str, Any]:
+    """Record results over repetitions in a run that theirs are nested below. Doing it again changes nothing.
 
-    finished: when the last of them was there, in seconds since 1970.
+    report: the HTML page that tells of them; finished: when the last of them was there, in seconds since 1970. Returns where it is:
+    tracking_uri, experiment_id, run_id.
     """
     with running(home, spec, group) as parent, answering(parent.client.tracking_uri):
         parent.log_points(_result_points(parent, summary, finished))
         parent.client.log_text(parent.id, json.dumps(summary, indent=1), "summary.json")
+        parent.client.log_text(parent.id, report, "report.html")
         for run in runs:
             parent.client.set_tag(run, PARENT, parent.id)
+        return {"tracking_uri": parent.client.tracking_uri, "experiment_id": parent.experiment_id, "run_id": parent.id}
 
 
 def _result_points(run: Run, summary: Mapping[str, Any], time: float, model_id: str | None = None) -> "list[Metric]":

@@ -108,3 +108,25 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Project:
     assert first.returncode == 0, first.stderr
     (project.folder / "first.json").write_text(first.stdout)
     return project
+
+
+HEAVY = ("torch", "prefect", "mlflow", "pandas", "matplotlib")
+
+
+def imports_of(project: Project, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """The command in a fresh interpreter that says at the end which heavy libraries it has imported."""
+    code = (
+        "import sys\nfrom flows.cli import main\n"
+        f"sys.argv = {['metaopt', *arguments]!r}\n"
+        "try:\n    main()\nfinally:\n"
+        f"    print('heavy:', *[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=project.folder,
+        env=project.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )

@@ -3,34 +3,11 @@
 import json
 import re
 import socket
-import subprocess
-import sys
 import time
 
 import pytest
 
-from tests.flows.conftest import Project
-
-HEAVY = ("torch", "prefect", "mlflow", "pandas", "matplotlib")
-
-
-def _imports(project: Project, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """The command in a fresh interpreter that says at the end which heavy libraries it has imported."""
-    code = (
-        "import sys\nfrom flows.cli import main\n"
-        f"sys.argv = {['metaopt', *arguments]!r}\n"
-        "try:\n    main()\nfinally:\n"
-        f"    print('heavy:', *[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=project.folder,
-        env=project.environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+from tests.flows.conftest import Project, imports_of
 
 
 @pytest.mark.parametrize(
@@ -47,7 +24,7 @@ def _imports(project: Project, *arguments: str) -> "subprocess.CompletedProcess[
 )
 def test_planning_and_mistakes_answer_at_once(project: Project, arguments: list[str], status: int) -> None:
     started = time.monotonic()
-    done = _imports(project, *arguments)
+    done = imports_of(project, *arguments)
     seconds = time.monotonic() - started
     assert done.returncode == status, done.stderr
     assert done.stderr.splitlines()[-1] == "heavy:"
@@ -121,3 +98,50 @@ def test_up_names_a_taken_port_and_its_option(project: Project) -> None:
         done = project.metaopt("up", "--mlflow-port", str(port), "--prefect-port", str(other))
     assert done.returncode == 2
     assert f"--mlflow-port {port}" in done.stderr
+
+
+def test_show_prints_a_pipelines_file_that_means_the_same(project: Project) -> None:
+    shown = project.metaopt("show", "tiny", "--set", "train.shots=3")
+    assert shown.returncode == 0, shown.stderr
+    (project.folder / "shown.yaml").write_text(shown.stdout)
+    assert "shots: 3" in shown.stdout
+    again = project.metaopt("show", "tiny", "-f", "shown.yaml")
+    assert again.stdout == shown.stdout
+
+
+def test_without_runs_there_is_nothing_to_list_or_compare(project: Project) -> None:
+    assert project.json("runs") == []
+    done = project.metaopt("runs")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "no runs yet" in done.stderr
+    for arguments, message in (
+        (["runs", "tiny"], "no run of tiny"),
+        (["compare", "tiny", "other"], "no run of this id"),
+        (["compare", "tiny"], "two runs or more"),
+    ):
+        done = project.metaopt(*arguments)
+        assert done.returncode == 2
+        assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("metaopt ru", {"run", "runs"}),
+        ("metaopt run ti", {"tiny"}),
+        ("metaopt plan tiny --only ", {"generate", "train", "evaluate", "log"}),
+        ("metaopt -f other.yaml run ", {"other"}),
+        ("metaopt run -f nowhere.yaml ", set()),
+    ],
+)
+def test_a_shell_is_offered_what_could_follow(project: Project, words: str, offered: set[str]) -> None:
+    (project.folder / "other.yaml").write_text((project.folder / "pipelines.yaml").read_text().replace("tiny:", "other:"))
+    done = project.metaopt(_METAOPT_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(len(words.split(" ")) - 1))
+    assert done.stderr == ""
+    assert set(done.stdout.split()) == offered
+
+
+def test_quiet_and_verbose_exclude_each_other(project: Project) -> None:
+    done = project.metaopt("run", "tiny", "--quiet", "--verbose")
+    assert done.returncode == 2
+    assert "--quiet and --verbose" in done.stderr

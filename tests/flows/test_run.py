@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.flows.conftest import TINY, Project, project_in
+from tests.flows.conftest import TINY, Project, imports_of, project_in
 
 pytestmark = pytest.mark.slow
 
@@ -48,6 +48,40 @@ def test_a_second_run_does_no_work_and_shows_the_results_again(ran: Project) -> 
     assert "Mean squared error by number of adaptation steps" in done.stdout
     assert "metaopt up" in done.stdout
     assert len(_mlflow_runs(ran)) == 1
+
+
+def test_quiet_leaves_the_verdict_and_the_report(ran: Project) -> None:
+    done = ran.metaopt("run", "tiny", "--quiet")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("After 2 adaptation steps on 5 examples, MAML reaches")
+    assert [line for line in lines if "report.html" in line] == [lines[-1]]
+    assert "number of adaptation steps" not in done.stdout
+
+
+def test_verbose_shows_every_table_and_figure(ran: Project) -> None:
+    done = ran.metaopt("run", "tiny", "--verbose")
+    assert done.returncode == 0
+    assert done.stdout.count(".png") == 6
+
+
+@pytest.mark.parametrize("stage", ["generate", "train"])
+def test_a_stage_alone_shows_what_is_new_and_no_old_table(ran: Project, stage: str) -> None:
+    done = ran.metaopt("run", "tiny", "--only", stage)
+    assert done.returncode == 0
+    assert "adaptation steps" not in done.stdout
+    assert "report" not in done.stdout
+
+
+def test_past_runs_are_listed_and_shown_without_pytorch(ran: Project) -> None:
+    (listed,) = ran.json("runs", "tiny")
+    results = json.loads((ran.folder / "first.json").read_text())["results"]
+    assert listed["results"]["loss"] == results["methods"]["maml"]["steps"][2]["loss"]
+    started = time.monotonic()
+    done = imports_of(ran, "runs")
+    assert done.stderr.splitlines()[-1] == "heavy:"
+    assert listed["id"] in done.stdout
+    assert time.monotonic() - started < 5  # 2 on a quiet machine
 
 
 def test_prefect_knows_every_flow_and_task_as_completed(ran: Project) -> None:

@@ -71,7 +71,9 @@ def test_the_caption_says_over_what_intervals_are() -> None:
     assert "mean ± 95% interval;" in tables.compared(summary(methods)).note
     of_classes = tables.compared(summary(methods, targets="classes", groups=423))
     assert "95% interval (cluster bootstrap over the 423 classes that tasks share)" in of_classes.note
-    assert "95% interval over 3 seeds" in tables.compared(summary(methods, seeds=3, groups=423)).note
+    assert (
+        "95% interval over 3 seeds" in tables.compared(summary(methods, repetitions={"kind": "seed", "count": 3}, groups=423)).note
+    )
 
 
 def test_a_mean_that_is_missing_is_explained() -> None:

@@ -1,7 +1,7 @@
-"""Results of a pipeline that ran with several seeds, as one, with intervals over the seeds."""
+"""Results of a pipeline that ran with several seeds, or on several splits, as one, with intervals over them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -9,25 +9,26 @@ from metaopt_core.evaluation.statistics import mean, note_survivors, paired
 from metaopt_core.evaluation.verdict import note_changes
 
 
-def summarize(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What `summary.summarize` says of one seed, for several.
+def summarize(summaries: Sequence[Mapping[str, Any]], kind: Literal["seed", "split"]) -> dict[str, Any]:
+    """What `summary.summarize` says of one repetition, for several.
 
-    Of means it gives the mean over the seeds and half the width of its 95 % interval; of all else the mean over the seeds, null
-    where a seed has none, or the sum of diverged tasks. A step size is given where all seeds have the same.
+    Of means it gives the mean over the repetitions and half the width of its 95 % interval; of all else the mean over them, null
+    if one has none, or the sum of diverged tasks. A step size is given if all have the same. kind: what is another in each.
     """
-    found = _summary(summaries)
-    shifted = {name: _summary([summary["shifted"][name] for summary in summaries]) for name in summaries[0]["shifted"]}
+    found = _summary(summaries, kind)
+    shifted = {name: _summary([summary["shifted"][name] for summary in summaries], kind) for name in summaries[0]["shifted"]}
     for variant in shifted.values():
         note_changes(found, variant)
     note_survivors(found, shifted)
     return found | {"shifted": shifted}
 
 
-def _summary(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _summary(summaries: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
     first = summaries[0]
     methods = {name: _method([summary["methods"][name] for summary in summaries]) for name in first["methods"]}
     differences = [_difference(pairs) for pairs in zip(*(summary["differences"] for summary in summaries), strict=True)]
-    return {**first, "seeds": len(summaries), "methods": methods, "differences": differences}
+    repetitions = {"kind": kind, "count": len(summaries)}
+    return {**first, "repetitions": repetitions, "methods": methods, "differences": differences}
 
 
 def _method(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -65,9 +66,9 @@ def _names(entry: Mapping[str, Any]) -> list[str]:
     return [name for name, statistics in entry.items() if isinstance(statistics, Mapping)]
 
 
-def _statistics(seeds: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    means = mean(np.array([one["mean"] for one in seeds], np.float64))
-    return {name: means[name] if name in ("mean", "ci95") else _mean([one[name] for one in seeds]) for name in seeds[0]}
+def _statistics(each: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    means = mean(np.array([one["mean"] for one in each], np.float64))
+    return {name: means[name] if name in ("mean", "ci95") else _mean([one[name] for one in each]) for name in each[0]}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
