@@ -11,7 +11,8 @@ import torch
 from benchmarks.workloads import FILTERS, HIDDEN, OUTER_LR, MetaStep
 from metaopt_core.distributions import contract
 from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
-from metaopt_core.distributions.omniglot import CHARACTERS, OmniglotSpec, archives, drawing
+from metaopt_core.distributions.omniglot import OmniglotSpec, archives, drawing
+from metaopt_core.distributions.omniglot.settings import CHARACTERS
 from metaopt_core.meta.learner import Learner
 from metaopt_core.networks.network import Params
 from metaopt_core.pipeline.home import Home

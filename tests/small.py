@@ -12,9 +12,10 @@ from PIL import Image
 
 from metaopt_core.distributions.batch import Episode, HeldOutSplit, TaskBatch, TaskDistribution, Tasks
 from metaopt_core.distributions.contract import load, materialize, record
-from metaopt_core.distributions.omniglot import CHARACTERS, DRAWINGS_PER_CHARACTER, OmniglotSpec
+from metaopt_core.distributions.omniglot import OmniglotSpec
 from metaopt_core.distributions.omniglot import drawing as omniglot
 from metaopt_core.distributions.omniglot.archives import PARTS, SIDE, Pictures
+from metaopt_core.distributions.omniglot.settings import CHARACTERS, DRAWINGS_PER_CHARACTER
 from metaopt_core.methods.contract import Setting, compared
 from metaopt_core.networks.network import Params
 from metaopt_core.spec.pipeline import PipelineSpec

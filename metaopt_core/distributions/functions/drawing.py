@@ -18,7 +18,8 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from metaopt_core.distributions.batch import Episode, HeldOutSplit, Prediction, TaskBatch
-from metaopt_core.distributions.functions import FunctionsSpec, MixtureSpec, SinusoidSpec, figures
+from metaopt_core.distributions.functions import figures
+from metaopt_core.distributions.functions.settings import FunctionsSettings, MixtureSettings
 from metaopt_core.distributions.random import Stream, normal, uniform
 
 Array = npt.NDArray[np.float64]
@@ -44,7 +45,7 @@ _NEVER_TRAINED_ON = 2**40
 """The index of a meta-train task that no training comes to."""
 
 
-def materialize(spec: FunctionsSpec, seed: int, folder: Path) -> None:
+def materialize(spec: FunctionsSettings, seed: int, folder: Path) -> None:
     """Write the random numbers of the held-out tasks (held_out.safetensors).
 
     For either split: `<split>.tasks` [tasks, 2 + support_points] and `<split>.family` [tasks, 2], uniform in [0, 1): two parameters
@@ -63,20 +64,20 @@ def materialize(spec: FunctionsSpec, seed: int, folder: Path) -> None:
 class Functions:
     """The distribution with the random numbers of its held-out tasks (as in held_out.safetensors) in memory."""
 
-    spec: FunctionsSpec
+    spec: FunctionsSettings
     seed: int
     held_out_numbers: Mapping[str, Array]
     train_classes: None = None
 
     @classmethod
-    def load(cls, spec: FunctionsSpec, seed: int, folder: Path) -> "Functions":
+    def load(cls, spec: FunctionsSettings, seed: int, folder: Path) -> "Functions":
         return cls(spec, seed, load_file(folder / "held_out.safetensors"))
 
     def train(self, episode: Episode, start: int, count: int) -> TaskBatch:
         """The meta-train tasks with indices start … start+count−1: support and query inputs are uniform, every y has noise."""
         points = episode.shots + episode.queries
         numbers = uniform(self.seed, _TRAIN.tasks, start, count, 2 + points)
-        family = uniform(self.seed, _TRAIN.family, start, count, 2) if isinstance(self.spec, MixtureSpec) else None
+        family = uniform(self.seed, _TRAIN.family, start, count, 2) if isinstance(self.spec, MixtureSettings) else None
         x = _within(self.spec.x, numbers[:, 2:])
         y = _values(self.spec, numbers[:, :2], family, x)
         if self.spec.noise:
@@ -124,13 +125,12 @@ class Functions:
         return figures.examples(tasks, predictions)
 
 
-def _values(spec: FunctionsSpec, parameters: Array, family: Array | None, x: Array) -> Array:
+def _values(spec: FunctionsSettings, parameters: Array, family: Array | None, x: Array) -> Array:
     """The functions' values [tasks, points] at x, from uniform numbers: parameters [tasks, 2], family [tasks, 2]."""
     first, second = parameters[:, :1], parameters[:, 1:]
     sinusoid = _within(spec.amplitude, first) * np.sin(x - _within(spec.phase, second))
-    if isinstance(spec, SinusoidSpec):
+    if not isinstance(spec, MixtureSettings):
         return sinusoid
-    assert isinstance(spec, MixtureSpec)
     assert family is not None
     chosen, third = family[:, :1], family[:, 1:]
     line = _within(spec.slope, first) * x + _within(spec.offset, second)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metaopt_core.distributions.omniglot import DRAWINGS_PER_CHARACTER, SIZE
+from metaopt_core.distributions.omniglot.settings import DRAWINGS_PER_CHARACTER, SIZE
 from metaopt_core.errors import UserError
 from metaopt_core.spec.paths import expanded
 

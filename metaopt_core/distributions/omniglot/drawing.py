@@ -19,8 +19,9 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from metaopt_core.distributions.batch import Episode, HeldOutSplit, Prediction, TaskBatch
-from metaopt_core.distributions.omniglot import DRAWINGS_PER_CHARACTER, OmniglotSpec, figures
+from metaopt_core.distributions.omniglot import figures
 from metaopt_core.distributions.omniglot.archives import Pictures
+from metaopt_core.distributions.omniglot.settings import DRAWINGS_PER_CHARACTER, OmniglotSettings
 from metaopt_core.distributions.random import Stream, uniform, without_replacement
 from metaopt_core.errors import UserError
 
@@ -33,7 +34,7 @@ _STREAMS: Mapping[Split, Stream] = {
 }
 
 
-def materialize(spec: OmniglotSpec, seed: int, pictures: Pictures, folder: Path) -> None:
+def materialize(spec: OmniglotSettings, seed: int, pictures: Pictures, folder: Path) -> None:
     """Write the pictures, the splits and the held-out tasks into a folder.
 
     pictures.safetensors: pixels, uint8 [characters, 20, 28, 28], ink is 255.
@@ -59,7 +60,7 @@ def materialize(spec: OmniglotSpec, seed: int, pictures: Pictures, folder: Path)
     splits.to_parquet(folder / "splits.parquet", index=False)
 
 
-def splits_of(spec: OmniglotSpec, seed: int, pictures: Pictures) -> pd.DataFrame:
+def splits_of(spec: OmniglotSettings, seed: int, pictures: Pictures) -> pd.DataFrame:
     """A character a row: character_index, alphabet, character, split. Both alphabets and characters are shuffled by the seed."""
     numbers = uniform(seed, Stream.SPLIT, 0, 1, 2 * len(pictures.characters))[0]
     wanted = spec.characters
@@ -109,14 +110,14 @@ class Omniglot:
     held_out_tasks: as in held_out.safetensors. characters: as in splits.parquet.
     """
 
-    spec: OmniglotSpec
+    spec: OmniglotSettings
     seed: int
     pixels: Mapping[Split, Tensor]
     held_out_tasks: Mapping[str, Tensor]
     characters: pd.DataFrame
 
     @classmethod
-    def load(cls, spec: OmniglotSpec, seed: int, folder: Path) -> "Omniglot":
+    def load(cls, spec: OmniglotSettings, seed: int, folder: Path) -> "Omniglot":
         pixels = torch.from_numpy(load_file(folder / "pictures.safetensors")["pixels"])
         characters = pd.read_parquet(folder / "splits.parquet")
         split_of = characters["split"].to_numpy()

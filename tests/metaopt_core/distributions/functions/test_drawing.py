@@ -9,8 +9,9 @@ import torch
 from scipy import stats
 
 from metaopt_core.distributions.batch import Episode, TaskBatch
-from metaopt_core.distributions.functions import Families, FunctionsSpec, MixtureSpec, SinusoidSpec
+from metaopt_core.distributions.functions import FunctionsSpec, MixtureSpec, SinusoidSpec
 from metaopt_core.distributions.functions.drawing import Functions, materialize
+from metaopt_core.distributions.functions.settings import Families
 from metaopt_core.spec.distribution import HeldOut
 from tests.small import all_held_out
 

@@ -11,9 +11,10 @@ import torch
 
 from metaopt_core.distributions.batch import Episode, TaskBatch
 from metaopt_core.distributions.contract import record
-from metaopt_core.distributions.omniglot import CharacterSplit, OmniglotSpec
+from metaopt_core.distributions.omniglot import OmniglotSpec
 from metaopt_core.distributions.omniglot.archives import Pictures
 from metaopt_core.distributions.omniglot.drawing import Omniglot, materialize, splits_of
+from metaopt_core.distributions.omniglot.settings import CharacterSplit
 from metaopt_core.errors import UserError
 from metaopt_core.spec.distribution import HeldOut
 from tests.small import all_held_out
