@@ -20,8 +20,8 @@ from benchmarks.results import Result
 from benchmarks.run import run
 from benchmarks.setting import pictures_folder
 from benchmarks.workloads import WORKLOADS, Workload
+from flows import environment
 from metaopt_core.errors import UserError
-from metaopt_core.pipeline.home import Home
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
 
@@ -53,7 +53,7 @@ def bench(
         for workload in chosen:
             results.append(run(workload, seconds, partial(say, len(results), workload.id)))
             report.show(results[-1], console)
-    folder = out or Home.current().root / "bench"
+    folder = out or environment.current_home().root / "bench"
     folder.mkdir(parents=True, exist_ok=True)
     values = report.as_json(results, on | {"seconds": time.monotonic() - started})
     (folder / "bench.json").write_text(json.dumps(values, indent=1) + "\n")

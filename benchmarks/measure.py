@@ -18,7 +18,6 @@ import torch
 from benchmarks.contender import Contender
 from benchmarks.workloads import MetaStep
 from metaopt_core.errors import UserError
-from metaopt_core.pipeline import home
 
 _MATRIX = 1024  # side of the matrices whose product is the machine's measure
 _WARM_UP_STEPS = 5
@@ -114,7 +113,7 @@ class Fresh:
                     stdout=subprocess.PIPE,
                     stderr=self._errors,
                     text=True,
-                    env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": f"{cold}/inductor", home.VARIABLE: f"{cold}/home"},
+                    env=os.environ | {"TORCHINDUCTOR_CACHE_DIR": f"{cold}/inductor", "XDG_CACHE_HOME": f"{cold}/cache"},
                 )
             )
             stack.callback(self._end)

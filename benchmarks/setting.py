@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from benchmarks.workloads import FILTERS, HIDDEN, OUTER_LR, MetaStep
+from flows import environment
 from metaopt_core.distributions import contract
 from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
 from metaopt_core.distributions.omniglot import OmniglotSpec, archives, drawing
 from metaopt_core.distributions.omniglot.settings import CHARACTERS
 from metaopt_core.meta.learner import Learner
 from metaopt_core.networks.network import Params
-from metaopt_core.pipeline.home import Home
 from metaopt_core.spec.distribution import TaskShape
 from metaopt_core.spec.pipeline import PipelineSpec
 
@@ -48,7 +48,7 @@ class Setting:
 
 def cache() -> Path:
     """The folder that keeps what is made or fetched once."""
-    return Home.current().root / "bench" / "cache"
+    return environment.current_home().root / "bench" / "cache"
 
 
 def make_setting(meta_step: MetaStep) -> Setting:
@@ -63,7 +63,7 @@ def pictures_folder() -> Path | None:
     named = os.environ.get(archives.VARIABLE)
     if named:
         return Path(named)
-    downloads = Home.current().downloads
+    downloads = environment.current_home().downloads
     return downloads if all((downloads / part.archive).is_file() for part in archives.PARTS) else None
 
 

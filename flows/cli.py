@@ -18,8 +18,7 @@ import typer
 from flows import complete, console, environment, execution, pipelines_file, planning
 from flows.console import Detail
 from metaopt_core.errors import UserError
-from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.stages import STAGES
+from metaopt_core.pipeline.stages import PUBLISHING, STAGES
 from metaopt_core.spec.addresses import scrubbed
 
 if TYPE_CHECKING:
@@ -129,21 +128,19 @@ def run(
 ) -> None:
     """Run a pipeline, or the stages of it that are not up to date."""
     from metaopt_core.pipeline.repetitions import named, record, repeats
-    from metaopt_core.pipeline.store import Store
 
     detail = _detail(quiet, verbose)
     path = _file(context, file)
     selected = planning.select(only, first, last)
     spec = pipelines_file.to_run(path, pipeline, sets, register)
-    home = Home.beside(path)
-    store = Store(home)
+    home = environment.home_of(path)
     environment.prepare(home, quiet=detail < Detail.VERBOSE)
     started = time.monotonic()
-    repeated = {named(spec, each): each for each in repeats(spec)}
-    plans = {which: planning.plan(each, store, selected, force) for which, each in repeated.items()}
+    repeated = {named(spec, each): environment.execution(each, home) for each in repeats(spec)}
+    plans = {which: planning.plan(each, selected, force) for which, each in repeated.items()}
     running = [plan.stage for each in plans.values() for plan in each if plan.runs]
     traces = execution.trace(spec, home, running) if profile else None
-    if running or (spec.repetitions > 1 and "log" in selected and not record(home, spec).exists()):
+    if running or (spec.repetitions > 1 and PUBLISHING in selected and not record(home, spec).exists()):
         with execution.interruptible():
             execution.with_prefect(
                 spec,
@@ -152,14 +149,14 @@ def run(
                 "flows.pipeline",
                 lambda flows: flows.pipeline(spec, only=only, first=first, last=last, force=force),
             )
-        outputs = {which: _outputs(planning.plan(each, store)) for which, each in repeated.items()}
+        outputs = {which: _outputs(planning.plan(each)) for which, each in repeated.items()}
     else:
         outputs = {which: _outputs(each) for which, each in plans.items()}
         for which, each in plans.items():
             for plan in each:
                 if plan.selected:
                     console.say(f"{plan.stage}: up to date" + (f" ({which})" if which else ""))
-                    store.remember(spec.name, plan.identity)
+                    repeated[which].store.remember(spec.name, plan.identity)
     from flows import report
 
     if as_json:
@@ -193,7 +190,7 @@ def sweep(
         raise UserError(
             f"{path}: {spec.name} has no `sweep:` block, which says what to search: expected sweep.parameters and a budget"
         )
-    home = Home.beside(path)
+    home = environment.home_of(path)
     environment.prepare(home, quiet=detail < Detail.VERBOSE)
     with execution.interruptible():
         result = execution.with_prefect(spec, home, list(STAGES), "flows.sweep", lambda flows: flows.sweep(spec, workers))
@@ -224,13 +221,12 @@ def plan(
 ) -> None:
     """Say of each stage whether it is up to date, or would run and why. Nothing runs."""
     from metaopt_core.pipeline.repetitions import named, repeats
-    from metaopt_core.pipeline.store import Store
 
     path = _file(context, file)
     selected = planning.select(only, first, last)
     spec = pipelines_file.to_run(path, pipeline, sets, register)
-    home = Home.beside(path)
-    plans = {named(spec, one): planning.plan(one, Store(home), selected, force) for one in repeats(spec)}
+    home = environment.home_of(path)
+    plans = {named(spec, one): planning.plan(environment.execution(one, home), selected, force) for one in repeats(spec)}
     if as_json:
         entries = [plan.as_json() | ({"of": which} if which else {}) for which, each in plans.items() for plan in each]
         console.print_json({"pipeline": spec.name, "home": str(home.root), "stages": entries})
@@ -303,7 +299,7 @@ def runs(
     """List past runs with their results, and the settings in which those of a pipeline differ."""
     from flows import past
 
-    past.show(Home.beside(_file(context, file)), pipeline, as_json)
+    past.show(environment.home_of(_file(context, file)), pipeline, as_json)
 
 
 @app.command(
@@ -326,7 +322,7 @@ def compare(
     """Show the settings and the results of two or more past runs side by side."""
     from flows import past
 
-    past.compare(Home.beside(_file(context, file)), chosen, as_json)
+    past.compare(environment.home_of(_file(context, file)), chosen, as_json)
 
 
 @app.command(epilog="[bold]Example[/bold]\n\n[cyan]metaopt schema > pipelines.schema.json[/cyan]")
@@ -362,7 +358,7 @@ def serve(
         raise UserError(
             f"{path}: no pipeline has a schedule; give one `schedule:`, or name what to serve: metaopt serve {next(iter(specs))}"
         )
-    home = Home.beside(path)
+    home = environment.home_of(path)
     environment.prepare(home, quiet=False)
     from flows.servers import prefect_api
 
@@ -399,7 +395,7 @@ def up(
     file: FileOption = None,
 ) -> None:
     """Start Prefect's and MLflow's servers on what was recorded here, and stop them with Ctrl-C."""
-    home = Home.beside(_file(context, file))
+    home = environment.home_of(_file(context, file))
     environment.prepare(home, quiet=False)
     from flows import servers
 

@@ -28,11 +28,11 @@ def stages(incomplete: str) -> list[tuple[str, str]]:
 
 def runs(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
     """Ids of past runs and names of their pipelines."""
+    from flows import environment
     from metaopt_core.pipeline.history import past
-    from metaopt_core.pipeline.home import Home
 
     try:
-        there = past(Home.beside(_file(context)))
+        there = past(environment.home_of(_file(context)))
     except _WRONG:
         return []
     known = {one.id: one.pipeline for one in there} | {one.pipeline: "its newest run" for one in there}

@@ -21,7 +21,7 @@ from prefect.types.entrypoint import EntrypointType
 
 from flows.pipeline import pipeline
 from flows.servers import answers
-from flows.stages import FLOWS
+from flows.stage_flows import FLOWS
 from metaopt_core.errors import UserError
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.spec.schedule import CronSchedule, IntervalSchedule

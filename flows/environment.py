@@ -1,4 +1,7 @@
-"""What Prefect, MLflow and PyTorch read from the environment, set before any is imported, so that all state lies in one home."""
+"""The environment of a process, read here and nowhere below: the library is handed values.
+
+And what Prefect, MLflow and PyTorch read from it, set before any is imported, so that all state is in one home.
+"""
 
 import os
 import shlex
@@ -6,12 +9,18 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline import home as homes
 from metaopt_core.pipeline.home import Home
 
+if TYPE_CHECKING:
+    from metaopt_core.pipeline.execution import Execution
+    from metaopt_core.spec.pipeline import PipelineSpec
+
 API_URL = "PREFECT_API_URL"
+TRACES = "METAOPT_TRACES"
 _LOGIN = "PREFECT_API_AUTH_STRING"
 _KEY = "PREFECT_API_KEY"
 OF_CLIENTS = frozenset({API_URL, _LOGIN, _KEY})
@@ -52,6 +61,24 @@ def prepare(home: Home, *, quiet: bool) -> None:
 def python(module: str) -> list[str]:
     """The command that runs one of our modules: the installed one, whatever lies in the current folder."""
     return [sys.executable, "-P", "-m", module]
+
+
+def home_of(pipelines_file: Path) -> Home:
+    """Where the pipelines of a file keep all their state. Raises UserError."""
+    return Home.beside(pipelines_file, os.environ.get(homes.VARIABLE))
+
+
+def current_home() -> Home:
+    """That of this process: the command line says it to those that it starts."""
+    return home_of(Path.cwd() / "pipelines.yaml")
+
+
+def execution(spec: "PipelineSpec", home: Home | None = None) -> "Execution":
+    """An execution that begins in this process, with all that the environment says of it. Raises UserError."""
+    from metaopt_core.pipeline.execution import Execution  # here, because servers have no use for it
+
+    traces = os.environ.get(TRACES)
+    return Execution.of(home or current_home(), spec.located(os.environ), Path(traces) if traces else None)
 
 
 def program() -> str:

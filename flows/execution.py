@@ -17,7 +17,7 @@ import typer
 
 from flows import console, environment
 from metaopt_core.errors import UserError
-from metaopt_core.pipeline.home import TRACES, Home
+from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import STAGES
 from metaopt_core.spec.pipeline import PipelineSpec
 
@@ -59,10 +59,10 @@ def with_prefect(spec: PipelineSpec, home: Home, running: Sequence[str], module:
 
 def trace(spec: PipelineSpec, home: Home, running: Sequence[str]) -> Path:
     """Let training leave its traces in a new folder, which is returned."""
-    if "train" not in running:
+    if not any(STAGES[stage].trains for stage in running):
         raise UserError("--profile: training would not run, and there is nothing else to profile; --force runs what is up to date")
-    traces = home.root / "traces" / f"{spec.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    os.environ[TRACES] = str(traces)
+    traces = home.traces / f"{spec.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    os.environ[environment.TRACES] = str(traces)
     return traces
 
 

@@ -1,13 +1,18 @@
 """The pipeline's flow: the stages' flows, one after the other."""
 
-from prefect import flow, get_run_logger
+import importlib
+from collections.abc import Sequence
 
+from prefect import Flow, flow, get_run_logger
+
+from flows import environment
 from flows.planning import plan, select
-from flows.stages import FLOWS, StageName, start_afresh
+from flows.stage_flows import StageName, ask_again, flow_of
 from flows.versions import as_served
-from metaopt_core.pipeline.home import Home
+from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.repetitions import named, repeats
-from metaopt_core.pipeline.store import StageOutput, Store
+from metaopt_core.pipeline.stages import PUBLISHING
+from metaopt_core.pipeline.store import StageOutput
 from metaopt_core.spec.pipeline import PipelineSpec
 
 
@@ -19,37 +24,40 @@ def pipeline(
     last: StageName | None = None,
     force: bool = False,
 ) -> dict[str, StageOutput]:
-    """Run a pipeline: generate → train → evaluate → log. A stage with a valid output is not run again.
+    """Run a pipeline: one stage after the other. A stage with a valid output is not run again.
 
     only, or first and last: which stages; none means all.
     force: run the selected stages although their outputs are valid.
     With several seeds or splits it runs once for each, and an output's name is then that of its stage and repetition.
     """
     selected, spec = select(only, first, last), as_served(spec)
-    home = Home.current()
-    if spec.repetitions > 1:
-        runs = {}
-        for one in repeats(spec):
-            which = named(spec, one)
-            get_run_logger().info("%s of %s:", which, spec.name)
-            runs[which] = pipeline.with_options(flow_run_name=f"{spec.name}, {which}")(one, only, first, last, force)
-        if "log" in selected:
-            _summarize(spec, home)
-        return {f"{stage}, {which}": output for which, outputs in runs.items() for stage, output in outputs.items()}
-    plans = plan(spec, Store(home), selected, force)  # a missing upstream output is an error before anything runs
+    if spec.repetitions == 1:
+        return run(environment.execution(spec), selected, force)
+    executions = {named(spec, one): environment.execution(one) for one in repeats(spec)}
+    runs = {}
+    for which, execution in executions.items():
+        get_run_logger().info("%s of %s:", which, spec.name)
+        runs[which] = _repetition(execution, selected, force, f"{spec.name}, {which}")(execution.spec)
+    if PUBLISHING in selected:
+        made = [{entry.stage: entry.output for entry in plan(execution)} for execution in executions.values()]
+        importlib.import_module("tasks.merge").summarize(environment.execution(spec), made)
+    return {f"{stage}, {which}": output for which, outputs in runs.items() for stage, output in outputs.items()}
+
+
+def run(execution: Execution, selected: Sequence[str], force: bool = False) -> dict[str, StageOutput]:
+    """Run stages. Call it from within a flow."""
+    plans = plan(execution, selected, force)  # a missing upstream output is an error before anything runs
     if any(one.runs for one in plans):
         from metaopt_core.training.preflight import check
 
-        check(spec)
+        check(execution.spec)
     if force:
-        start_afresh(home, spec, selected)
-    return {stage: FLOWS[stage](spec) for stage in selected}
+        ask_again(execution, selected)
+    return {stage: flow_of(stage, execution, asked_again=force)(execution.spec) for stage in selected}
 
 
-def _summarize(spec: PipelineSpec, home: Home) -> None:
-    from tasks.merge import summarize
+def _repetition(execution: Execution, selected: Sequence[str], force: bool, name: str) -> Flow[..., dict[str, StageOutput]]:
+    def repetition(spec: PipelineSpec) -> dict[str, StageOutput]:  # noqa: ARG001 - Prefect shows it
+        return run(execution, selected, force)
 
-    store = Store(home)
-    plans = [{entry.stage: entry.output for entry in plan(one, store)} for one in repeats(spec)]
-    evaluated, logged = ([stages[name] for stages in plans] for name in ("evaluate", "log"))
-    summarize(spec, home, evaluated, logged)  # type: ignore[arg-type]  # all were made just now
+    return flow(name="pipeline", flow_run_name=name, persist_result=False, validate_parameters=False)(repetition)

@@ -27,7 +27,7 @@ def load(path: Path, overrides: dict[str, list[str]] | None = None) -> "Pipeline
 
 def one(path: Path, name: str, sets: Sequence[str] | None = None) -> PipelineSpec:
     """The pipeline of a name, with values changed for this time."""
-    return named(load(path, {name: list(sets)} if sets else None), name, path)
+    return named(load(path, {name: list(sets)} if sets else None), name, path).located(os.environ)
 
 
 def to_run(path: Path, name: str, sets: Sequence[str] | None, register: bool) -> PipelineSpec:

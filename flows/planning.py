@@ -7,14 +7,17 @@ from typing import Any
 
 from flows import environment
 from metaopt_core.errors import UserError
-from metaopt_core.pipeline.identity import Identity, identities
+from metaopt_core.pipeline.execution import Execution
+from metaopt_core.pipeline.identity import Identity
 from metaopt_core.pipeline.stages import STAGES
-from metaopt_core.pipeline.store import StageOutput, Store
+from metaopt_core.pipeline.store import StageOutput
 from metaopt_core.spec import user_source
 from metaopt_core.spec.networks import ModuleSpec
 from metaopt_core.spec.pipeline import PipelineSpec
+from metaopt_core.training.checkpoint import reached
 
 EVERYTHING = tuple(STAGES)
+FORCED = "--force"
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,11 @@ class StagePlan:
 def select(only: str | None = None, first: str | None = None, last: str | None = None) -> tuple[str, ...]:
     """The stages that `--only`, `--from` and `--to` name, in the order in which they run. Raises UserError."""
     for option, stage in (("--only", only), ("--from", first), ("--to", last)):
-        if stage is not None and stage not in STAGES:
-            raise UserError(f"{option} {stage}: no such stage{suggestion(stage, STAGES)}; expected one of {', '.join(STAGES)}")
+        if stage is not None:
+            try:
+                stage_named(stage)
+            except ValueError as error:
+                raise UserError(f"{option} {stage}: {error}") from None
     if only is not None:
         if first is not None or last is not None:
             raise UserError("--only names one stage, --from and --to a range of them: give one or the other")
@@ -69,21 +75,28 @@ def select(only: str | None = None, first: str | None = None, last: str | None =
     return EVERYTHING[start:stop]
 
 
-def plan(spec: PipelineSpec, store: Store, selected: Sequence[str] = EVERYTHING, force: bool = False) -> list[StagePlan]:
+def stage_named(name: str) -> str:
+    """A name, if it is a stage's. Raises ValueError."""
+    if name not in STAGES:
+        raise ValueError(f"no such stage{suggestion(name, STAGES)}; expected one of {', '.join(STAGES)}")
+    return name
+
+
+def plan(execution: Execution, selected: Sequence[str] = EVERYTHING, force: bool = False) -> list[StagePlan]:
     """What would happen to every stage. Where an upstream output is damaged, the stage below is up to date if its own fingerprint
     stands: made again, the upstream output has the same bytes.
 
     Raises UserError where a selected stage lacks an upstream output that no selected stage makes.
     """
-    _check_network(spec)
+    _check_network(execution.spec)
     plans: dict[str, StagePlan] = {}
-    for name, identity in identities(spec).items():
+    for name, identity in execution.identities.items():
         upstream = {stage: plans[stage] for stage in STAGES[name].upstream}
         if name in selected:
-            require(spec.name, name, {stage: found.output for stage, found in upstream.items() if not found.runs})
-        output, reasons = assess(store, spec, identity, {stage: found.output for stage, found in upstream.items()})
+            require(execution.spec.name, name, {stage: found.output for stage, found in upstream.items() if not found.runs})
+        output, reasons = assess(execution, name, {stage: found.output for stage, found in upstream.items()})
         if force and name in selected:
-            reasons = ("--force",)
+            reasons = (FORCED,)
         plans[name] = StagePlan(identity, name in selected, reasons if name in selected else (), output)
     return list(plans.values())
 
@@ -107,16 +120,23 @@ def _check_network(spec: PipelineSpec) -> None:
 
 
 def assess(
-    store: Store, spec: PipelineSpec, identity: Identity, upstream: Mapping[str, StageOutput | None]
+    execution: Execution, stage: str, upstream: Mapping[str, StageOutput | None]
 ) -> tuple[StageOutput | None, tuple[str, ...]]:
-    """The valid output of a stage, or None and the reasons why there is none."""
-    found = store.get(identity, {stage: output for stage, output in upstream.items() if output is not None})
-    if isinstance(found, StageOutput):
-        lacking = STAGES[identity.stage].lacks(spec, found.extra)
-        return (None, (lacking,)) if lacking else (found, ())
+    """The valid output of a stage, if there is one, and the reasons why the stage has to run; none where it hasn't."""
+    store, identity = execution.store, execution.identities[stage]
+    found = store.get(identity, {name: output for name, output in upstream.items() if output is not None})
+    output = found if isinstance(found, StageOutput) else None
+    if output is not None and not store.is_asked_again(identity):
+        lacking = STAGES[stage].lacks(execution.spec, output.extra)
+        return output, (lacking,) if lacking else ()
+    begun = reached(execution.home.checkpoints / identity.fingerprint) if STAGES[stage].trains else None
+    if output is not None:
+        return output, (f"{FORCED}, {f'continues at {begun}' if begun else 'not finished yet'}",)
+    if begun:
+        return None, (f"continues at {begun}",)
     if store.folder(identity).exists():  # it was made, so what is wrong with it says more than what changed since
-        return None, (found,)
-    return None, tuple(store.why(spec.name, identity)) or (found,)
+        return None, (str(found),)
+    return None, tuple(store.why(execution.spec.name, identity)) or (str(found),)
 
 
 def require(pipeline: str, stage: str, upstream: Mapping[str, StageOutput | None]) -> None:

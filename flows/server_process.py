@@ -126,7 +126,7 @@ def _pid_file(home: Home, kind: Kind) -> Path:
 def serve(kind: Kind, listener: socket.socket, host: str, ready: IO[str]) -> None:
     """Serve, write a line to `ready` when the server answers, and stop when standard input closes."""
     end = _End()
-    home = Home.current()
+    home = environment.current_home()
     alive = _lock(home, kind)  # until it is collected, which is to be never
     if kind != "embedded":  # of which each run has its own
         alive.acquire()

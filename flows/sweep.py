@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import threading
 import time
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 
 from flows import console, environment
 from flows.pipeline import pipeline
-from flows.stages import carry_out
+from flows.stage_flows import carry_out
 from metaopt_core.distributions.contract import load
 from metaopt_core.errors import DivergedError, StoppedError, UserError
 from metaopt_core.evaluation.protocol import objective
@@ -24,6 +25,7 @@ from metaopt_core.evaluation.statistics import between, of_method
 from metaopt_core.evaluation.summary import as_read
 from metaopt_core.methods.contract import Setting
 from metaopt_core.pipeline import search as sweeps
+from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.search import Claim, Sweep
 from metaopt_core.pipeline.store import StageOutput, write_atomically
@@ -43,9 +45,10 @@ def sweep(spec: PipelineSpec, workers: int = 1) -> dict[str, Any]:
 
     workers: processes that carry out trials, this one among them.
     """
-    home = Home.current()
-    search = Sweep(home, spec)
-    with running(home, spec, group=search.name) as run, _helpers(spec, run.id, workers - 1, home):
+    execution = environment.execution(spec)
+    spec = execution.spec
+    search = Sweep(execution.home, spec)
+    with running(execution, group=search.name) as run, _helpers(spec, run.id, workers - 1, execution.home):
         carry_out_trials(search, run.id)
         while search.running():  # in another process; should that die, its trial is carried out here
             time.sleep(_SECONDS_BETWEEN_LOOKS)
@@ -84,13 +87,15 @@ def carry_out_trials(search: Sweep, parent: str) -> None:
 @flow(flow_run_name="{spec.name}", persist_result=False, validate_parameters=False)
 def trial(spec: PipelineSpec, claim: Claim, parent: str) -> None:
     """Train with one setting and measure the objective, in an MLflow run below the sweep's."""
-    logger, search, home = get_run_logger(), claim.sweep, claim.sweep.home
-    with running(home, spec) as run:
+    logger, search = get_run_logger(), claim.sweep
+    execution = Execution.of(search.home, spec)
+    with running(execution) as run:
         run.nest(parent)
         value = None
         try:
-            generated = carry_out("generate", spec, aside=True)
-            trained = carry_out("train", spec, aside=True, watch=claim.watch(spec.learned.key(spec.train), spec.train.iterations))
+            generated = carry_out(execution, "generate", aside=True)
+            watch = claim.watch(spec.learned.key(spec.train), spec.train.iterations)
+            trained = carry_out(execution, "train", aside=True, watch=watch)
             parameters, steps = load_file(trained / "parameters.safetensors"), search.steps_of(spec)
             distribution, shape = load(generated / "", spec.seed)
             value = objective(Setting(spec, shape, distribution), parameters, search.search.objective.metric, steps)
@@ -240,6 +245,6 @@ def _relay(lines: IO[bytes], log: IO[bytes], number: int) -> None:
 
 def work(spec: PipelineSpec, parent: str) -> None:
     """What a further process does: trials, and then the pipeline's own setting, while the first one runs the best."""
-    search = Sweep(Home.current(), spec)
+    search = Sweep(environment.current_home(), spec.located(os.environ))
     carry_out_trials(search, parent)
     pipeline(with_values(spec, {}), last="evaluate")

@@ -12,23 +12,22 @@ from metaopt_core.evaluation import protocol
 from metaopt_core.evaluation.summary import summarize
 from metaopt_core.evaluation.verdict import worst_tasks
 from metaopt_core.methods.contract import Setting, compared, parameters_file
-from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.identity import Identity
-from metaopt_core.pipeline.store import StageOutput, Store
+from metaopt_core.pipeline.execution import Execution
+from metaopt_core.pipeline.store import StageOutput
 from metaopt_core.reporting import figures
-from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.training.phase import SNAPSHOTS
 
 _TASKS_SHOWN = 4
 
 
 @task(name="evaluate", cache_policy=NO_CACHE)
-def evaluate(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str, StageOutput]) -> StageOutput:
+def evaluate(execution: Execution, upstream: dict[str, StageOutput]) -> StageOutput:
     """Publish a row a variant, method and task (tasks.parquet), the statistics (summary.json) and figures.
 
     Not retried: it only computes.
     """
-    store, learned = Store(home), spec.learned.key(spec.train)
+    spec, store, identity = execution.spec, execution.store, execution.identities["evaluate"]
+    learned = spec.learned.key(spec.train)
     distribution, shape = load(upstream["generate"] / "", spec.seed)
     setting, methods = Setting(spec, shape, distribution), compared(spec)
     trained = {

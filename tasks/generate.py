@@ -7,22 +7,20 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
 from metaopt_core.distributions.contract import load, materialize
-from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.identity import Identity
-from metaopt_core.pipeline.store import StageOutput, Store
+from metaopt_core.pipeline.execution import Execution
+from metaopt_core.pipeline.store import StageOutput
 from metaopt_core.reporting import figures
-from metaopt_core.spec.pipeline import PipelineSpec
 
 
 @task(name="generate", cache_policy=NO_CACHE)
-def generate(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str, StageOutput]) -> StageOutput:
+def generate(execution: Execution, upstream: dict[str, StageOutput]) -> StageOutput:
     """Publish the distribution with the shape of its tasks, what is in it, and a figure that shows it.
 
     Downloads are retried where they happen; nothing else here could go better the second time.
     """
-    store = Store(home)
+    spec, store, identity = execution.spec, execution.store, execution.identities["generate"]
     with store.publish(identity, upstream) as (folder, extra):
-        materialize(spec.generate, spec.data_seed, home.downloads, folder)
+        materialize(spec.generate, spec.data_seed, execution.home.downloads, folder)
         distribution, _ = load(folder, spec.seed)
         extra |= distribution.contents()
         figures.save(distribution.overview(), folder / "tasks.png")

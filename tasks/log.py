@@ -9,9 +9,8 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
-from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.identity import Identity
-from metaopt_core.pipeline.store import StageOutput, Store
+from metaopt_core.pipeline.execution import Execution
+from metaopt_core.pipeline.store import StageOutput
 from metaopt_core.reporting import page as report
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking.links import links
@@ -28,19 +27,19 @@ from tasks.retrying import DELAYS, mlflow_was_away
     retry_delay_seconds=DELAYS,
     retry_condition_fn=mlflow_was_away,
 )
-def log(spec: PipelineSpec, home: Home, identity: Identity, upstream: dict[str, StageOutput]) -> StageOutput:
+def log(execution: Execution, upstream: dict[str, StageOutput]) -> StageOutput:
     """Publish log.json, where in MLflow the results are, and report.html. Retried: a tracking server may be away for a while."""
-    store = Store(home)
+    spec, store, identity = execution.spec, execution.store, execution.identities["log"]
     with store.publish(identity, upstream) as (folder, extra):
         page = report.render(spec, upstream)
         (folder / "report.html").write_text(page, encoding="utf-8")
-        extra |= publish(home, spec, upstream, page)
+        extra |= publish(execution, upstream, page)
         (folder / "log.json").write_text(json.dumps(extra, indent=1))
     if FlowRunContext.get():
         if extra["own_code"]:
             get_run_logger().info("the logged model takes along %s", ", ".join(extra["own_code"]))
         summary = json.loads((upstream["evaluate"] / "summary.json").read_text())
-        record = extra | links(home, extra)
+        record = extra | links(execution.home, extra)
         whereabouts = f"The report is an artifact of the MLflow run, and a file: `{store.folder(identity) / 'report.html'}`."
         text = artifacts.results(spec, summary, record["report_url"] or "", whereabouts)
         create_markdown_artifact(text, artifacts.key(spec, "results"))

@@ -1,7 +1,7 @@
 """After the last repetition of a pipeline: their results as one, here and in an MLflow run that theirs are nested below."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -10,10 +10,9 @@ from prefect.context import FlowRunContext
 
 from metaopt_core.evaluation import over_repetitions
 from metaopt_core.pipeline import repetitions
-from metaopt_core.pipeline.home import Home
+from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.store import StageOutput, write_atomically
 from metaopt_core.reporting.repetitions_page import render
-from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking.publishing import publish_repetitions
 from tasks import artifacts
 from tasks.retrying import DELAYS, mlflow_was_away
@@ -27,11 +26,13 @@ from tasks.retrying import DELAYS, mlflow_was_away
     retry_delay_seconds=DELAYS,
     retry_condition_fn=mlflow_was_away,
 )
-def summarize(spec: PipelineSpec, home: Home, evaluated: Sequence[StageOutput], logged: Sequence[StageOutput]) -> None:
+def summarize(execution: Execution, outputs: Sequence[Mapping[str, StageOutput]]) -> None:
     """Write the statistics over repetitions and a page about them, in MLflow and in the home, and show them on Prefect's page.
 
-    Retried, for a tracking server may be away for a while.
+    execution: of the pipeline that is repeated. outputs: of each repetition, by stage. Retried, for a tracking server may be away
+    for a while.
     """
+    spec, evaluated, logged = execution.spec, [made["evaluate"] for made in outputs], [made["log"] for made in outputs]
     names = [repetitions.named(spec, one) for one in repetitions.repeats(spec)]
     each = {which: json.loads((output / "summary.json").read_text()) for which, output in zip(names, evaluated, strict=True)}
     reports = {which: output / "report.html" for which, output in zip(names, logged, strict=True)}
@@ -39,8 +40,8 @@ def summarize(spec: PipelineSpec, home: Home, evaluated: Sequence[StageOutput], 
     page = render(spec, summary, each, reports)
     finished = max(output.finished for output in evaluated)
     group, runs = repetitions.group(spec), [output.extra["run_id"] for output in logged]
-    made = publish_repetitions(home, spec, group, summary, page, runs, finished)
-    file = repetitions.record(home, spec)
+    made = publish_repetitions(execution, group, summary, page, runs, finished)
+    file = repetitions.record(execution.home, spec)
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file.with_suffix(".html"), page)
     write_atomically(file, json.dumps(summary | {"mlflow": made}, indent=1))

@@ -14,10 +14,8 @@ from metaopt_core.distributions.contract import load
 from metaopt_core.errors import StoppedError
 from metaopt_core.meta.learner import device_named
 from metaopt_core.methods.contract import Setting, compared, parameters_file
-from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.identity import Identity
-from metaopt_core.pipeline.store import TIMES, StageOutput, Store
-from metaopt_core.spec.pipeline import PipelineSpec
+from metaopt_core.pipeline.execution import Execution
+from metaopt_core.pipeline.store import TIMES, StageOutput
 from metaopt_core.tracking.runs import curve_name, running
 from metaopt_core.training.loop import Record
 from metaopt_core.training.phase import SNAPSHOTS
@@ -33,18 +31,15 @@ from tasks.retrying import DELAYS, mlflow_was_away
     retry_condition_fn=mlflow_was_away,
 )
 def train(
-    spec: PipelineSpec,
-    home: Home,
-    identity: Identity,
-    upstream: dict[str, StageOutput],
-    watch: Callable[[str, Record], None] = lambda *_: None,
+    execution: Execution, upstream: dict[str, StageOutput], watch: Callable[[str, Record], None] = lambda *_: None
 ) -> StageOutput:
     """Publish the parameters and the curves of training; the curves also go to MLflow as they grow.
 
     Retried where MLflow could not be reached at the start; after a kill the next run goes on from the last checkpoint.
     watch: gets (phase, point) of every curve as it happens; raising StoppedError there ends the training for good.
     """
-    store, checkpoints = Store(home), home.checkpoints / identity.fingerprint
+    spec, store, identity = execution.spec, execution.store, execution.identities["train"]
+    checkpoints = execution.home.checkpoints / identity.fingerprint
     distribution, shape = load(upstream["generate"] / "", spec.seed)
     setting, learned = Setting(spec, shape, distribution), spec.learned.key(spec.train)
     methods = [method for method in compared(spec) if method.trained]
@@ -53,14 +48,14 @@ def train(
         for phase in phases:
             if phase.computed_by:
                 get_run_logger().info("meta-gradients by %s", phase.computed_by)
-    with running(home, spec) as run, store.publish(identity, upstream) as (folder, extra):
+    with running(execution) as run, store.publish(identity, upstream) as (folder, extra):
 
         def on_record(phase: str, record: Record) -> None:
             run.log_curve(curve_name(phase, record.name), record.iteration, record.value, record.time)
             watch(phase, record)
 
         try:
-            trained = meta_train(spec, shape, distribution, phases, checkpoints, on_record, home.traces)
+            trained = meta_train(spec, shape, distribution, phases, checkpoints, on_record, execution.traces)
         except StoppedError:
             shutil.rmtree(checkpoints, ignore_errors=True)
             raise

@@ -39,15 +39,8 @@ def test_the_examples_run_together(tmp_path: Path) -> None:
         if not (copy / path).exists():
             (copy / path).write_text("\n\n".join(pieces))
     [entry] = examples()["metaopt_core/pipeline/stages.py"]
-    [flow] = examples()["flows/stages.py"]
-    table, flows = copy / "metaopt_core/pipeline/stages.py", copy / "flows/stages.py"
+    table = copy / "metaopt_core/pipeline/stages.py"
     table.write_text(table.read_text().replace("    )\n}\n", f"{entry}    )\n}}\n", 1))
-    flows.write_text(
-        flows.read_text()
-        .replace("(generate, train, evaluate, log)", "(generate, train, evaluate, log, export)")
-        .replace('"evaluate", "log"]', '"evaluate", "log", "export"]')
-        .replace("FLOWS: dict", f"{flow}\n\nFLOWS: dict", 1)
-    )
     [pipelines] = re.findall(r"```yaml\n(.*?)```", TEXT, flags=re.DOTALL)
     (copy / "pipelines.yaml").write_text(pipelines)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("METAOPT_", "PREFECT_", "MLFLOW_"))}

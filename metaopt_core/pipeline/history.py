@@ -9,7 +9,7 @@ from typing import Any
 
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.store import MANIFEST
+from metaopt_core.pipeline.manifest import NAME as MANIFEST
 
 _SHOWN_OF_ID = 8
 _NOT_SETTINGS = frozenset({"name", "data"})

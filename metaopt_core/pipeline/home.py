@@ -1,6 +1,5 @@
 """The one folder that holds all state: outputs, checkpoints, downloads, MLflow's and Prefect's data. Without it all is gone."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,6 @@ from metaopt_core.spec.document import shown
 from metaopt_core.spec.paths import expanded, real
 
 VARIABLE = "METAOPT_HOME"
-TRACES = "METAOPT_TRACES"
 _FOLDER = ".metaopt"
 _LONGEST = 200  # characters of a path in messages
 
@@ -21,12 +19,11 @@ class Home:
     root: Path
 
     @classmethod
-    def beside(cls, pipelines_file: Path) -> "Home":
-        """The folder that METAOPT_HOME names, else `.metaopt/` beside the pipelines file, or around it (the file of a sweep).
+    def beside(cls, pipelines_file: Path, named: str | None = None) -> "Home":
+        """`.metaopt/` beside a pipelines file, or around it (the file of a sweep).
 
-        Raises UserError where there is no such folder and none can be made.
+        named: another folder, as METAOPT_HOME says it. Raises UserError where there is no such folder and none can be made.
         """
-        named = os.environ.get(VARIABLE)
         if not named and (around := [path for path in real(pipelines_file).parents if path.name == _FOLDER]):
             return cls(around[0])
         where = f"{VARIABLE}={named}" if named else str(pipelines_file.parent / _FOLDER)
@@ -37,11 +34,6 @@ class Home:
         except UserError as error:
             raise UserError(f"{shown(where, _LONGEST)}: {error}") from None
         return cls(root)
-
-    @classmethod
-    def current(cls) -> "Home":
-        """The folder of this process: the command line and `metaopt serve` set METAOPT_HOME for the flows that they start."""
-        return cls.beside(Path.cwd() / "pipelines.yaml")
 
     def make(self) -> None:
         """Make the folder, readable by its owner alone: data, models and logs may be confidential.
@@ -85,10 +77,8 @@ class Home:
         return self.root / "prefect"
 
     @property
-    def traces(self) -> Path | None:
-        """Where profiles of training go, where they are asked for: METAOPT_TRACES names the folder."""
-        named = os.environ.get(TRACES)
-        return Path(named) if named else None
+    def traces(self) -> Path:
+        return self.root / "traces"
 
 
 def _exists(path: Path) -> bool:

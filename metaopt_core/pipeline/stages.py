@@ -23,7 +23,8 @@ class Stage:
     where data lie, or of what can't change the result. libraries: those that compute it. components: import paths
     (`module:name`) of what a spec chooses by name, which no import in the code leads to. follows: modules that other stages keep
     records with, and whose code makes this one's result (`code.NOT_FOLLOWED`). lacks: what a valid output (its `extra`) has not, in
-    words, of what a spec asks for beyond `depends_on`; none if nothing.
+    words, of what a spec asks for beyond `depends_on`; none if nothing. trains: it keeps checkpoints, from which it continues, and
+    can be profiled. records: it has the MLflow run of the execution open while it works. publishes: and completes it.
     """
 
     name: str
@@ -34,6 +35,9 @@ class Stage:
     components: Callable[[PipelineSpec], Iterable[str]] = lambda _: ()
     follows: tuple[str, ...] = ()
     lacks: Callable[[PipelineSpec, Mapping[str, Any]], str | None] = lambda _spec, _extra: None
+    trains: bool = False
+    records: bool = False
+    publishes: bool = False
 
     @property
     def module(self) -> str:
@@ -112,6 +116,8 @@ STAGES: Mapping[str, Stage] = {
             depends_on=_train,
             libraries=("numpy", "scipy", "torch"),
             components=lambda spec: _components(spec, *(method for method in spec.methods if method.trained)) + _network(spec),
+            trains=True,
+            records=True,
         ),
         Stage(
             name="evaluate",
@@ -129,9 +135,15 @@ STAGES: Mapping[str, Stage] = {
             libraries=("mlflow", "jinja2"),
             lacks=_unregistered,
             follows=("metaopt_core.tracking", "metaopt_core.reporting"),
+            records=True,
+            publishes=True,
         ),
     )
 }
+
+
+PUBLISHING = next(stage.name for stage in STAGES.values() if stage.publishes)
+"""The stage that completes the MLflow run of an execution."""
 
 
 def flatten(prefix: str, tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,13 @@
 
 An output is filled in a temporary folder beside its place and published by one rename, its manifest written last. An output
 without a valid manifest, or with a file that is missing or not what the manifest says, does not exist.
+
+One that is there can be asked for again (`--force`). A mark beside it says so, and which output is to be replaced: that one stays
+valid until the new one is complete and takes its place, which ends the mark, too. A process that is killed on the way leaves both.
 """
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
@@ -18,11 +22,10 @@ from typing import Any
 
 from filelock import FileLock
 
+from metaopt_core.pipeline import manifest
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.identity import Identity
 
-MANIFEST = "manifest.json"
-_KEYS = {"fingerprint", "files", "made_from", "started", "seconds", "extra"}
 TIMES = "times.parquet"  # when the points of a history were made
 
 
@@ -66,20 +69,16 @@ class Store:
 
         With `upstream`, an output that was made from other bytes than those that lie upstream now is not valid either.
         """
-        manifest = self._manifest(identity)
-        if isinstance(manifest, str):
-            return manifest
-        folder = self.folder(identity)
-        for name, recorded in manifest["files"].items():
-            path = folder / name
-            if not path.is_file():
-                return f"missing file {_shown(path)}"
-            if path.stat().st_size != recorded["size"] or _sha256(path) != recorded["sha256"]:
-                return f"damaged file {_shown(path)}"
+        folder, found = self.folder(identity), self._manifest(identity)
+        if isinstance(found, str):
+            return found
+        values, _ = found
+        if damaged := manifest.damage(folder, values["files"]):
+            return damaged
         for stage, output in (upstream or {}).items():
-            if manifest["made_from"].get(stage) != output.content:
+            if values["made_from"].get(stage) != output.content:
                 return f"changed output of {stage}"
-        return _reference(identity, folder, manifest)
+        return _reference(identity, folder, values)
 
     def made(self, identity: Identity) -> StageOutput:
         """The output that was just published."""
@@ -144,49 +143,51 @@ class Store:
             yield draft, extra
             for path in draft.rglob("*"):
                 _to_disk(path)
-            files = {
-                path.relative_to(draft).as_posix(): {"size": path.stat().st_size, "sha256": _sha256(path)}
-                for path in sorted(draft.rglob("*"))
-                if path.is_file()
-            }
-            manifest = {
+            values = {
                 "fingerprint": identity.fingerprint,
                 **asdict(identity),
                 "made_from": {stage: output.content for stage, output in upstream.items()},
-                "files": files,
+                "files": manifest.entries(draft),
                 "started": started,
                 "seconds": time.time() - started,
                 "extra": extra,
             }
-            write_atomically(draft / MANIFEST, json.dumps(manifest, indent=1))
-            self.discard(identity)
-            draft.rename(final)
-        except BaseException:
+            write_atomically(draft / manifest.NAME, manifest.text_of(values))
+            _put_in_place(draft, final)
+            self._mark(identity).unlink(missing_ok=True)
+        finally:
             shutil.rmtree(draft, ignore_errors=True)
-            raise
 
-    def discard(self, identity: Identity) -> None:
-        """Remove an output, whether valid or not. The rename comes first, so that a half-removed output is never seen."""
-        folder = self.folder(identity)
-        if folder.exists():
-            doomed = Path(tempfile.mkdtemp(prefix=f".{identity.fingerprint}.", dir=folder.parent))
-            folder.rename(doomed / "old")
-            shutil.rmtree(doomed)
+    def ask_again(self, identity: Identity) -> None:
+        """Have an output made again although it is valid, from the beginning. Call it under the output's lock."""
+        shutil.rmtree(self.home.checkpoints / identity.fingerprint, ignore_errors=True)
+        if not isinstance(found := self._manifest(identity), str):
+            write_atomically(self._mark(identity), found[1])
 
-    def _manifest(self, identity: Identity) -> dict[str, Any] | str:
-        path = self.folder(identity) / MANIFEST
+    def is_asked_again(self, identity: Identity) -> bool:
+        """Whether it was asked for again, and the output is still the one that is to be replaced."""
+        try:
+            replaced = self._mark(identity).read_text()
+        except OSError:
+            return False
+        found = self._manifest(identity)
+        return not isinstance(found, str) and found[1] == replaced
+
+    def _mark(self, identity: Identity) -> Path:
+        return self.home.outputs / identity.stage / f"{identity.fingerprint}.again"
+
+    def _manifest(self, identity: Identity) -> tuple[dict[str, Any], str] | str:
+        """The manifest and its digest, or one line on why there is none."""
+        path = self.folder(identity) / manifest.NAME
         if not self.folder(identity).is_dir():
             return "no output yet"
         try:
-            manifest: Any = json.loads(path.read_text())
+            found = manifest.read(path)
         except FileNotFoundError:
             return f"missing file {_shown(path)}"
-        except (OSError, ValueError):
-            return f"damaged file {_shown(path)}"
-        complete = isinstance(manifest, dict) and manifest.keys() >= _KEYS
-        if not complete or manifest["fingerprint"] != identity.fingerprint:
-            return f"damaged file {_shown(path)}"
-        return dict(manifest)
+        except OSError:
+            found = None
+        return found if found and found[0]["fingerprint"] == identity.fingerprint else f"damaged file {_shown(path)}"
 
     def _pointer(self, pipeline: str, stage: str) -> Path:
         return self.home.outputs / stage / f"last-{pipeline}.json"
@@ -203,9 +204,22 @@ def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]
     return sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _put_in_place(draft: Path, final: Path) -> None:
+    """Rename a folder to a place that another one may have, which is then at the first one's. There is one at any time, where the
+    file system can exchange the two."""
+    if final.exists() and not _exchanged(draft, final):
+        final.rename(aside := Path(tempfile.mkdtemp(prefix=f"{draft.name}.", dir=draft.parent)) / "old")
+        draft.rename(final)
+        aside.parent.rename(draft)
+    elif not final.exists():
+        draft.rename(final)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Whether two names changed places, in one step."""
+    exchange = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # Linux
+    at_working_folder, exchange_flag = -100, 2
+    return exchange is not None and exchange(at_working_folder, bytes(one), at_working_folder, bytes(other), exchange_flag) == 0
 
 
 def _to_disk(path: Path) -> None:

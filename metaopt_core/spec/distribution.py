@@ -119,6 +119,10 @@ class DistributionSpec(Spec):
         """The same with relative paths taken as beside the pipelines file, whose folder this is."""
         return self
 
+    def located(self, environment: Mapping[str, str]) -> Self:  # noqa: ARG002
+        """The same with what the environment variables of a run say of where data are. Raises UserError."""
+        return self
+
     def impossibilities(self, asked: Asked) -> Iterator[Impossibility]:  # noqa: ARG002
         """What no such distribution could give, with the path from the pipeline's block to the key that has to change."""
         yield from ()

@@ -1,5 +1,6 @@
 """What a pipeline's spec says once all defaults are filled in: no default is written anywhere else."""
 
+from collections.abc import Mapping
 from typing import Literal, Self
 
 from pydantic import Field
@@ -42,6 +43,11 @@ class Resolved(Spec):
     log: LogSpec = Field(LogSpec(), description="Stage 4: the MLflow run.")
     sweep: SweepSpec | None = Field(None, description="What `metaopt sweep` searches; a run takes no notice of it.")
     schedule: ScheduleSpec | None = Field(None, description="When `metaopt serve` runs it; none means only when asked.")
+
+    def located(self, environment: Mapping[str, str]) -> Self:
+        """The same with what the environment variables of a run say of where data are. Raises UserError."""
+        generate = self.generate.located(environment)
+        return self if generate is self.generate else self.model_copy(update={"generate": generate})
 
     # Resolved defaults, in one place.
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metaopt_core.pipeline.home import Home
+from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.store import TIMES, StageOutput
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking import results
@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 _TRAINED_IN = "metaopt.trained_in"
 
 
-def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput], report: str = "") -> dict[str, Any]:
+def publish(execution: Execution, upstream: Mapping[str, StageOutput], report: str = "") -> dict[str, Any]:
     """Record a pipeline's results in the run of its execution: metrics, tables, figures, the data, the model and its version.
 
     upstream: the outputs of generate, train and evaluate; report: the HTML page that tells of them. Returns where it all is:
     tracking_uri, experiment_id, run_id, model_uri, model_version and registered_as (none unless the spec registers the model), and
     own_code, the files of the user's that the model takes along. `links` makes pages of it. Doing it again changes nothing.
     """
-    with running(home, spec) as run, answering(run.client.tracking_uri):
+    spec = execution.spec
+    with running(execution) as run, answering(run.client.tracking_uri):
         summary = json.loads((upstream["evaluate"] / "summary.json").read_text())
         model_id = log_model(run, spec, upstream["generate"], upstream["train"])
         run.log_points(_result_points(run, summary, upstream["evaluate"].finished, model_id))
@@ -54,14 +55,14 @@ def publish(home: Home, spec: PipelineSpec, upstream: Mapping[str, StageOutput],
 
 
 def publish_repetitions(
-    home: Home, spec: PipelineSpec, group: str, summary: Mapping[str, Any], report: str, runs: Sequence[str], finished: float
+    execution: Execution, group: str, summary: Mapping[str, Any], report: str, runs: Sequence[str], finished: float
 ) -> dict[str, Any]:
     """Record results over repetitions in a run that theirs are nested below. Doing it again changes nothing.
 
     report: the HTML page that tells of them; finished: when the last of them was there, in seconds since 1970. Returns where it is:
     tracking_uri, experiment_id, run_id.
     """
-    with running(home, spec, group) as parent, answering(parent.client.tracking_uri):
+    with running(execution, group) as parent, answering(parent.client.tracking_uri):
         parent.log_points(_result_points(parent, summary, finished))
         parent.client.log_text(parent.id, json.dumps(summary, indent=1), "summary.json")
         parent.client.log_text(parent.id, report, "report.html")

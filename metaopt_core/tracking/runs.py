@@ -1,10 +1,10 @@
 """Executions and their MLflow runs: one run for one execution of a pipeline, however often its stages are retried or resumed.
 
-An execution is a random id, kept in `executions/` of the home under the pipeline's name and the fingerprint of its log stage, and
-carried by the MLflow run as a tag. The run is found by that tag, or else made, under a file lock. A metric point carries the time
-at which its value was found, which is recorded beside the value, and a step that has a point gets no other: logging again changes
-nothing. Run ids are always explicit, because MLflow's global state (the active run, MLFLOW_RUN_ID in the environment) belongs to
-the user.
+An execution has a random id, kept in `executions/` of the home under the pipeline's name and the fingerprint of its log stage, and
+carried by the MLflow run as a tag. The run is found by that tag, or made, under a file lock. Asking for stages again (`--force`)
+begins another execution, whose run has the same name with a number after it. A metric point carries the time at which it was made,
+which is recorded beside its value, and a step that has a point gets no other: writing again changes nothing. Run ids are always
+explicit, because MLflow's global state (the active run, MLFLOW_RUN_ID in the environment) belongs to the user.
 """
 
 import contextlib
@@ -19,11 +19,10 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.identity import identities
 from metaopt_core.pipeline.store import write_atomically
 from metaopt_core.spec.addresses import scrubbed
-from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking.connection import answering, connect, experiment_id, locked, tracking_uri
 from metaopt_core.tracking.description import describe, tags_of
 
@@ -49,31 +48,31 @@ _METRICS_AT_ONCE = 1000  # MLflow's own limit of a batch
 _log = logging.getLogger(__name__)
 
 
-def _execution_key(spec: PipelineSpec, fingerprint: str) -> str:
-    return f"{spec.name}-{fingerprint}"
+def new_execution(execution: Execution) -> None:
+    """Begin another one of the same spec, so that the next `running` makes a new run. The old run stays in MLflow."""
+    with locked(execution.home, f"execution-{execution.key}"):
+        _, number = _recorded(execution.home, execution.key)
+        _record(execution.home, execution.key, number + 1)
 
 
-def _execution_file(home: Home, key: str) -> Path:
-    return home.root / "executions" / f"{key}.json"
-
-
-def new_execution(home: Home, spec: PipelineSpec) -> None:
-    """Forget the execution, so that the next `running` makes a new run. The old run stays in MLflow."""
-    key = _execution_key(spec, identities(spec)["log"].fingerprint)
-    with locked(home, f"execution-{key}"):
-        _execution_file(home, key).unlink(missing_ok=True)
-
-
-def _execution(home: Home, key: str) -> str:
-    """The id of an execution; call it under the execution's lock."""
-    path = _execution_file(home, key)
+def _recorded(home: Home, key: str) -> tuple[str, int]:
+    """The id of an execution, and its number among those of the same key; call it under the execution's lock."""
     try:
-        return str(json.loads(path.read_text())["execution"])
+        found = json.loads(_file(home, key).read_text())
+        return str(found["execution"]), int(found["number"])
     except (OSError, ValueError, KeyError, TypeError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        execution = uuid.uuid4().hex
-        write_atomically(path, json.dumps({"execution": execution}))
-        return execution
+        return _record(home, key, 1)
+
+
+def _record(home: Home, key: str, number: int) -> tuple[str, int]:
+    execution = uuid.uuid4().hex
+    _file(home, key).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(_file(home, key), json.dumps({"execution": execution, "number": number}))
+    return execution, number
+
+
+def _file(home: Home, key: str) -> Path:
+    return home.root / "executions" / f"{key}.json"
 
 
 def curve_name(phase: str, name: str) -> str:
@@ -145,14 +144,14 @@ class Run:
 
 
 @contextlib.contextmanager
-def running(home: Home, spec: PipelineSpec, group: str | None = None) -> Iterator[Run]:
+def running(execution: Execution, group: str | None = None) -> Iterator[Run]:
     """The run of this execution, found or made. It is RUNNING inside the block, and FINISHED, FAILED or KILLED after it.
 
     group: the name of several executions of the spec, such as a sweep: then it is the run that theirs are nested below.
 
     Raises UnreachableError, which is a UserError, if the tracking server doesn't answer.
     """
-    run = _find_or_create(home, spec, group)
+    run = _find_or_create(execution, group)
     status = "FINISHED"
     with _sigterm_raises():
         try:
@@ -168,27 +167,26 @@ def running(home: Home, spec: PipelineSpec, group: str | None = None) -> Iterato
                 _log.warning("MLflow was not told that run %s is %s: %s", run.id, status, scrubbed(str(error)))
 
 
-def _find_or_create(home: Home, spec: PipelineSpec, group: str | None) -> Run:
-    client = connect(home, tracking_uri(home, spec))
+def _find_or_create(execution: Execution, group: str | None) -> Run:
+    client = connect(execution.home, tracking_uri(execution.home, execution.spec))
     with answering(client.tracking_uri):
-        return _found_or_created(client, home, spec, group)
+        return _found_or_created(client, execution, group)
 
 
-def _found_or_created(client: "MlflowClient", home: Home, spec: PipelineSpec, group: str | None) -> Run:
-    experiment = experiment_id(client, home, spec)
-    stages = identities(spec)
-    fingerprints = {name: identity.fingerprint for name, identity in stages.items()}
-    key = group or _execution_key(spec, fingerprints["log"])
+def _found_or_created(client: "MlflowClient", execution: Execution, group: str | None) -> Run:
+    home, spec, stages = execution.home, execution.spec, execution.identities
+    experiment, key = experiment_id(client, home, spec), group or execution.key
     with locked(home, f"execution-{key}"):
-        execution = _execution(home, key)
-        found = client.search_runs([experiment], f"tags.`{EXECUTION}` = '{execution}'", max_results=1)
+        id_, number = _recorded(home, key)
+        found = client.search_runs([experiment], f"tags.`{EXECUTION}` = '{id_}'", max_results=1)
         if found:
             run = found[0]
         else:
-            tags = tags_of(spec, fingerprints) | {EXECUTION: execution}
-            if data := stages["generate"].slice.get("data"):
-                tags["metaopt.data"] = str(data)
-            run = client.create_run(experiment, tags=tags, run_name=group or f"{spec.name}-{fingerprints['log'][:8]}")
+            tags = tags_of(spec, {name: identity.fingerprint for name, identity in stages.items()}) | {EXECUTION: id_}
+            if data := next((identity.slice["data"] for identity in stages.values() if "data" in identity.slice), None):
+                tags["metaopt.data"] = data
+            name = group or f"{spec.name}-{execution.fingerprint[:8]}"
+            run = client.create_run(experiment, tags=tags, run_name=name if number == 1 else f"{name}-{number}")
         describe(client, run, spec)
         client.update_run(run.info.run_id, status="RUNNING")
     return Run(client, run)

@@ -1,20 +1,26 @@
-"""Checkpoints of a training: one safetensors file, its tensors beside a JSON text in its header, replaced by one rename."""
+"""Checkpoints of a training: one safetensors file, its tensors beside a JSON text in its header, replaced by one rename.
+
+Whoever plans asks how far a training is, so PyTorch is imported only where tensors are.
+"""
 
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from metaopt_core.errors import UserError
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
-def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+
+def save_checkpoint(path: Path, tensors: "Mapping[str, Tensor]", state: Mapping[str, Any]) -> None:
     """Write tensors and a JSON-valued state, so that the file is there whole or as it was before."""
+    from safetensors.torch import save
+
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".part")
     with draft.open("wb") as file:
@@ -24,7 +30,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], state: Mapping[st
     draft.replace(path)
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+def load_checkpoint(path: Path) -> "tuple[dict[str, Tensor], dict[str, Any]] | None":
     """The tensors and the state of a checkpoint, or none where there is no file."""
     if not path.exists():
         return None
@@ -33,3 +39,17 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | No
             return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["state"])  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not a readable checkpoint ({error}): delete it to train from the beginning") from None
+
+
+def reached(folder: Path) -> str | None:
+    """How far the training is that keeps its checkpoints in a folder, in words: the latest iteration, and of what if it is not the
+    first phase. None where it has not begun, or no checkpoint can be read."""
+    checkpoints = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+    if not checkpoints:
+        return None
+    try:
+        with safe_open(checkpoints[-1], "np") as file:
+            iteration = json.loads(file.metadata()["state"])["iteration"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return None
+    return f"iteration {iteration:,}" + (f" of {checkpoints[-1].stem}" if len(checkpoints) > 1 else "")

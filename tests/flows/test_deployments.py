@@ -145,7 +145,7 @@ def test_a_flow_takes_the_spec_as_json_and_refuses_an_impossible_one() -> None:
     from prefect.exceptions import ParameterTypeError
 
     from flows.pipeline import pipeline
-    from flows.stages import FLOWS
+    from flows.stage_flows import FLOWS
 
     flows: list[Flow[..., Any]] = [pipeline, *FLOWS.values()]
     as_json = json.loads(PipelineSpec.model_validate(_valid()).model_dump_json())

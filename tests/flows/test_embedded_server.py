@@ -8,15 +8,15 @@ from pathlib import Path
 import httpx
 import pytest
 
+from flows import environment
 from flows.embedded_server import EmbeddedServer
-from metaopt_core.pipeline.home import Home
 from tests.flows.conftest import project_in
 from tests.flows.running import children, eventually, lives
 
 
 @pytest.mark.slow
 def test_it_answers_the_run_that_started_it_and_no_page_and_nobody_else() -> None:
-    server = EmbeddedServer(Home.current())
+    server = EmbeddedServer(environment.current_home())
     try:
         server.wait()
         flows = f"{server.api.address}/flows/filter"

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +108,54 @@ def test_damage_and_a_changed_value_re_run_what_they_concern_alone(tmp_path: Pat
     assert parameters.read_bytes() == sound
     assert len(_mlflow_runs(project)) == 2  # two specs were evaluated: two executions
 
-    forced = project.json("run", "tiny", "--set", "evaluate.steps=2", "--only", "evaluate", "--force")
-    assert forced["stages"][2]["reasons"] == ["--force"]
-    left = project.json("plan", "tiny", "--set", "evaluate.steps=2")
-    assert _statuses(left) == {"generate": "up to date", "train": "up to date", "evaluate": "up to date", "log": "would run"}
-    executions = [path.stem for path in (project.home / "executions").iterdir()]
-    assert left["stages"][3]["fingerprint"] not in "".join(executions)  # it will be one of its own, with an MLflow run of its own
+
+def test_force_replaces_what_it_was_asked_to_and_nothing_else(tmp_path: Path) -> None:
+    project = project_in(tmp_path)
+    first = project.json("run", "tiny")
+    report = Path(first["stages"][3]["folder"]) / "report.html"
+    before = {path: path.stat().st_ino for path in (project.home / "outputs").rglob("*") if path.is_file()}
+
+    planned = project.json("plan", "tiny", "--only", "train", "--force")
+    forced = project.metaopt("run", "tiny", "--only", "train", "--force")
+    assert forced.returncode == 0, forced.stderr
+    assert planned["stages"][1]["reasons"] == ["--force"]
+    assert "train: --force" in forced.stderr.splitlines()
+    after = {path: path.stat().st_ino for path in (project.home / "outputs").rglob("*") if path.is_file()}
+    assert {path.parts[-3] for path in after if after[path] != before[path]} == {"train"}
+    assert report.is_file()
+    assert sorted(run.info.run_name for run in _mlflow_runs(project)) == [
+        f"tiny-{first['stages'][3]['fingerprint'][:8]}{end}" for end in ("", "-2")
+    ]
+    assert set(_statuses(project.json("plan", "tiny")).values()) == {"up to date"}  # the same numbers came out
+
+
+def test_a_forced_run_that_was_killed_continues_without_another_force(tmp_path: Path) -> None:
+    arguments = ["tiny", "--to", "train", "--set", "train.iterations=4000", "--set", "train.checkpoint_every=0.1"]
+    project, log = project_in(tmp_path), tmp_path / "log"
+    folder = Path(project.json("run", *arguments)["stages"][1]["folder"])
+    old = (folder / "manifest.json").read_bytes(), (folder / "parameters.safetensors").read_bytes()
+    with project.started("run", *arguments, "--force", log=log) as process:
+        _wait_for(lambda: list((project.home / "checkpoints").rglob("maml.safetensors")), process, log)
+        process.kill()
+    assert (folder / "manifest.json").read_bytes() == old[0]
+    planned = project.json("plan", *arguments)["stages"][1]
+    assert planned["status"] == "would run"
+    assert planned["reasons"][0].startswith("--force, continues at iteration ")
+    continued = project.metaopt("run", *arguments)
+    assert continued.returncode == 0, continued.stderr
+    assert f"train: {planned['reasons'][0]}" in continued.stderr.splitlines()
+    assert (folder / "manifest.json").read_bytes() != old[0]
+    assert (folder / "parameters.safetensors").read_bytes() == old[1]
+    assert _statuses(project.json("plan", *arguments))["train"] == "up to date"
+    assert len(_mlflow_runs(project)) == 2
+
+
+def _wait_for(found: Callable[[], Any], process: "subprocess.Popen[str]", log: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not found():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)
 
 
 def test_four_runs_started_at_once_on_an_empty_folder_all_finish(tmp_path: Path) -> None:

@@ -49,7 +49,8 @@ def test_a_run_from_prefects_page_makes_a_version_of_the_pipeline_as_it_is_serve
         return run_flow(around, flow_run=made, parameters={"spec": spec})
 
     with prefect_test_harness(server_startup_timeout=120):
-        deployment: Any = around.to_deployment("waves", parameters={"spec": WRITTEN.model_dump(mode="json")}).apply()
+        made: Any = around.to_deployment("waves", parameters={"spec": WRITTEN.model_dump(mode="json")})
+        deployment = made.apply()
         assert run(WRITTEN) == ("few-shot", "few-shot")
         assert run(CHANGED) == (None, "few-shot")
         assert run(_named(CHANGED, "tried")) == ("tried", "few-shot")

@@ -1,6 +1,7 @@
 """The log stage as a Prefect task: what it publishes, what it shows on the flow run's page, and when it is tried again."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from prefect.states import Failed
 from prefect.testing.utilities import prefect_test_harness
 
 from metaopt_core.errors import UserError
+from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.identity import identities
-from metaopt_core.pipeline.store import StageOutput, Store
+from metaopt_core.pipeline.store import StageOutput
 from metaopt_core.tracking.connection import UnreachableError
 from tasks.log import log
 from tasks.retrying import mlflow_was_away
@@ -34,8 +35,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
 
 def test_the_output_says_where_the_results_are(home: Home) -> None:
     spec = sinusoid_spec("whereabouts", log={"register_as": "few-shot"})
-    identity = identities(spec)["log"]
-    output = log.fn(spec, home, identity, publish_upstream(home, spec))
+    output = log.fn(Execution.of(home, spec), publish_upstream(home, spec))
     record = json.loads((output / "log.json").read_text())
     assert record == output.extra
     assert record["model_version"] == 1
@@ -46,10 +46,10 @@ def test_the_output_says_where_the_results_are(home: Home) -> None:
 
 def test_a_lost_output_is_made_again_from_the_same_run(home: Home) -> None:
     spec = sinusoid_spec("lost")
-    identity, upstream = identities(spec)["log"], publish_upstream(home, spec)
-    first = log.fn(spec, home, identity, upstream)
-    Store(home).discard(identity)
-    assert log.fn(spec, home, identity, upstream).extra == first.extra
+    execution, upstream = Execution.of(home, spec), publish_upstream(home, spec)
+    first = log.fn(execution, upstream)
+    shutil.rmtree(first.folder)
+    assert log.fn(execution, upstream).extra == first.extra
 
 
 def test_only_errors_that_may_pass_are_retried() -> None:
@@ -65,7 +65,7 @@ def test_only_errors_that_may_pass_are_retried() -> None:
 def test_a_server_that_comes_back_gets_one_run(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a flow: the first attempt meets a tracking address that does not work yet, the second finds it working."""
     spec = sinusoid_spec("back.again")
-    identity, upstream = identities(spec)["log"], publish_upstream(home, spec)
+    upstream = publish_upstream(home, spec)
     blocked = tmp_path / "later"
     blocked.write_text("not a folder, so no database below it")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{blocked}/mlflow.db")
@@ -79,7 +79,7 @@ def test_a_server_that_comes_back_gets_one_run(home: Home, tmp_path: Path, monke
 
     @flow
     def pipeline() -> StageOutput:
-        return patient(spec, home, identity, upstream)
+        return patient(Execution.of(home, spec), upstream)
 
     with prefect_test_harness(server_startup_timeout=120):
         output = pipeline()

@@ -7,8 +7,8 @@ import pytest
 from mlflow import MlflowClient
 
 from metaopt_core.pipeline import repetitions
+from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.identity import identities
 from metaopt_core.tracking.connection import embedded_uri
 from tasks.log import log
 from tasks.merge import summarize
@@ -18,12 +18,11 @@ from tests.made_outputs import publish_upstream, sinusoid_spec
 def test_the_seeds_of_a_pipeline_are_one_run_with_an_interval_over_them(tmp_path: Path) -> None:
     home, spec = Home(tmp_path), sinusoid_spec("waves", seeds=2, seed=3)
     assert [one.seed for one in repetitions.repeats(spec)] == [3, 4]
-    upstream, logged = [], []
+    outputs = []
     for one in repetitions.repeats(spec):
-        upstream.append(publish_upstream(home, one))
-        logged.append(log.fn(one, home, identities(one)["log"], upstream[-1]))
-    evaluated = [made["evaluate"] for made in upstream]
-    for factor, output in enumerate(evaluated, 1):
+        made = publish_upstream(home, one)
+        outputs.append(made | {"log": log.fn(Execution.of(home, one), made)})
+    for factor, output in enumerate((made["evaluate"] for made in outputs), 1):
         results = json.loads((output / "summary.json").read_text())
         results["methods"]["maml"]["steps"][2]["loss"]["mean"] = factor / 10
         results["shifted"] = {"far": results | {"changes": {"x": [5.0, 10.0]}}}
@@ -31,7 +30,7 @@ def test_the_seeds_of_a_pipeline_are_one_run_with_an_interval_over_them(tmp_path
         (output / "summary.json").write_text(json.dumps(results))
 
     for _ in range(2):  # the second time changes nothing
-        summarize.fn(spec, home, evaluated, logged)
+        summarize.fn(Execution.of(home, spec), outputs)
     found = json.loads(repetitions.record(home, spec).read_text())
     loss = found["methods"]["maml"]["steps"][2]["loss"]
     assert loss["worst"] == 2.0
@@ -48,4 +47,4 @@ def test_the_seeds_of_a_pipeline_are_one_run_with_an_interval_over_them(tmp_path
     assert {point.step: point.value for point in history}[2] == pytest.approx(0.15)
     assert len(history) == 3
     nested = client.search_runs(["1"], f"tags.`mlflow.parentRunId` = '{group.info.run_id}'")
-    assert {run.info.run_id for run in nested} == {output.extra["run_id"] for output in logged}
+    assert {run.info.run_id for run in nested} == {made["log"].extra["run_id"] for made in outputs}

@@ -17,10 +17,10 @@ from safetensors.numpy import save_file
 
 from metaopt_core.distributions.contract import load
 from metaopt_core.evaluation import protocol as evaluation
+from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.identity import identities
 from metaopt_core.pipeline.stages import STAGES
-from metaopt_core.pipeline.store import StageOutput, Store
+from metaopt_core.pipeline.store import StageOutput
 from metaopt_core.reporting import numbers, tables, terminal
 from metaopt_core.spec.pipeline import PipelineSpec
 from tasks.evaluate import evaluate
@@ -69,10 +69,11 @@ save_file({"predictions": np.stack(predictions)}, outputs)
 
 def run_all(spec: PipelineSpec, home: Home) -> dict[str, StageOutput]:
     outputs: dict[str, StageOutput] = {}
-    for name, identity in identities(spec).items():
+    execution = Execution.of(home, spec)
+    for name, identity in execution.identities.items():
         upstream = {stage: outputs[stage] for stage in STAGES[name].upstream}
-        outputs[name] = BODIES[name].fn(spec, home, identity, upstream)
-        assert Store(home).get(identity, upstream) == outputs[name]
+        outputs[name] = BODIES[name].fn(execution, upstream)
+        assert execution.store.get(identity, upstream) == outputs[name]
     return outputs
 
 

@@ -1,7 +1,8 @@
 """Omniglot (Lake et al. 2015): classification of handwritten characters, of alphabets that may never have been seen."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field
 
@@ -22,6 +23,14 @@ class OmniglotSpec(OmniglotSettings, Distribution):
         from metaopt_core.distributions.omniglot import archives
 
         return archives.identity(self.folder)
+
+    def located(self, environment: Mapping[str, str]) -> Self:
+        from metaopt_core.distributions.omniglot import archives
+
+        named = environment.get(archives.VARIABLE)
+        if self.folder is not None or not named:
+            return self
+        return self.model_copy(update={"folder": str(archives.folder_named(named, archives.VARIABLE).absolute())})
 
     def materialize(self, seed: int, downloads: Path, folder: Path) -> TaskShape:
         from metaopt_core.distributions.omniglot import archives, drawing

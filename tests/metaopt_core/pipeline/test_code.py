@@ -20,8 +20,8 @@ import pytest
 from metaopt_core.distributions.omniglot import archives
 from metaopt_core.pipeline import code
 from metaopt_core.pipeline.code import NOT_FOLLOWED, ROOT
+from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.identity import identities
 from metaopt_core.pipeline.normal_form import PRESENTATION, TELLS, pieces_of
 from metaopt_core.pipeline.stages import STAGES
 from metaopt_core.pipeline.store import StageOutput
@@ -193,15 +193,16 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[tuple[st
         home = Home(tmp_path_factory.mktemp(spec.name))
         initialize(home)  # there is much to call for that, and nothing to see
         outputs: dict[str, StageOutput] = {}
+        execution = Execution.of(home, spec)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(archives, "read", lambda *_: noise_pictures())
             for draw in (name for name, value in vars(figures).items() if inspect.isfunction(value)):
                 patch.setattr(figures, draw, lambda *_, **__: None)
             for name in (GENERATE, TRAIN, EVALUATE):
-                identity, upstream = identities(spec)[name], {stage: outputs[stage] for stage in STAGES[name].upstream}
+                upstream = {stage: outputs[stage] for stage in STAGES[name].upstream}
                 body = getattr(importlib.import_module(f"tasks.{name}"), name).fn
                 with _calls() as calls:
-                    outputs[name] = body(spec, home, identity, upstream)
+                    outputs[name] = body(execution, upstream)
                 called[name] = called.get(name, set()) | calls
     return called
 

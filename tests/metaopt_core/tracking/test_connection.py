@@ -6,6 +6,7 @@ import pytest
 from mlflow import MlflowClient
 
 from metaopt_core.errors import UserError
+from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.home import Home
 from metaopt_core.tracking.runs import running
 from tests.made_outputs import sinusoid_spec
@@ -17,27 +18,27 @@ def test_a_server_that_does_not_answer_is_an_error_of_one_message(home: Home, mo
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(UserError, match=r"^MLflow at http://127.0.0.1:9 can't be used: .*\n.*MLFLOW_TRACKING_URI"):
-        running(home, sinusoid_spec("unreachable")).__enter__()
+        running(Execution.of(home, sinusoid_spec("unreachable"))).__enter__()
 
 
 @pytest.mark.parametrize("address", ["nonsense://somewhere", "/tmp/mlruns", "sqlite:////dev/null/mlflow.db"])
 def test_an_address_that_is_none_is_an_error_of_one_message(home: Home, address: str) -> None:
     spec = sinusoid_spec("address", log={"tracking_uri": address})
     with pytest.raises(UserError, match="can't be used"):
-        running(home, spec).__enter__()
+        running(Execution.of(home, spec)).__enter__()
 
 
 def test_no_folder_is_made_for_a_store_that_is_elsewhere(home: Home, tmp_path: Path) -> None:
     spec = sinusoid_spec("folder", log={"tracking_uri": f"sqlite:///{tmp_path}/nope/deep/mlflow.db"})
     with pytest.raises(UserError, match=f"can't be used: there is no folder {tmp_path}/nope/deep"):
-        running(home, spec).__enter__()
+        running(Execution.of(home, spec)).__enter__()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_deleted_experiment_is_an_error_that_says_how_to_get_it_back(home: Home, client: MlflowClient) -> None:
     client.delete_experiment(client.create_experiment("deleted"))
     with pytest.raises(UserError, match="mlflow experiments restore"):
-        running(home, sinusoid_spec("deleted")).__enter__()
+        running(Execution.of(home, sinusoid_spec("deleted"))).__enter__()
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_an_experiment_opens_on_its_training_runs_unless_its_owner_said_otherwis
     name = f"kind-{kind}-{already}"
     if already is not None:
         client.create_experiment(name, artifact_location=home.mlflow.as_uri(), tags=already)
-    with running(home, sinusoid_spec("kind", log={"experiment": name})):
+    with running(Execution.of(home, sinusoid_spec("kind", log={"experiment": name}))):
         pass
     found = client.get_experiment_by_name(name)
     assert found is not None

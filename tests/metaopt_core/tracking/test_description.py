@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 from mlflow import MlflowClient
 
+from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.home import Home
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking.runs import running
@@ -15,7 +16,7 @@ from tests.metaopt_core.tracking.stored import runs_in
 
 def test_a_run_says_what_it_is_of(home: Home, client: MlflowClient) -> None:
     spec = sinusoid_spec("described", seed=7)
-    with running(home, spec):
+    with running(Execution.of(home, spec)):
         pass
     (run,) = runs_in(client, "described")
     tags = run.data.tags

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 
 from metaopt_core.meta.learner import Learner
 from metaopt_core.networks.network import Params
+from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.home import Home
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking.logged_model import MOST_NUMBERS, MOST_STEPS
@@ -255,7 +256,7 @@ print(metaopt_core.__file__)
 def test_a_fresh_process_without_the_project_or_pickle_predicts_the_same(curves: Arrays, tmp_path: Path) -> None:
     home, spec = Home(tmp_path / "home"), sinusoid_spec("elsewhere", log={"tracking_uri": f"sqlite:///{tmp_path}/mlflow.db"})
     made = publish_upstream(home, spec)
-    record = publish(home, spec, made)
+    record = publish(Execution.of(home, spec), made)
     np.savez(tmp_path / "arrays.npz", **curves)  # type: ignore[arg-type]
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MLFLOW_TRACKING_URI")}
     arguments = [record["tracking_uri"], record["model_uri"], str(tmp_path / "arrays.npz"), str(tmp_path / "answer.npy")]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.home import Home
 from metaopt_core.tracking.publishing import publish
 from metaopt_core.tracking.runs import running
@@ -17,16 +18,16 @@ from tests.metaopt_core.tracking.stored import artifacts, points_logged_twice, r
 
 def test_publishing_again_after_a_failure_and_after_success_changes_nothing(home: Home, client: MlflowClient) -> None:
     spec = sinusoid_spec("published", log={"register_as": "few-shot"})
-    with running(home, spec) as run:
+    with running(Execution.of(home, spec)) as run:
         upstream = publish_upstream(home, spec, run.id)
         run.log_curve("meta_train/query_loss/maml", 3, 1 / 3, point_time(3))
     table = upstream["evaluate"] / "tasks.parquet"
     table.rename(hidden := table.with_suffix(".hidden"))
     with pytest.raises(FileNotFoundError):
-        publish(home, spec, upstream)
+        publish(Execution.of(home, spec), upstream)
     assert client.get_run(run.id).info.status == "FAILED"
     hidden.rename(table)
-    first, second = (publish(home, spec, upstream) for _ in range(2))
+    first, second = (publish(Execution.of(home, spec), upstream) for _ in range(2))
 
     assert first == second
     assert first["run_id"] == run.id
@@ -42,11 +43,11 @@ def test_publishing_again_after_a_failure_and_after_success_changes_nothing(home
 
 def test_the_run_holds_results_tables_figures_and_all_points_of_the_curves(home: Home, client: MlflowClient) -> None:
     spec = sinusoid_spec("complete")
-    with running(home, spec) as run:
+    with running(Execution.of(home, spec)) as run:
         upstream = publish_upstream(
             home, spec, run.id
         )  # its history has 30 points; that none was streamed is what a SIGKILL can do
-    publish(home, spec, upstream, "<p>The report.</p>")
+    publish(Execution.of(home, spec), upstream, "<p>The report.</p>")
     metrics = client.get_run(run.id).data.metrics
     assert metrics["logged_model/test_loss"] == pytest.approx(1 / 3)
     assert metrics["logged_model/test_loss_ci95"] == 0.1
@@ -73,7 +74,7 @@ def test_the_run_holds_results_tables_figures_and_all_points_of_the_curves(home:
 
 def test_reused_training_is_linked_to_the_run_that_did_it(home: Home, client: MlflowClient) -> None:
     spec = sinusoid_spec("reused")
-    publish(home, spec, publish_upstream(home, spec, mlflow_run="0123456789abcdef"))
+    publish(Execution.of(home, spec), publish_upstream(home, spec, mlflow_run="0123456789abcdef"))
     (run,) = runs_in(client, "reused")
     assert run.data.tags["metaopt.trained_in"] == "0123456789abcdef"
     assert "0123456789abcdef" in run.data.tags["mlflow.note.content"]
@@ -82,10 +83,10 @@ def test_reused_training_is_linked_to_the_run_that_did_it(home: Home, client: Ml
 
 def test_everything_works_on_a_server(server: str, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = sinusoid_spec("on-a-server", log={"tracking_uri": server, "register_as": "few-shot"})
-    with running(home, spec) as run:
+    with running(Execution.of(home, spec)) as run:
         upstream = publish_upstream(home, spec, run.id)
         run.log_curve("meta_train/query_loss/maml", 3, 1 / 3, point_time(3))
-    first, second = (publish(home, spec, upstream) for _ in range(2))
+    first, second = (publish(Execution.of(home, spec), upstream) for _ in range(2))
     assert first == second
     assert first["model_version"] == 1
 
@@ -100,6 +101,6 @@ def test_everything_works_on_a_server(server: str, home: Home, monkeypatch: pyte
 
 def test_standard_output_belongs_to_us(server: str, home: Home, capfd: pytest.CaptureFixture[str]) -> None:
     """MLflow's "View run" line at the end of each run would make `--json` no JSON."""
-    with running(home, sinusoid_spec("silent", log={"tracking_uri": server})):
+    with running(Execution.of(home, sinusoid_spec("silent", log={"tracking_uri": server}))):
         pass
     assert capfd.readouterr().out == ""

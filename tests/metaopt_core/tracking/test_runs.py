@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.home import Home
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking import runs
@@ -26,11 +27,12 @@ def _process(home: Home, spec: PipelineSpec) -> "subprocess.Popen[str]":
     """A process that logs a point in the execution's run and prints the run's id."""
     script = f"""
 from pathlib import Path
+from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.home import Home
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking.runs import running
 spec = PipelineSpec.model_validate_json({spec.model_dump_json()!r})
-with running(Home(Path({str(home.root)!r})), spec) as run:
+with running(Execution.of(Home(Path({str(home.root)!r})), spec)) as run:
     run.log_curve("loss", 1, 0.5, 1.7e9)
     print(run.id)
 """
@@ -52,7 +54,7 @@ def test_four_processes_at_once_on_an_empty_folder_share_one_run(tmp_path: Path)
 
 
 def test_a_process_that_is_told_to_end_leaves_its_run_killed(home: Home, client: MlflowClient) -> None:
-    with pytest.raises(SystemExit) as left, running(home, sinusoid_spec("terminated")) as run:  # noqa: PT012
+    with pytest.raises(SystemExit) as left, running(Execution.of(home, sinusoid_spec("terminated"))) as run:  # noqa: PT012
         run.log_curve("loss", 1, 0.5, time.time())
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(10)
@@ -66,7 +68,7 @@ def test_a_process_that_is_told_to_end_leaves_its_run_killed(home: Home, client:
 def test_the_status_says_how_the_run_was_left(home: Home, client: MlflowClient, error: BaseException | None, status: str) -> None:
     spec = sinusoid_spec("status")
     try:
-        with running(home, spec) as run:
+        with running(Execution.of(home, spec)) as run:
             assert client.get_run(run.id).info.status == "RUNNING"
             if error:
                 raise error
@@ -78,7 +80,7 @@ def test_the_status_says_how_the_run_was_left(home: Home, client: MlflowClient, 
 
 def test_a_resumed_run_is_the_same_run_and_keeps_its_parameters(home: Home, client: MlflowClient) -> None:
     for device in ("cpu", "auto"):  # not part of a result's identity, so it may change between two attempts
-        with running(home, sinusoid_spec("resumed", device=device)) as run:
+        with running(Execution.of(home, sinusoid_spec("resumed", device=device))) as run:
             for step in range(1, 4):
                 run.log_curve("loss", step, 1 / step, TIME + step)
     (found,) = runs_in(client, "resumed")
@@ -90,7 +92,7 @@ def test_a_resumed_run_is_the_same_run_and_keeps_its_parameters(home: Home, clie
 def test_the_active_run_of_the_user_is_left_alone(home: Home, client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = client.create_run(client.create_experiment("theirs")).info.run_id
     monkeypatch.setenv("MLFLOW_RUN_ID", theirs)
-    with running(home, sinusoid_spec("ours")) as run:
+    with running(Execution.of(home, sinusoid_spec("ours"))) as run:
         run.log_curve("loss", 1, 0.5, TIME)
     assert run.id != theirs
     assert client.get_run(theirs).data.metrics == {}
@@ -98,11 +100,11 @@ def test_the_active_run_of_the_user_is_left_alone(home: Home, client: MlflowClie
 
 def test_a_new_execution_gets_a_run_of_its_own(home: Home, client: MlflowClient) -> None:
     spec = sinusoid_spec("forced")
-    with running(home, spec) as first:
+    with running(Execution.of(home, spec)) as first:
         pass
-    new_execution(home, spec)
-    new_execution(home, spec)
-    with running(home, spec) as second:
+    new_execution(Execution.of(home, spec))
+    new_execution(Execution.of(home, spec))
+    with running(Execution.of(home, spec)) as second:
         pass
     assert first.id != second.id
     assert len(runs_in(client, "forced")) == 2
@@ -111,7 +113,7 @@ def test_a_new_execution_gets_a_run_of_its_own(home: Home, client: MlflowClient)
 def test_an_outage_of_the_server_ends_no_training_and_loses_no_point(
     home: Home, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with running(home, sinusoid_spec("outage")) as run:
+    with running(Execution.of(home, sinusoid_spec("outage"))) as run:
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         there, run.client = run.client, MlflowClient("http://127.0.0.1:9")
         run.log_curve("loss", 1, 0.5, TIME)

@@ -9,8 +9,9 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from metaopt_core.distributions.omniglot import OmniglotSpec
 from metaopt_core.distributions.omniglot import archives as omniglot_archives
 from metaopt_core.distributions.omniglot.archives import PARTS, Part, Pictures, identity, read
 from metaopt_core.errors import UserError
@@ -30,16 +32,16 @@ KEPT = {
 }
 
 
-def part(name: str, url: str = "http://127.0.0.1:9/nothing.zip", sha256: str = "0" * 64) -> Part:
-    return Part(name, len({kept.split("/")[0] for kept in KEPT[name]}), len(KEPT[name]), url, sha256)
+def part(name: str, url: str = "http://127.0.0.1:9/nothing.zip", sha256: str = "0" * 64, content: str = "0" * 64) -> Part:
+    return Part(name, len({kept.split("/")[0] for kept in KEPT[name]}), len(KEPT[name]), url, sha256, content)
 
 
 SMALL = tuple(part(name) for name in KEPT)
 
 
 @pytest.fixture(autouse=True)
-def _no_variable(monkeypatch: pytest.MonkeyPatch, omniglot_folder: Path) -> None:
-    monkeypatch.delenv(omniglot_archives.VARIABLE, raising=False)
+def _real(omniglot_folder: Path) -> None:
+    """All of these need the real archives."""
 
 
 @pytest.fixture(scope="session")
@@ -132,14 +134,6 @@ def test_one_part_may_be_an_archive_and_the_other_a_tree(tree: Path, archives: P
     assert len(read(str(tree), tmp_path, SMALL).pixels) == 5
 
 
-def test_the_environment_names_the_folder_where_the_spec_does_not(
-    archives: Path, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(omniglot_archives.VARIABLE, str(archives))
-    assert len(read(None, tmp_path, SMALL).pixels) == 5
-    assert identity(None, SMALL) == identity(str(archives), SMALL) != identity(str(tree), SMALL)
-
-
 def test_files_that_are_no_drawings_are_ignored(tree: Path, tmp_path: Path) -> None:
     before = identity(str(tree), SMALL)
     character = first_drawing(tree).parent
@@ -153,42 +147,85 @@ def test_files_that_are_no_drawings_are_ignored(tree: Path, tmp_path: Path) -> N
 # --- identity -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_identity_follows_the_content_of_archives_and_not_their_place(archives: Path, tmp_path: Path) -> None:
-    before = identity(str(archives), SMALL)
-    moved = Path(shutil.move(archives, tmp_path / "elsewhere"))
-    assert identity(str(moved), SMALL) == before
-    with (moved / "images_background.zip").open("ab") as file:
-        file.write(b"x")
-    assert identity(str(moved), SMALL) != before
+def test_the_same_drawings_have_one_identity_however_they_are_packed(archives: Path, tree: Path, omniglot_folder: Path) -> None:
+    packed = identity(str(archives), SMALL)
+    assert packed == identity(str(tree), SMALL)
+    shutil.rmtree(tree / "images_evaluation")
+    shutil.copy(archives / "images_evaluation.zip", tree)
+    assert packed == identity(str(tree), SMALL)
+    with zipfile.ZipFile(archives / "images_evaluation.zip") as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(archives / "images_evaluation.zip", "w") as file:  # in another order, stored, and with something else
+        for name in reversed(members):
+            file.writestr(name, members[name])
+        file.writestr("README", "not a drawing")
+    assert packed == identity(str(archives), SMALL)
+    assert identity(None) == identity(str(omniglot_folder))  # of what would be downloaded
 
 
-def test_the_identity_of_a_tree_follows_names_and_sizes(tree: Path) -> None:
+@pytest.mark.parametrize("folder", ["archives", "tree"])
+def test_another_drawing_is_another_identity(folder: str, request: pytest.FixtureRequest) -> None:
+    root: Path = request.getfixturevalue(folder)
+    before = identity(str(root), SMALL)
+    name = "images_background/Greek/character01"
+    if folder == "tree":
+        one, other = sorted((root / name).iterdir())[:2]
+        first, second = one.read_bytes(), other.read_bytes()
+        one.write_bytes(second)
+        other.write_bytes(first)
+    else:
+        archive = root / "images_background.zip"
+        with zipfile.ZipFile(archive) as file:
+            members = {member: file.read(member) for member in file.namelist()}
+        one_name, other_name = sorted(member for member in members if member.startswith(name))[:2]
+        members[one_name], members[other_name] = members[other_name], members[one_name]
+        with zipfile.ZipFile(archive, "w") as file:
+            for member, data in members.items():
+                file.writestr(member, data)
+    assert identity(str(root), SMALL) != before
+
+
+def test_an_identity_is_remembered_for_as_long_as_all_files_look_the_same(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawings = sorted(path for path in tree.rglob("*.png"))
+    for path in drawings:
+        os.utime(path, (1e9, 1e9))
+    monkeypatch.setattr("time.time", lambda: time.time_ns() / 1e9 + 10)
     before = identity(str(tree), SMALL)
-    drawing = first_drawing(tree)
-    drawing.write_bytes(drawing.read_bytes() + b"x")
-    changed = identity(str(tree), SMALL)
-    drawing.unlink()
-    assert len({before, changed, identity(str(tree), SMALL)}) == 3
+    monkeypatch.setattr(omniglot_archives, "_start", lambda path: pytest.fail(f"{path} was read again"))
+    assert identity(str(tree), SMALL) == before
+    monkeypatch.undo()
+    data = drawings[0].read_bytes()
+    drawings[0].write_bytes(data[:-1] + b"x")  # as long as before, and its time put back
+    os.utime(drawings[0], (1e9, 1e9))
+    assert identity(str(tree), SMALL) != before
 
 
-def test_the_identity_of_a_download_is_known_before_it() -> None:
-    assert identity(None) == identity(None) != identity(None, SMALL)
+def test_an_archive_that_cannot_be_read_has_an_identity_too(archives: Path) -> None:
+    before = identity(str(archives), SMALL)
+    path = archives / "images_background.zip"
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert identity(str(archives), SMALL) != before
 
 
 def test_the_identity_of_an_incomplete_folder_raises_nothing(tmp_path: Path) -> None:
     assert identity(str(tmp_path))
 
 
-@pytest.mark.parametrize("ask", [identity, lambda folder: read(folder, Path("unused"))], ids=["identity", "read"])
-def test_a_folder_that_is_not_there_is_named_with_where_it_was_named(
-    ask: Callable[[str | None], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_of_a_run_says_where_the_drawings_are_unless_the_spec_does(archives: Path, tree: Path) -> None:
+    spec, environment = OmniglotSpec(distribution="omniglot"), {omniglot_archives.VARIABLE: str(archives)}
+    assert spec.located(environment).folder == str(archives)
+    assert spec.located({}).folder is None
+    named = spec.model_copy(update={"folder": str(tree)})
+    assert named.located(environment) == named
+
+
+def test_a_folder_that_is_not_there_is_named_with_where_it_was_named(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
-    with pytest.raises(UserError, match=rf"generate\.folder: '{missing}' is not a folder"):
-        ask(str(missing))
-    monkeypatch.setenv(omniglot_archives.VARIABLE, str(missing))
+    for ask in (lambda: identity(str(missing)), lambda: read(str(missing), tmp_path)):
+        with pytest.raises(UserError, match=rf"generate\.folder: '{missing}' is not a folder"):
+            ask()
     with pytest.raises(UserError, match=rf"METAOPT_OMNIGLOT: '{missing}' is not a folder"):
-        ask(None)
+        OmniglotSpec(distribution="omniglot").located({omniglot_archives.VARIABLE: str(missing)})
 
 
 def test_identity_needs_no_library_that_is_slow_to_import() -> None:

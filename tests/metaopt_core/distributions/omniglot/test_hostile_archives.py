@@ -18,11 +18,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
+from metaopt_core.distributions.omniglot import OmniglotSpec
 from metaopt_core.distributions.omniglot.archives import Part, identity, read
 from metaopt_core.errors import UserError
 
 NAMES = [f"images_background/Greek/character01/{number:04}_01.png" for number in range(20)]
-PARTS = (Part("images_background", 1, 1, "http://127.0.0.1:9/nothing.zip", "0" * 32),)
+PARTS = (Part("images_background", 1, 1, "http://127.0.0.1:9/nothing.zip", "0" * 32, "0" * 32),)
 GIGABYTE = 10**9
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -168,7 +169,8 @@ def test_a_link_that_leads_back_up_is_not_followed_forever(tmp_path: Path) -> No
     assert read(str(tmp_path), tmp_path, PARTS).pixels.shape == (1, 20, 28, 28)
 
 
-def test_the_folder_of_a_user_who_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("METAOPT_OMNIGLOT", "~nosuchuser/x")
+def test_the_folder_of_a_user_who_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^METAOPT_OMNIGLOT: '~nosuchuser/x': no user nosuchuser on this machine"):
-        read(None, tmp_path, PARTS)
+        OmniglotSpec(distribution="omniglot").located({"METAOPT_OMNIGLOT": "~nosuchuser/x"})
+    with pytest.raises(UserError, match=r"^generate.folder: '~nosuchuser/x': no user nosuchuser on this machine"):
+        read("~nosuchuser/x", tmp_path, PARTS)
