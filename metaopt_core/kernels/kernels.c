@@ -1,7 +1,8 @@
 /* Loops that PyTorch has no single operation for, over tensors that are contiguous in memory. REAL is float or double.
 
    Names: T tasks, M rows (examples times positions), C channels. Nothing is allocated here and nothing is threaded: chunks of tasks
-   run side by side. No sum is reordered by the compiler, and not-a-numbers pass through. */
+   run side by side. No sum is reordered by the compiler, and not-a-numbers pass through. One long file, because one compiler call makes
+   all loops for a type, and they share their blocks and inline sums. */
 
 #include <math.h>
 #include <string.h>

@@ -1,4 +1,7 @@
-"""The meta-gradient against independent computations: a plain loop over tasks, finite differences, and closed forms."""
+"""The meta-gradient against independent computations: a plain loop over tasks, finite differences, and closed forms.
+
+One long file, because all cases are held against the same reference.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
