@@ -91,7 +91,8 @@ class Project:
 def project_in(folder: Path, text: str = TINY) -> Project:
     """In its folder lies a module with the name of one that everything imports: no process of ours may run it from there."""
     (folder / "pipelines.yaml").write_text(text)
-    (folder / "random.py").write_text("raise SystemExit('imported from the current folder')\n")
+    trap = "from pathlib import Path\nPath(__file__).with_name('trapped').touch()\nraise SystemExit('of the current folder')\n"
+    (folder / "random.py").write_text(trap)
     return Project(folder)
 
 

@@ -44,6 +44,7 @@ def test_a_pipeline_with_seeds_is_planned_once_for_each(project: Project) -> Non
 def test_a_sweep_ends_with_the_best_spec_beside_the_default(tmp_path: Path) -> None:
     project = project_in(tmp_path, TINY + SWEEP)
     found = project.json("sweep", "tiny", "--workers", "2")
+    assert not (project.folder / "trapped").exists()
     assert found["trials"] == 3
     assert found["difference"]["mean"] == pytest.approx(found["best"]["test"]["mean"] - found["default"]["test"]["mean"])
     assert all(Path(figure).is_file() for figure in found["figures"])
