@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from flows import environment
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.identity import identities
@@ -66,7 +67,7 @@ def test_home_lies_beside_the_file_or_around_it(folder: Path) -> None:
 def test_home_is_where_the_environment_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("METAOPT_HOME", "~/state")
     monkeypatch.setenv("HOME", str(folder))
-    assert Home.beside(Path("pipelines.yaml")).root == folder / "state"
+    assert environment.home_of(Path("pipelines.yaml")).root == folder / "state"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_what_can_be_no_home_is_said_by_every_command(
     os.mkfifo("pipe")
     monkeypatch.setenv("METAOPT_HOME", named)
     with pytest.raises(UserError) as error:
-        Home.beside(Path("pipelines.yaml"))
+        environment.home_of(Path("pipelines.yaml"))
     assert str(error.value) == message
     assert sorted(path.name for path in Path().iterdir()) == ["file", "loop", "pipe"]
 
@@ -97,4 +98,4 @@ def test_what_can_be_no_home_is_said_by_every_command(
 def test_file_that_lies_where_the_home_is_to_be(folder: Path) -> None:
     Path(".metaopt").write_text("")
     with pytest.raises(UserError, match=r"^\.metaopt: a file, and expected a folder$"):
-        Home.beside(Path("pipelines.yaml"))
+        environment.home_of(Path("pipelines.yaml"))
