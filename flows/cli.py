@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows import complete, console, environment, execution, pipelines_file, planning
+from flows import complete, console, environment, launch, pipelines_file, planning
 from flows.console import Detail
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline.stages import PUBLISHING, STAGES
@@ -30,10 +30,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Meta-learning, declared: [bold]pipelines.yaml[/bold] says what to meta-learn, and four stages carry it out:\n\n"
-    "[cyan]generate[/cyan] a task distribution → [cyan]train[/cyan] MAML → [cyan]evaluate[/cyan] adaptation to new tasks → "
-    "[cyan]log[/cyan] all to MLflow.\n\n"
-    "A stage whose spec, sources and inputs have not changed is not run again.",
+    help="Meta-learning, declared: [bold]pipelines.yaml[/bold] says what to meta-learn, and stages carry it out, one after the "
+    "other:\n\n" + "\n\n".join(f"[cyan]{stage.name:<9}[/cyan] {stage.about}" for stage in STAGES.values()) + "\n\n"
+    "A stage whose spec, code and inputs have not changed is not run again.",
     epilog="[bold]A first session[/bold]\n\n"
     "[cyan]metaopt list[/cyan]  what there is to run\n\n"
     "[cyan]metaopt plan sinusoid-quick[/cyan]  what would run, and why\n\n"
@@ -136,27 +135,27 @@ def run(
     home = environment.home_of(path)
     environment.prepare(home, quiet=detail < Detail.VERBOSE)
     started = time.monotonic()
-    repeated = {named(spec, each): environment.execution(each, home) for each in repeats(spec)}
-    plans = {which: planning.plan(each, selected, force) for which, each in repeated.items()}
+    executions = {named(spec, each): environment.execution(each, home) for each in repeats(spec)}
+    plans = {which: planning.plan(execution, selected, force) for which, execution in executions.items()}
     running = [plan.stage for each in plans.values() for plan in each if plan.runs]
-    traces = execution.trace(spec, home, running) if profile else None
+    traces = launch.trace(spec, home, running) if profile else None
     if running or (spec.repetitions > 1 and PUBLISHING in selected and not record(home, spec).exists()):
-        with execution.interruptible():
-            execution.with_prefect(
+        with launch.interruptible():
+            launch.with_prefect(
                 spec,
                 home,
                 running,
                 "flows.pipeline",
                 lambda flows: flows.pipeline(spec, only=only, first=first, last=last, force=force),
             )
-        outputs = {which: _outputs(planning.plan(each)) for which, each in repeated.items()}
+        outputs = {which: _outputs(planning.plan(execution)) for which, execution in executions.items()}
     else:
         outputs = {which: _outputs(each) for which, each in plans.items()}
         for which, each in plans.items():
             for plan in each:
                 if plan.selected:
                     console.say(f"{plan.stage}: up to date" + (f" ({which})" if which else ""))
-                    repeated[which].store.remember(spec.name, plan.identity)
+                    executions[which].store.remember(spec.name, plan.identity)
     from flows import report
 
     if as_json:
@@ -192,8 +191,8 @@ def sweep(
         )
     home = environment.home_of(path)
     environment.prepare(home, quiet=detail < Detail.VERBOSE)
-    with execution.interruptible():
-        result = execution.with_prefect(spec, home, list(STAGES), "flows.sweep", lambda flows: flows.sweep(spec, workers))
+    with launch.interruptible():
+        result = launch.with_prefect(spec, home, list(STAGES), "flows.sweep", lambda flows: flows.sweep(spec, workers))
     if as_json:
         console.print_json(result)
     else:

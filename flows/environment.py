@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline import home as homes
 from metaopt_core.pipeline.home import Home
+from metaopt_core.spec import user_source
 
 if TYPE_CHECKING:
     from metaopt_core.pipeline.execution import Execution
     from metaopt_core.spec.pipeline import PipelineSpec
 
 API_URL = "PREFECT_API_URL"
+MODULES = "METAOPT_MODULES"
 TRACES = "METAOPT_TRACES"
 _LOGIN = "PREFECT_API_AUTH_STRING"
 _KEY = "PREFECT_API_KEY"
@@ -71,6 +73,18 @@ def home_of(pipelines_file: Path) -> Home:
 def current_home() -> Home:
     """That of this process: the command line says it to those that it starts."""
     return home_of(Path.cwd() / "pipelines.yaml")
+
+
+def import_from(folder: Path) -> None:
+    """Let this process, and those that it starts, import the modules that specs name from a folder, too."""
+    user_source.look_in(folder)
+    os.environ[MODULES] = str(folder)
+
+
+def begin() -> None:
+    """What a process does first that was started by the command line, or by `metaopt serve`."""
+    if folder := os.environ.get(MODULES):
+        import_from(Path(folder))
 
 
 def execution(spec: "PipelineSpec", home: Home | None = None) -> "Execution":

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows import console
+from flows import console, environment
 from flows.planning import suggestion, unless_tried_out
 from metaopt_core.errors import UserError
 from metaopt_core.spec.pipeline import PipelineSpec
@@ -21,7 +21,7 @@ def load(path: Path, overrides: dict[str, list[str]] | None = None) -> "Pipeline
     """All pipelines of a file. overrides: pipeline → KEY=VALUE, …"""
     from metaopt_core.spec import loader, user_source
 
-    os.environ[user_source.VARIABLE] = str(user_source.beside(path))  # where networks of the user's own are imported from
+    environment.import_from(user_source.beside(path))
     return loader.load(path, overrides or {})
 
 

@@ -22,6 +22,7 @@ from metaopt_core.spec.pipeline import PipelineSpec
 
 StageName = Annotated[str, AfterValidator(stage_named), Field(json_schema_extra={"enum": list(STAGES)})]
 
+environment.begin()
 without_tracebacks_for_users()
 without_lost_connections()
 

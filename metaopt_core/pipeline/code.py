@@ -23,10 +23,14 @@ NOT_FOLLOWED = (
     "metaopt_core.errors",
     "metaopt_core.pipeline",
     "metaopt_core.reporting",
+    "metaopt_core.spec.components",
+    "metaopt_core.spec.user_source",
     "metaopt_core.tracking",
+    "tasks.artifacts",
     "tasks.retrying",
 )
-"""Modules and packages whose code changes no result: they tell, draw, or keep outputs and records. So do all modules `figures`."""
+"""Modules and packages whose code changes no result: they tell, draw, keep outputs and records, or find code, which then counts
+itself. So do all modules `figures`."""
 
 _CALLED_BY_NOBODY = {"ABC", "BaseModel", "Enum", "Exception", "Generic", "NamedTuple", "Protocol", "StrEnum", "TypedDict", "object"}
 _FILE = re.compile(r"\w[\w.-]*")
@@ -101,7 +105,7 @@ class _Search:
         self._pending: list[tuple[str, Piece]] = []
         self._typed: set[tuple[str, str]] = set()
         self._attributes: set[str] = set()
-        self._methods: list[tuple[str, Piece]] = []  # of classes that count; their own turn comes when they are mentioned
+        self._methods: list[tuple[str, Piece, Piece]] = []  # and their classes: they count when they are mentioned
 
     def load(self, module: str) -> Mapping[str, list[Piece]]:
         """The pieces of a module of ours that is followed, by name (methods by their class's, after it); none of any other."""
@@ -136,8 +140,9 @@ class _Search:
         while self._pending:
             while self._pending:
                 self._follow(*self._pending.pop())
-            for module, method in self._methods:
+            for module, method, of in self._methods:
                 if method.name in self._attributes:
+                    self._count(module, of)
                     self._count(module, method)
         return {
             self._files[module]: [piece for piece in self._pieces(module) if id(piece) in counted]
@@ -184,7 +189,7 @@ class _Search:
         is_open = self._is_open(module, piece)
         for method in self.load(module)[piece.name or ""]:
             if method.owner:
-                self._methods.append((module, method))
+                self._methods.append((module, method, piece))
                 if is_open or method.always:
                     self._count(module, method)
 
@@ -196,8 +201,12 @@ class _Search:
         for piece in self.load(module).get(name, ()):
             if piece.owner is not None:
                 continue
-            if piece.kind == "class":
+            if piece.kind == "class" and (piece.says or self._is_open(module, piece)):
                 self._count(module, piece)
+            elif piece.kind == "class":  # with methods at most, which may be mentioned
+                self._methods += [(module, method, piece) for method in self.load(module)[name] if method.owner]
+                for inner in piece.typed | {base.partition("[")[0] for base in piece.bases}:
+                    self._need_class(module, inner)
             elif piece.target:
                 self._need_class(*piece.target)
             elif piece.kind == "other":

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from metaopt_core.errors import UserError
+from metaopt_core.pipeline import manifest
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.manifest import NAME as MANIFEST
+from metaopt_core.pipeline.stages import PUBLISHING
 
 _SHOWN_OF_ID = 8
 _NOT_SETTINGS = frozenset({"name", "data"})
-_LAST = "log"
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ def past(home: Home) -> list[Past]:
 
 
 def _all(home: Home) -> Iterator[Past]:
-    for path in home.outputs.glob(f"{_LAST}/*/{MANIFEST}"):
+    for path in home.outputs.glob(f"{PUBLISHING}/*/{manifest.NAME}"):
         try:
-            last = json.loads(path.read_text())
+            last = _values(path)
             folders = {stage: home.outputs / stage / fingerprint for stage, fingerprint in last["upstream"].items()}
-            before = {stage: json.loads((folder / MANIFEST).read_text()) for stage, folder in folders.items()}
+            before = {stage: _values(folder / manifest.NAME) for stage, folder in folders.items()}
             settings = {key: value for made in (*before.values(), last) for key, value in made["slice"].items()}
             yield Past(
                 pipeline=last["slice"]["name"],
@@ -63,12 +63,19 @@ def _all(home: Home) -> Iterator[Past]:
                 finished=last["started"] + last["seconds"],
                 seconds=sum(made["seconds"] for made in (*before.values(), last)),
                 settings={key: value for key, value in settings.items() if key not in _NOT_SETTINGS},
-                folders=folders | {_LAST: path.parent},
+                folders=folders | {PUBLISHING: path.parent},
                 content=last["made_from"],
                 extra=last["extra"],
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not whole: nothing of it can be trusted
             continue
+
+
+def _values(path: Path) -> dict[str, Any]:
+    found = manifest.read(path)
+    if found is None:
+        raise ValueError(f"{path}: damaged")
+    return found[0]
 
 
 def named(executions: Sequence[Past], name: str) -> Past:

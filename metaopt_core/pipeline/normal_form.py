@@ -54,9 +54,9 @@ class Piece:
 
     text: its normal form. name: what it defines; none for a statement that is carried out whenever the module is imported.
     kind: class, function, import or other. owner: the class that it is a method of. always: counts wherever its module does, or its
-    class. target: of an import, the module, and the name there. bases: of a class, as written. The rest is what it mentions: names,
-    attributes of names, attributes of anything else, names in type hints, short texts (which may name an attribute or a file), and
-    what the imported ones among the names stand for.
+    class. target: of an import, the module, and the name there. bases: of a class, as written. says: whether a class has anything
+    that computes but its methods. The rest is what it mentions: names, attributes of names, attributes of anything else, names in
+    type hints, short texts (which may name an attribute or a file), and what the imported ones among the names stand for.
     """
 
     text: str = ""
@@ -66,6 +66,7 @@ class Piece:
     always: bool = False
     target: tuple[str, str] | None = None
     bases: tuple[str, ...] = ()
+    says: bool = False
     names: set[str] = field(default_factory=set)
     qualified: set[tuple[str, str]] = field(default_factory=set)
     attributes: set[str] = field(default_factory=set)
@@ -135,6 +136,8 @@ class _Reader:
                 methods.append(method)
             else:
                 parts.append(normal.statement(statement, in_class=True))
+        kept = parts[1 + len(node.decorator_list) + len(node.bases) + len(node.keywords) :]
+        header.says = any(kept) or bool(node.decorator_list) or any(method.always for method in methods)
         header.text = f"class {' '.join(filter(None, parts))}"
         yield header
         yield from methods
@@ -238,7 +241,8 @@ class _Normal:
     def form(self, node: ast.AST) -> str:
         match node:
             case ast.Name(id=name):
-                self._name(name)
+                if isinstance(node.ctx, ast.Load):
+                    self._name(name)
                 return name
             case ast.Constant(value=value):
                 if isinstance(value, str) and len(value) < 100:

@@ -1,13 +1,11 @@
 """Where the source of a custom module is: found without importing it, so that planning is quick and runs none of it.
 
-A module is looked for on Python's path and in the folder of the pipelines file, which METAOPT_MODULES names (the command line sets
-it for the processes that it starts), else in the current folder.
+A module is looked for on Python's path, at whose end the folder of the pipelines file is put where a run begins.
 """
 
 import ast
 import importlib
 import importlib.util
-import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,8 +15,6 @@ from pathlib import Path
 from metaopt_core.errors import UserError
 from metaopt_core.spec.paths import real
 
-VARIABLE = "METAOPT_MODULES"
-
 
 def beside(pipelines_file: Path) -> Path:
     """The folder of a pipelines file; for one that a sweep wrote, that of the file that was searched."""
@@ -26,13 +22,10 @@ def beside(pipelines_file: Path) -> Path:
     return next((path.parent for path in (folder, *folder.parents) if path.name == ".metaopt"), folder)
 
 
-def importable() -> Path:
-    """Put the folder of the pipelines file on Python's path, behind all else, and return it."""
-    folder = real(Path(os.environ.get(VARIABLE) or Path.cwd()))
+def look_in(folder: Path) -> None:
+    """Put a folder on Python's path, behind all else."""
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
-    importlib.invalidate_caches()  # a file may have been written since
-    return folder
 
 
 def sources(path: str) -> dict[str, Path]:
@@ -78,7 +71,7 @@ def _main_file(path: str) -> Path:
     """The file of the module itself."""
     file = _file(path.partition(":")[0], _root(path))
     if file is None:
-        raise _missing(path.partition(":")[0], importable())
+        raise _missing(path.partition(":")[0])
     return file
 
 
@@ -108,7 +101,7 @@ def needed(modules: Iterable[str], known: Mapping[str, Path]) -> Needed:
     known: top-level packages whose files count although they may be installed, and the folder that each is in. What is imported
     for a type checker alone does not count. Raises UserError for a file that is no Python.
     """
-    importable()
+    importlib.invalidate_caches()  # a file may have been written since
     files: dict[str, Path] = {}
     libraries: set[str] = set()
     pending = list(modules)
@@ -143,7 +136,7 @@ def _around(module: str) -> list[str]:
 
 
 def _files(path: str) -> dict[str, Path]:
-    module, folder = path.partition(":")[0], importable()
+    module = path.partition(":")[0]
     found: dict[str, Path] = {}
     pending, root = [module], _root(path)
     while pending:
@@ -157,27 +150,29 @@ def _files(path: str) -> dict[str, Path]:
         pending += _around(name)
         pending += _imported(file, name if file.name == "__init__.py" else name.rpartition(".")[0])
     if not found:
-        raise _missing(module, folder)
+        raise _missing(module)
     return found
 
 
 def _root(path: str) -> Path:
     """The folder that holds the module, or its outermost package."""
-    folder, module = importable(), path.partition(":")[0]
+    importlib.invalidate_caches()  # a file may have been written since
+    module = path.partition(":")[0]
     top = module.partition(".")[0]
     spec = _spec(top)
     if spec is None:
-        raise _missing(module, folder)
+        raise _missing(module)
     if spec.submodule_search_locations:
         return Path(next(iter(spec.submodule_search_locations))).absolute().parent
     if not spec.origin or not spec.origin.endswith(".py"):
-        raise _missing(module, folder)
+        raise _missing(module)
     return Path(spec.origin).absolute().parent
 
 
-def _missing(module: str, folder: Path) -> UserError:
+def _missing(module: str) -> UserError:
     return UserError(
-        f"train.model.path: no module {module} in {folder} or on Python's path: expected module:Class, as in mypackage.nets:Net"
+        f"train.model.path: no module {module} in {sys.path[-1]} or elsewhere on Python's path: expected module:Class, as in "
+        "mypackage.nets:Net"
     )
 
 

@@ -2,9 +2,9 @@
 
 An execution has a random id, kept in `executions/` of the home under the pipeline's name and the fingerprint of its log stage, and
 carried by the MLflow run as a tag. The run is found by that tag, or made, under a file lock. Asking for stages again (`--force`)
-begins another execution, whose run has the same name with a number after it. A metric point carries the time at which it was made,
-which is recorded beside its value, and a step that has a point gets no other: writing again changes nothing. Run ids are always
-explicit, because MLflow's global state (the active run, MLFLOW_RUN_ID in the environment) belongs to the user.
+begins another execution, whose run has the same name with a number after it. A metric point carries the time at which its value was
+found, which is recorded beside the value, and a step that has a point gets no other: logging again changes nothing. Run ids are
+always explicit, because MLflow's global state (the active run, MLFLOW_RUN_ID in the environment) belongs to the user.
 """
 
 import contextlib

@@ -49,7 +49,7 @@ def spec_of(path: str, **arguments: Any) -> PipelineSpec:
         ("tests.own_nets:Forgetful", {}, r"the class takes no argument `outputs`"),
         ("tests.own_nets:Missing", {}, r"tests.own_nets has no Missing: expected module:Class"),
         ("tests.own_nets:nn", {}, r"tests.own_nets has nn, which is no subclass of torch.nn.Module"),
-        ("tests.no_nets:Net", {}, r"no module tests.no_nets in .* or on Python's path"),
+        ("tests.no_nets:Net", {}, r"no module tests.no_nets in .* or elsewhere on Python's path"),
         ("math:Net", {}, r"no module math in"),
     ],
 )
@@ -71,7 +71,6 @@ def test_the_head_is_what_follows_the_number_of_outputs() -> None:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder as that of a pipelines file, with the package `own_a` and the module `own_b`."""
-    monkeypatch.setenv(user_source.VARIABLE, str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "own_a").mkdir()
     (tmp_path / "own_a/__init__.py").write_text("")

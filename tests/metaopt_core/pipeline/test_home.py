@@ -65,9 +65,8 @@ def test_home_lies_beside_the_file_or_around_it(folder: Path) -> None:
 
 
 def test_home_is_where_the_environment_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("METAOPT_HOME", "~/state")
     monkeypatch.setenv("HOME", str(folder))
-    assert environment.home_of(Path("pipelines.yaml")).root == folder / "state"
+    assert Home.beside(Path("pipelines.yaml"), "~/state").root == folder / "state"
 
 
 @pytest.mark.parametrize(
@@ -82,15 +81,12 @@ def test_home_is_where_the_environment_says(folder: Path, monkeypatch: pytest.Mo
     ],
     ids=lambda text: text[:10],
 )  # fmt: skip
-def test_what_can_be_no_home_is_said_by_every_command(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, named: str, message: str
-) -> None:
+def test_what_can_be_no_home_is_said_by_every_command(folder: Path, named: str, message: str) -> None:
     Path("file").write_text("")
     Path("loop").symlink_to("loop")
     os.mkfifo("pipe")
-    monkeypatch.setenv("METAOPT_HOME", named)
     with pytest.raises(UserError) as error:
-        environment.home_of(Path("pipelines.yaml"))
+        Home.beside(Path("pipelines.yaml"), named)
     assert str(error.value) == message
     assert sorted(path.name for path in Path().iterdir()) == ["file", "loop", "pipe"]
 

@@ -30,7 +30,6 @@ class Inherits(Net):
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "shown_nets.py").write_text(SOURCE)
-    monkeypatch.setenv(user_source.VARIABLE, str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path
 
@@ -73,7 +72,6 @@ def test_arguments_that_do_not_fit_are_named() -> None:
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder as that of a pipelines file, with the package `own_a` and the module `own_b`."""
-    monkeypatch.setenv(user_source.VARIABLE, str(tmp_path))
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "own_a").mkdir()
     (tmp_path / "own_a/__init__.py").write_text("")

@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 
 from metaopt_core.errors import UserError
 from metaopt_core.meta.learner import Learner
-from metaopt_core.spec import user_source
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking.code import code, of_pipeline
 from metaopt_core.tracking.saving import save
@@ -63,7 +62,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    monkeypatch.setenv(user_source.VARIABLE, str(beside))
     monkeypatch.syspath_prepend(str(elsewhere))
     monkeypatch.syspath_prepend(str(beside))
     for module in [name for name in sys.modules if name.partition(".")[0] in {"own_package", "apart"}]:
@@ -157,7 +155,7 @@ def _required(names: list[str]) -> set[str]:
 
 
 def _elsewhere(script: str, folder: Path, *arguments: str) -> str:
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", user_source.VARIABLE)}
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "METAOPT_MODULES")}
     done = subprocess.run(
         [sys.executable, "-P", "-c", script, str(folder / "model"), *arguments],
         cwd=folder / "model",
