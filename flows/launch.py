@@ -63,6 +63,7 @@ def trace(spec: PipelineSpec, home: Home, running: Sequence[str]) -> Path:
         raise UserError("--profile: training would not run, and there is nothing else to profile; --force runs what is up to date")
     traces = home.traces / f"{spec.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     os.environ[environment.TRACES] = str(traces)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its lines on standard error would break the progress bars
     return traces
 
 

@@ -79,10 +79,11 @@ def _places(
         of = f" ({which})" if which else ""
         if detail == Detail.VERBOSE:
             found += [("figure", f"{path}{of}") for path in figures({name: outputs[name] for name in outputs if name in stages})]
-        elif detail == Detail.NORMAL and (folder := _folder_of_figures(outputs, stages)):
-            found.append(("figures", f"{folder}{of}"))
+        elif detail == Detail.NORMAL and not which and (folder := _folder_of_figures(outputs, stages)):
+            found.append(("figures", folder))
         if "log" in outputs and "log" in stages:
-            found += [("MLflow", f"{_run(home, outputs['log'].extra)}{of}")] if detail > Detail.QUIET else []
+            everything = detail == Detail.VERBOSE or (detail == Detail.NORMAL and not which)
+            found += [("MLflow", f"{_run(home, outputs['log'].extra)}{of}")] if everything else []
             found.append(("report", f"{outputs['log'] / 'report.html'}{of}"))
     file = record(home, spec)
     if len(executions) > 1 and "log" in stages and file.exists():

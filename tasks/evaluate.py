@@ -49,7 +49,8 @@ def evaluate(execution: Execution, upstream: dict[str, StageOutput]) -> StageOut
             over_training = protocol.over_training(setting, learned, upstream["train"] / SNAPSHOTS)
             over_training.to_parquet(folder / "over_training.parquet", index=False)
             history = pd.concat([history, over_training])
-        figures.save(figures.training(history, summary, told["best_iteration"], seconds), folder / "training.png")
+        if curves := figures.training(history, summary, told["best_iteration"], seconds):
+            figures.save(curves, folder / "training.png")
         figures.save(figures.losses(table, summary), folder / "losses.png")
         if summary["shifted"]:
             figures.save(figures.shifted(summary), folder / "shifted.png")

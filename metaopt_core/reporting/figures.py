@@ -66,16 +66,18 @@ def _ordinate(axes: Axes, reading: Reading, shown: npt.NDArray[np.float64]) -> N
         axes.set_ylim(bottom=0)
 
 
-def training(history: pd.DataFrame, summary: Summary, best_iteration: int, seconds: float) -> Figure:
+def training(history: pd.DataFrame, summary: Summary, best_iteration: int, seconds: float) -> Figure | None:
     """A metric after adaptation over training, on meta-train and meta-validation tasks, and what evaluation found at the end.
 
-    seconds: what an iteration took; none are drawn where that is 0.
+    None if there is no curve, because it was validated once. seconds: what an iteration took; none are drawn where that is 0.
     """
     learned = summary["learned"]
     curves = history[history["phase"] == learned]
     validated = set(curves["name"])
     # the metric that methods are compared by, if training has validated by it
     reading = Reading(summary, summary["primary"] if f"validation_{summary['primary']}" in validated else LOSS)
+    if (curves["name"] == f"validation_{reading.name}").sum() < 2:
+        return None
     figure = Figure(figsize=(7, 3.4), layout="constrained")
     axes = figure.subplots()
     for name, label, color in (

@@ -12,7 +12,8 @@ def in_short(summary: Summary) -> tuple[Cell, ...]:
     title = reading.title if reading.title.startswith("mean ") else f"mean {reading.title}"
     examples = counted(summary["shots"], "example") + (" of each class" if summary["ways"] else "")
     over = f" over {counted(summary['tasks'], 'new task')}"
-    if repetitions := summary.get("repetitions"):
+    repetitions = summary.get("repetitions")
+    if repetitions:
         over += f" and {counted(repetitions['count'], repetitions['kind'])}"
     parts = [
         Cell(f"After {counted(summary['horizon'], 'adaptation step')} on {examples}, {model} reaches a {title} of "),
@@ -25,7 +26,8 @@ def in_short(summary: Summary) -> tuple[Cell, ...]:
         return tuple(parts)
     baseline = summary["methods"][found.baseline]["label"]
     parts.append(Cell(f" The best baseline, {baseline}, reaches {reading.interval(found.of_baseline[reading.name])}. "))
-    parts.append(Cell(f"Task by task, {model} is "))
+    each = repetitions["kind"] if repetitions else "task"
+    parts.append(Cell(f"{each.capitalize()} by {each}, {model} is "))
     if found.outcome == "unclear":
         parts.append(Cell("neither better nor worse by more than chance", tone="strong"))
     else:
