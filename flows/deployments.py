@@ -13,12 +13,15 @@ import warnings
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import httpx
+from prefect.deployments.runner import RunnerDeployment
 from prefect.runner import Runner
 from prefect.schedules import Cron, Interval, Schedule
 from prefect.types.entrypoint import EntrypointType
 
+from flows.form import with_fields
 from flows.pipeline import pipeline
 from flows.servers import answers
 from flows.stage_flows import FLOWS
@@ -62,6 +65,10 @@ def _register(runner: Runner, spec: PipelineSpec) -> None:
 
 class _Runner(Runner):
     """Prefect's runner, but it can be stopped where SIGINT is ignored, and ends when its server is gone."""
+
+    async def aadd_deployment(self, deployment: RunnerDeployment) -> UUID:
+        deployment._parameter_openapi_schema = with_fields(deployment._parameter_openapi_schema)  # made of the flow's signature
+        return await super().aadd_deployment(deployment)
 
     def handle_sigterm(self, *_args: Any, **_kwargs: Any) -> None:
         assert self._loop is not None

@@ -1,0 +1,42 @@
+"""The form on Prefect's page with which a deployment's run is started: what its schema has to be for the page to show fields.
+
+Of a choice between models the page knows `anyOf` alone: it offers the choice by title, and then the fields of what is chosen. Of
+`oneOf` with a discriminator, which pydantic writes, it makes a raw JSON box.
+"""
+
+from typing import Any
+
+from prefect.utilities.callables import ParameterSchema
+
+_CUSTOM = {
+    "type": "object",
+    "title": "Custom, by its import path",
+    "properties": {"distribution": {"type": "string", "title": "Distribution", "pattern": ":"}},
+    "required": ["distribution"],
+}
+"""A distribution of the user's own, whose settings are not known here."""
+
+
+def with_fields(schema: ParameterSchema) -> ParameterSchema:
+    """The same parameters, as the page shows them with fields."""
+    definitions = {name: _titled(_adapted(definition)) for name, definition in schema.definitions.items()}
+    return schema.model_copy(update={"properties": _adapted(schema.properties), "definitions": definitions})
+
+
+def _titled(definition: dict[str, Any]) -> dict[str, Any]:
+    """By the name that chooses it, if there is one."""
+    names = [each["const"] for each in definition.get("properties", {}).values() if isinstance(each, dict) and "const" in each]
+    return definition | {"title": names[0]} if names else definition
+
+
+def _adapted(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_adapted(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: _adapted(value) for key, value in schema.items() if key not in {"oneOf", "discriminator"}}
+    if "oneOf" in schema:
+        found["anyOf"] = [_adapted(each) for each in schema["oneOf"]]
+        if schema.get("discriminator", {}).get("propertyName") == "distribution":
+            found["anyOf"].append(_CUSTOM)
+    return found
