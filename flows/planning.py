@@ -17,6 +17,7 @@ from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.training.checkpoint import reached
 
 EVERYTHING = tuple(STAGES)
+_REASONS_SHOWN = 3
 FORCED = "--force"
 
 
@@ -137,6 +138,12 @@ def assess(
     if store.folder(identity).exists():  # it was made, so what is wrong with it says more than what changed since
         return None, (str(found),)
     return None, tuple(store.why(execution.spec.name, identity)) or (str(found),)
+
+
+def in_brief(reasons: Sequence[str]) -> str:
+    """The first reasons, and how many more there are; `metaopt plan` has all of them."""
+    more = len(reasons) - _REASONS_SHOWN
+    return "; ".join(reasons[:_REASONS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def require(pipeline: str, stage: str, upstream: Mapping[str, StageOutput | None]) -> None:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, Field
 
 from flows import environment
 from flows.console import without_lost_connections, without_tracebacks_for_users
-from flows.planning import FORCED, assess, require, stage_named
+from flows.planning import FORCED, assess, in_brief, require, stage_named
 from flows.versions import as_served
 from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.stages import STAGES
@@ -65,7 +65,7 @@ def carry_out(execution: Execution, stage: str, asked_again: bool = False, aside
         if output is not None and not reasons:
             say("%s: up to date", stage)
         else:
-            say("%s: %s", stage, "; ".join((FORCED,) if asked_again else reasons))
+            say("%s: %s", stage, in_brief((FORCED,) if asked_again else reasons))
             output = _task(execution, stage)(execution, upstream, **options)
             say("%s: done in %.1f s", stage, output.seconds)
         if not aside:

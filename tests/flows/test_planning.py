@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from flows.planning import StagePlan, plan, select
+from flows.planning import StagePlan, in_brief, plan, select
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.home import Home
@@ -187,3 +187,8 @@ def test_selection_by_name_and_by_range(options: dict[str, str], expected: tuple
 def test_an_impossible_selection_is_a_users_error(options: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         select(**options)
+
+
+def test_a_running_stage_says_its_first_reasons() -> None:
+    assert in_brief(["a", "b"]) == "a; b"
+    assert in_brief(["a", "b", "c", "d", "e"]) == "a; b; c; and 2 more"
