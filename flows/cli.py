@@ -10,12 +10,13 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows import complete, console, environment, launch, pipelines_file, planning
+from flows import complete, console, environment, launch, pipelines_file, planning, typer_commands
 from flows.console import Detail
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline.stages import PUBLISHING, STAGES
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="metaopt",
+    cls=typer_commands.Group,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -44,6 +46,8 @@ app = typer.Typer(
     "Each command has more to say: [cyan]metaopt run --help[/cyan]. All state lies in .metaopt/ beside the pipelines file, "
     "or where METAOPT_HOME says.",
 )
+
+command = partial(app.command, cls=typer_commands.Command)
 
 FileOption = Annotated[
     Path | None, typer.Option("--file", "-f", metavar="FILE", help="The pipelines file.", show_default=str(pipelines_file.DEFAULT))
@@ -100,7 +104,7 @@ def root(context: typer.Context, file: FileOption = None, version: VersionOption
         print(context.get_help())
 
 
-@app.command(
+@command(
     epilog="[bold]Examples[/bold]\n\n"
     "[cyan]metaopt run sinusoid[/cyan]\n\n"
     "[cyan]metaopt run sinusoid --set evaluate.steps=20[/cyan]  runs evaluate and log; the rest is up to date\n\n"
@@ -165,7 +169,7 @@ def run(
         report.show(home, spec, outputs, selected, detail, traces)
 
 
-@app.command(
+@command(
     epilog="[bold]Examples[/bold]\n\n"
     "[cyan]metaopt sweep sinusoid-tuned --workers 2[/cyan]\n\n"
     "[cyan]metaopt sweep sinusoid-tuned --set sweep.trials=100[/cyan]  goes on with the trials that there are\n\n"
@@ -201,7 +205,7 @@ def sweep(
         report.show_sweep(result, detail)
 
 
-@app.command(
+@command(
     epilog="[bold]Examples[/bold]\n\n"
     "[cyan]metaopt plan sinusoid[/cyan]\n\n"
     "[cyan]metaopt plan sinusoid --set train.inner.steps=5[/cyan]  what a change would cost"
@@ -240,7 +244,7 @@ def plan(
                 print(_wrapped(" " * len(start), reason))
 
 
-@app.command("list", epilog="[bold]Example[/bold]\n\n[cyan]metaopt list -f experiments/pipelines.yaml --json[/cyan]")
+@command("list", epilog="[bold]Example[/bold]\n\n[cyan]metaopt list -f experiments/pipelines.yaml --json[/cyan]")
 def list_(context: typer.Context, as_json: JsonOption = False, file: FileOption = None) -> None:
     """List the pipelines of the file, and of those that it includes."""
     path = _file(context, file)
@@ -268,7 +272,7 @@ def list_(context: typer.Context, as_json: JsonOption = False, file: FileOption 
         print(_wrapped(f"{spec.name:<{width}}  ", f"{spec.description}{schedule}{origin}"))
 
 
-@app.command(
+@command(
     epilog="[bold]Examples[/bold]\n\n"
     "[cyan]metaopt show sinusoid-quick[/cyan]\n\n"
     "[cyan]metaopt show sinusoid-quick --set train.algorithm=fomaml > mine.yaml[/cyan]  a pipelines file of its own"
@@ -280,7 +284,7 @@ def show(context: typer.Context, pipeline: PipelineArgument, sets: SetOption = N
     print(spec_yaml(pipelines_file.one(_file(context, file), pipeline, sets)), end="")
 
 
-@app.command(
+@command(
     epilog="[bold]Examples[/bold]\n\n"
     "[cyan]metaopt runs[/cyan]\n\n"
     "[cyan]metaopt runs sinusoid-quick[/cyan]\n\n"
@@ -290,7 +294,7 @@ def runs(
     context: typer.Context,
     pipeline: Annotated[
         str | None,
-        typer.Argument(metavar="[PIPELINE]", help="Its runs alone.", show_default=False, autocompletion=complete.pipelines),
+        typer.Argument(metavar="PIPELINE", help="Its runs alone.", show_default=False, autocompletion=complete.pipelines),
     ] = None,
     as_json: JsonOption = False,
     file: FileOption = None,
@@ -301,7 +305,7 @@ def runs(
     past.show(environment.home_of(_file(context, file)), pipeline, as_json)
 
 
-@app.command(
+@command(
     epilog="[bold]Examples[/bold]\n\n"
     "[cyan]metaopt compare sinusoid-quick sinusoid-metasgd[/cyan]  the newest run of each\n\n"
     "[cyan]metaopt compare 605aec4a 181125e9[/cyan]  two runs by their ids, which `metaopt runs` shows\n\n"
@@ -311,9 +315,7 @@ def compare(
     context: typer.Context,
     chosen: Annotated[
         list[str],
-        typer.Argument(
-            metavar="RUN RUN...", help="A run's id or the beginning of it, or a pipeline.", autocompletion=complete.runs
-        ),
+        typer.Argument(metavar="RUN", help="A run's id or the beginning of it, or a pipeline.", autocompletion=complete.runs),
     ],
     as_json: JsonOption = False,
     file: FileOption = None,
@@ -324,7 +326,7 @@ def compare(
     past.compare(environment.home_of(_file(context, file)), chosen, as_json)
 
 
-@app.command(epilog="[bold]Example[/bold]\n\n[cyan]metaopt schema > pipelines.schema.json[/cyan]")
+@command(epilog="[bold]Example[/bold]\n\n[cyan]metaopt schema > pipelines.schema.json[/cyan]")
 def schema() -> None:
     """Print the JSON Schema of a pipelines file, with which editors complete and check it."""
     from metaopt_core.spec.schema import file_schema
@@ -332,7 +334,7 @@ def schema() -> None:
     print(json.dumps(file_schema(), indent=2, ensure_ascii=False))
 
 
-@app.command(
+@command(
     epilog="[bold]Examples[/bold]\n\n"
     "[cyan]metaopt up[/cyan]  in one terminal, then here:\n\n"
     "[cyan]metaopt serve[/cyan]  every pipeline with a schedule\n\n"
@@ -342,7 +344,7 @@ def schema() -> None:
 def serve(
     context: typer.Context,
     pipelines: Annotated[
-        list[str] | None, typer.Argument(metavar="[PIPELINE]...", help="What to serve.", show_default="all that have a schedule")
+        list[str] | None, typer.Argument(metavar="PIPELINE", help="What to serve.", show_default="all that have a schedule")
     ] = None,
     file: FileOption = None,
 ) -> None:
@@ -376,7 +378,7 @@ def serve(
     serve_until_stopped(chosen, api.address)
 
 
-@app.command(
+@command(
     epilog="[bold]Examples[/bold]\n\n"
     "[cyan]metaopt up[/cyan]\n\n"
     "[cyan]metaopt up --prefect-port 4300 --mlflow-port 5100[/cyan]\n\n"

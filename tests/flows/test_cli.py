@@ -151,3 +151,11 @@ def test_quiet_and_verbose_exclude_each_other(project: Project) -> None:
     done = project.metaopt("run", "tiny", "--quiet", "--verbose")
     assert done.returncode == 2
     assert "--quiet and --verbose" in done.stderr
+
+
+def test_help_shows_no_type_beside_an_option_without_value(project: Project) -> None:
+    for command in ([], ["run"], ["serve"], ["runs"]):
+        shown = project.metaopt(*command, "--help", COLUMNS="80").stdout
+        assert "<bool>" not in shown
+        assert "[[" not in shown
+        assert max(map(len, shown.splitlines())) <= 80
