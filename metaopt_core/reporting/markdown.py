@@ -13,7 +13,8 @@ def markdown(table: Table, level: int = 2) -> str:
     lines.append("|".join(["", *("---" if column.left else "---:" for column in table.columns), ""]))
     for group, rows in table.groups():
         if group:
-            lines.append(_line(_text(group, strong=True), *[""] * (len(table.columns) - 1)))
+            note = f" {_escaped(group.note)}" if group.note else ""
+            lines.append(_line(_text(group, strong=True) + note, *[""] * (len(table.columns) - 1)))
         lines += [_line(*(_text(cell, row.strong) for cell in row.cells)) for row in rows]
     return "\n".join([*lines, "", *([_escaped(table.note), ""] if table.note else [])])
 
@@ -23,7 +24,7 @@ def _line(*cells: str) -> str:
 
 
 def _text(cell: Cell, strong: bool) -> str:
-    text = _escaped(cell.text + cell.mark + (f" ({cell.note})" if cell.note else ""))
+    text = _escaped(cell.text + cell.mark)  # the page is too narrow for notes
     return f"**{text}**" if strong and text else text
 
 
