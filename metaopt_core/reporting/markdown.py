@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from metaopt_core.reporting.table import Cell, Table
 
 
-def markdown(table: Table, level: int = 2) -> str:
+def markdown(table: Table) -> str:
     """A heading, the table, and its caption."""
-    lines = [f"{'#' * level} {_escaped(table.title)}", ""] if table.title else []
+    lines = [f"## {_escaped(table.title)}", ""] if table.title else []
     lines.append(_line(*(column.heading.replace("\n", " ") for column in table.columns)))
     lines.append("|".join(["", *("---" if column.left else "---:" for column in table.columns), ""]))
     for group, rows in table.groups():
