@@ -238,7 +238,7 @@ def plan(
     for which, each in plans.items():
         for plan in each:
             start = f"{which}{'  ' if which else ''}{plan.stage:<{width}}  "
-            first, *more = plan.reasons if plan.runs else ("",)
+            first, *more = planning.for_people(plan.reasons) if plan.runs else ("",)
             print(_wrapped(start, plan.status + (f": {first}" if first else "")))
             for reason in more:
                 print(_wrapped(" " * len(start), reason))

@@ -10,7 +10,7 @@ from metaopt_core.errors import UserError
 from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.identity import Identity
 from metaopt_core.pipeline.stages import STAGES
-from metaopt_core.pipeline.store import StageOutput
+from metaopt_core.pipeline.store import CHANGED_CODE, StageOutput
 from metaopt_core.spec import user_source
 from metaopt_core.spec.networks import ModuleSpec
 from metaopt_core.spec.pipeline import PipelineSpec
@@ -140,10 +140,20 @@ def assess(
     return None, tuple(store.why(execution.spec.name, identity)) or (str(found),)
 
 
+def for_people(reasons: Sequence[str]) -> list[str]:
+    """The same reasons, but many changed files are one of them; `metaopt plan --json` names all."""
+    code = [reason for reason in reasons if reason.startswith(CHANGED_CODE)]
+    if len(code) <= _REASONS_SHOWN:
+        return list(reasons)
+    others = [reason for reason in reasons if reason not in code]
+    return [*others, f"changed code in {len(code)} files, {code[0].removeprefix(CHANGED_CODE)} among them"]
+
+
 def in_brief(reasons: Sequence[str]) -> str:
-    """The first reasons, and how many more there are; `metaopt plan` has all of them."""
-    more = len(reasons) - _REASONS_SHOWN
-    return "; ".join(reasons[:_REASONS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
+    """The first reasons, and how many more there are."""
+    shown = for_people(reasons)
+    more = len(shown) - _REASONS_SHOWN
+    return "; ".join(shown[:_REASONS_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def require(pipeline: str, stage: str, upstream: Mapping[str, StageOutput | None]) -> None:

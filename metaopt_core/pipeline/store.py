@@ -27,6 +27,7 @@ from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.identity import Identity
 
 TIMES = "times.parquet"  # when the points of a history were made
+CHANGED_CODE = "changed code "  # how a reason to make an output again begins that is about a file
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Store:
             f"{key}: {json.dumps(before.slice.get(key))} → {json.dumps(identity.slice.get(key))}"
             for key in _differing(before.slice, identity.slice)
         ]
-        reasons += [f"changed code {name}" for name in _differing(before.code, identity.code)]
+        reasons += [f"{CHANGED_CODE}{name}" for name in _differing(before.code, identity.code)]
         reasons += [
             f"{name} {before.libraries.get(name)} → {identity.libraries.get(name)}"
             for name in _differing(before.libraries, identity.libraries)

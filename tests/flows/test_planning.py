@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from flows.planning import StagePlan, in_brief, plan, select
+from flows.planning import StagePlan, for_people, in_brief, plan, select
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.home import Home
@@ -192,3 +192,9 @@ def test_an_impossible_selection_is_a_users_error(options: dict[str, str], messa
 def test_a_running_stage_says_its_first_reasons() -> None:
     assert in_brief(["a", "b"]) == "a; b"
     assert in_brief(["a", "b", "c", "d", "e"]) == "a; b; c; and 2 more"
+
+
+def test_many_changed_files_are_one_reason() -> None:
+    files = [f"changed code {name}.py" for name in "abcd"]
+    assert for_people(["x: 1 → 2", *files[:3]]) == ["x: 1 → 2", *files[:3]]
+    assert for_people(["x: 1 → 2", *files]) == ["x: 1 → 2", "changed code in 4 files, a.py among them"]
