@@ -12,6 +12,7 @@ from rich.text import Text
 
 _SECONDS_BETWEEN_LINES = 15.0
 _NARROW = 100  # columns: below, there is no bar, which is the least of what is told
+_NUMBERS = 36  # columns that the numbers may need, with what is between them
 
 _shown = True
 
@@ -72,6 +73,11 @@ def _rate(speed: float) -> str:
     return f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.2f}/s"
 
 
+def _text(width: int) -> Column:
+    """A column of texts, which are cut so that the numbers never are."""
+    return Column(no_wrap=True, overflow="ellipsis", max_width=width)
+
+
 @contextmanager
 def bar(total: int, description: str, completed: int = 0) -> Iterator[Bar]:
     """A progress bar for the length of a block, which starts at `completed` of `total`."""
@@ -82,14 +88,16 @@ def bar(total: int, description: str, completed: int = 0) -> Iterator[Bar]:
     if not console.is_terminal:
         yield _Lines(total, description, completed)
         return
+    narrow = console.width < _NARROW
+    room = console.width - _NUMBERS
     columns = [
-        TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis", min_width=12)),
+        TextColumn("{task.description}", table_column=_text(room * (55 if narrow else 40) // 100)),
         _Completed(table_column=Column(no_wrap=True, justify="right")),
         _Speed(table_column=Column(no_wrap=True, justify="right")),
         TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
-        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis", min_width=12)),
+        TextColumn("{task.fields[note]}", table_column=_text(room * (45 if narrow else 35) // 100)),
     ]
-    if console.width >= _NARROW:
+    if not narrow:
         columns.insert(1, BarColumn(bar_width=None))
     with Progress(*columns, console=console, speed_estimate_period=10) as progress:
         yield _RichBar(progress, progress.add_task(description, total=total, completed=completed, note=""))
