@@ -98,7 +98,7 @@ class ServerProcess:
             self._process.wait()
 
 
-def stop_leftover(home: Home, kind: Kind, seconds: float = 10.0) -> None:
+def stop_leftover(home: Home, kind: Kind, seconds: float = 5.0) -> None:
     """Wait for a server of this home whose starter was killed to end by itself, and kill it if it hangs.
 
     A server holds a lock while it lives, with its process id beside it, so that no other process is ever killed.

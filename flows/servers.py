@@ -65,6 +65,7 @@ def up(home: Home, host: str, prefect_port: int, mlflow_port: int, password: boo
         raise UserError(f"--prefect-port and --mlflow-port are both {prefect_port}: expected two different ports")
     with contextlib.ExitStack() as stack:
         stack.enter_context(_stopping_on_signals())
+        stack.enter_context(contextlib.suppress(KeyboardInterrupt))
         try:
             stack.enter_context(lock(home).acquire(timeout=_SECONDS_FOR_THE_LOCK))
         except Timeout:
@@ -86,8 +87,7 @@ def up(home: Home, host: str, prefect_port: int, mlflow_port: int, password: boo
             password=password or exposed or bool(os.environ.get(LOGIN)),
         )
         settings = _settings(home, servers, host, prefect_port)
-        with contextlib.suppress(KeyboardInterrupt):
-            _run(home, host, listeners, servers, settings, exposed)
+        _run(home, host, listeners, servers, settings, exposed)
 
 
 def _run(
