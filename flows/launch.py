@@ -3,6 +3,7 @@
 import gc
 import importlib
 import os
+import pkgutil
 import shlex
 import signal
 import sys
@@ -45,7 +46,7 @@ def with_prefect(spec: PipelineSpec, home: Home, running: Sequence[str], module:
     gc.disable()
     flows = importlib.import_module(module)
     for stage in running:
-        importlib.import_module(STAGES[stage].module)
+        pkgutil.resolve_name(STAGES[stage].task)
     tracking = importlib.import_module("metaopt_core.tracking.connection")
     if tracking.tracking_uri(home, spec) == tracking.embedded_uri(home):
         tracking.initialize(home)

@@ -4,8 +4,8 @@ The flows are made from the table of stages. One that was started by itself (fro
 that is a part of a pipeline is handed its execution. Stages are imported when they run, so that serving is quick.
 """
 
-import importlib
-from collections.abc import Iterable
+import pkgutil
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 from prefect import Flow, flow, get_run_logger
@@ -96,10 +96,11 @@ def _upstream(execution: Execution, stage: str) -> dict[str, StageOutput]:
     return {name: output for name, output in found.items() if output is not None}
 
 
-def _task(execution: Execution, stage: str) -> Any:
-    module = importlib.import_module(STAGES[stage].module)
+def _task(execution: Execution, stage: str) -> Callable[..., StageOutput]:
+    """The stage's task, imported, with the folder that compiled loops are kept in."""
+    task: Callable[..., StageOutput] = pkgutil.resolve_name(STAGES[stage].task)
     if "torch" in STAGES[stage].libraries:
         from metaopt_core import kernels
 
         kernels.configure(execution.home.compiled)
-    return getattr(module, stage)
+    return task

@@ -65,7 +65,7 @@ def identities(spec: PipelineSpec) -> dict[str, Identity]:
 
 def _code(stage: Stage, spec: PipelineSpec) -> dict[str, str]:
     components = {path: path.partition(".")[0] in code.PACKAGES for path in stage.components(spec)}
-    entries = (f"{stage.module}:{stage.name}", HANDED, *(path for path, ours in components.items() if ours))
+    entries = (stage.task, HANDED, *(path for path, ours in components.items() if ours))
     found = dict(_of_library(entries, stage.follows, code.ROOT))
     for path in (path for path, ours in components.items() if not ours):
         found |= {name: code.digest_of(file) for name, file in user_source.sources(path).items()}

@@ -40,9 +40,9 @@ class Stage:
     publishes: bool = False
 
     @property
-    def module(self) -> str:
-        """The module that carries it out."""
-        return f"tasks.{self.name}"
+    def task(self) -> str:
+        """Import path of the Prefect task that carries it out."""
+        return f"tasks.{self.name}:{self.name}"
 
 
 def _generate(spec: PipelineSpec) -> dict[str, Any]:

@@ -1,5 +1,6 @@
-"""What the processes that we start find in their environment."""
+"""The environment: what we read of it, once, where a run begins; and what the processes find in it that we start."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -8,8 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from flows import environment
 from flows.environment import API_URL, Api, prepare, python
+from metaopt_core.distributions.omniglot import OmniglotSpec
+from metaopt_core.distributions.omniglot.archives import VARIABLE
 from metaopt_core.pipeline.home import Home
+from tests.made_outputs import sinusoid_spec
+from tests.small import SMALL_CONV
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -37,3 +45,34 @@ def test_a_server_of_ours_is_asked_with_its_login_and_another_one_with_what_the_
     Api("http://127.0.0.1:2/api", "metaopt:secret").use()
     assert os.environ["PREFECT_API_AUTH_STRING"] == "metaopt:secret"
     assert "PREFECT_API_KEY" not in os.environ
+
+
+def test_an_execution_knows_what_the_environment_said_when_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METAOPT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("METAOPT_TRACES", str(tmp_path / "traces"))
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    waves, pictures = environment.execution(sinusoid_spec("waves")), environment.execution(SMALL_CONV)
+    for variable in ("METAOPT_HOME", "METAOPT_TRACES", VARIABLE):
+        monkeypatch.delenv(variable)
+    assert waves.home.root == tmp_path / "home"
+    assert waves.traces == tmp_path / "traces"
+    assert isinstance(pictures.spec.generate, OmniglotSpec)
+    assert pictures.spec.generate.folder == str(tmp_path)
+
+
+def test_modules_are_imported_from_the_folder_that_the_command_line_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = list(sys.path)
+    monkeypatch.setattr("sys.path", path)
+    monkeypatch.setenv(environment.MODULES, str(tmp_path))
+    environment.begin()
+    environment.begin()
+    assert path.count(str(tmp_path)) == 1
+    assert path[-1] == str(tmp_path)  # behind all else: nothing there is in the way of a library
+
+
+def test_the_library_reads_none_of_it() -> None:
+    """Of METAOPT_… it reads the limits of a logged model, which is a process of its own."""
+    for path in (ROOT / "metaopt_core").rglob("*.py"):
+        text = path.read_text()
+        reads = any(isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"} for node in ast.walk(ast.parse(text)))
+        assert not reads or "METAOPT_" not in text or path.name == "logged_model.py", path

@@ -2,9 +2,9 @@
 
 import ast
 import contextlib
-import importlib
 import inspect
 import os
+import pkgutil
 import re
 import shutil
 import sys
@@ -130,7 +130,7 @@ def digests(root: Path) -> dict[str, Any]:
 
 
 def entries(stage: str, *specs: PipelineSpec) -> list[str]:
-    return [f"tasks.{stage}:{stage}", HANDED, *(path for spec in specs for path in STAGES[stage].components(spec))]
+    return [STAGES[stage].task, HANDED, *(path for spec in specs for path in STAGES[stage].components(spec))]
 
 
 def re_run(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
@@ -201,7 +201,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[tuple[st
                 patch.setattr(figures, draw, lambda *_, **__: None)
             for name in (GENERATE, TRAIN, EVALUATE):
                 upstream = {stage: outputs[stage] for stage in STAGES[name].upstream}
-                body = getattr(importlib.import_module(f"tasks.{name}"), name).fn
+                body = pkgutil.resolve_name(STAGES[name].task).fn
                 with _calls() as calls:
                     outputs[name] = body(execution, upstream)
                 called[name] = called.get(name, set()) | calls
