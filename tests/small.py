@@ -51,12 +51,13 @@ SMALL_CONV = PipelineSpec.model_validate(
 
 
 def noise_pictures() -> Pictures:
-    """As many characters as Omniglot has, each a random pattern with a little noise on every drawing."""
+    """As many characters and alphabets as Omniglot has; each character is a random pattern with a little noise on every drawing."""
     random = np.random.default_rng(0)
     pattern = random.integers(0, 2, (CHARACTERS, 1, 28, 28), dtype=np.uint8)
     flipped = random.random((CHARACTERS, 20, 28, 28), dtype=np.float32) < 0.05
     names = [f"character{index:04}" for index in range(CHARACTERS)]
-    return Pictures((pattern ^ flipped) * np.uint8(255), ["noise"] * CHARACTERS, names)
+    alphabets = [f"alphabet{index % 50:02}" for index in range(CHARACTERS)]
+    return Pictures((pattern ^ flipped) * np.uint8(255), alphabets, names)
 
 
 def noise_archives(folder: Path) -> Path:
@@ -66,14 +67,16 @@ def noise_archives(folder: Path) -> Path:
         with ZipFile(folder / part.archive, "w") as archive:
             for index in range(part.characters):
                 pattern = random.random((7, 7)) < 0.3
-                kinds = [_png(pattern ^ (random.random((7, 7)) < share)) for share in (0.0, 0.1)]
-                place = f"{part.name}/alphabet{index % part.alphabets:02}/character{index // part.alphabets + 1:02}"
+                kinds = [png(pattern ^ (random.random((7, 7)) < share)) for share in (0.0, 0.1)]
+                alphabet = f"alphabet_of_{part.name}_{index % part.alphabets:02}"
+                place = f"{part.name}/{alphabet}/character{index // part.alphabets + 1:02}"
                 for drawing in range(DRAWINGS_PER_CHARACTER):
                     archive.writestr(f"{place}/{index:04}_{drawing + 1:02}.png", kinds[drawing % 2])
     return folder
 
 
-def _png(ink: npt.NDArray[np.bool_]) -> bytes:
+def png(ink: npt.NDArray[np.bool_]) -> bytes:
+    """A drawing as Omniglot's files have it, of squares [rows, columns] with ink or without."""
     file = io.BytesIO()
     Image.fromarray(~ink).resize((SIDE, SIDE), Image.Resampling.NEAREST).save(file, "PNG")
     return file.getvalue()

@@ -1,6 +1,6 @@
 """Nothing reaches C that it would read wrongly: each tensor's shape, type and layout is checked, and no loop leaves its tensors.
 
-That the loops compute what they should is tested against PyTorch in `networks/test_models.py` and `meta/test_gradients.py`.
+That the loops compute what they should is tested against PyTorch in `networks` and `meta`.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Reading Omniglot from archives, trees and the web, and what is said when something is wrong with them.
 
-Errors are shown on small archives cut from the real ones: two alphabets with a few characters each.
+Errors are shown on small archives of made-up drawings: two alphabets with a few characters each.
 """
 
 import hashlib
@@ -25,6 +25,7 @@ from metaopt_core.distributions.omniglot import OmniglotSpec
 from metaopt_core.distributions.omniglot import archives as omniglot_archives
 from metaopt_core.distributions.omniglot.archives import PARTS, Part, Pictures, identity, read
 from metaopt_core.errors import UserError
+from tests.small import png
 
 KEPT = {
     "images_background": ("Greek/character01", "Greek/character02", "Latin/character01"),
@@ -39,17 +40,15 @@ def part(name: str, url: str = "http://127.0.0.1:9/nothing.zip", sha256: str = "
 SMALL = tuple(part(name) for name in KEPT)
 
 
-@pytest.fixture(autouse=True)
-def _real(omniglot_folder: Path) -> None:
-    """All of these need the real archives."""
-
-
 @pytest.fixture(scope="session")
-def small_tree(omniglot_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("small") / "tree"
+def small_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, random = tmp_path_factory.mktemp("small") / "tree", np.random.default_rng(0)
     for name, kept in KEPT.items():
-        with zipfile.ZipFile(omniglot_folder / f"{name}.zip") as archive:
-            archive.extractall(folder, [member for member in archive.namelist() if member.split("/", 1)[1].startswith(kept)])
+        for number, character in enumerate(kept):
+            (folder / name / character).mkdir(parents=True)
+            for drawing in range(20):
+                picture = png(random.random((21, 21)) < 0.2)
+                (folder / name / character / f"{number:04}_{drawing + 1:02}.png").write_bytes(picture)
     return folder
 
 
@@ -89,28 +88,28 @@ def first_drawing(tree: Path) -> Path:
 # --- what is right ------------------------------------------------------------------------------------------------------
 
 
-def test_the_archives_hold_1623_characters_of_50_alphabets_with_20_drawings_each(pictures: Pictures) -> None:
-    assert pictures.pixels.shape == (1623, 20, 28, 28)
-    assert pictures.pixels.dtype == np.uint8
-    assert len(pictures.alphabets) == len(pictures.characters) == 1623
-    assert (len(set(pictures.alphabets[:964])), len(set(pictures.alphabets[964:]))) == (30, 20)
-    assert (pictures.alphabets[0], pictures.characters[0]) == ("Alphabet_of_the_Magi", "character01")
+def test_the_archives_hold_1623_characters_of_50_alphabets_with_20_drawings_each(published: Pictures) -> None:
+    assert published.pixels.shape == (1623, 20, 28, 28)
+    assert published.pixels.dtype == np.uint8
+    assert len(published.alphabets) == len(published.characters) == 1623
+    assert (len(set(published.alphabets[:964])), len(set(published.alphabets[964:]))) == (30, 20)
+    assert (published.alphabets[0], published.characters[0]) == ("Alphabet_of_the_Magi", "character01")
 
 
-def test_ink_is_255_on_a_background_of_0_in_every_picture(pictures: Pictures) -> None:
-    assert pictures.pixels.max() == 255
-    assert np.median(pictures.pixels) == 0
-    assert (pictures.pixels.max(axis=(2, 3)) > 100).all()
-    assert (pictures.pixels.mean(axis=(2, 3)) < 128).all()
+def test_ink_is_255_on_a_background_of_0_in_every_picture(published: Pictures) -> None:
+    assert published.pixels.max() == 255
+    assert np.median(published.pixels) == 0
+    assert (published.pixels.max(axis=(2, 3)) > 100).all()
+    assert (published.pixels.mean(axis=(2, 3)) < 128).all()
 
 
-def test_a_picture_is_the_published_drawing_at_28_by_28(pictures: Pictures, omniglot_folder: Path) -> None:
+def test_a_picture_is_the_published_drawing_at_28_by_28(published: Pictures, omniglot_folder: Path) -> None:
     with zipfile.ZipFile(omniglot_folder / "images_evaluation.zip") as archive:
         member = next(name for name in archive.namelist() if "/Angelic/character01/" in name and name.endswith("_07.png"))
         with archive.open(member) as file, Image.open(file) as picture:
             ink = 1.0 - np.asarray(picture.convert("L"), dtype=float) / 255
-    index = next(i for i in range(964, 1623) if (pictures.alphabets[i], pictures.characters[i]) == ("Angelic", "character01"))
-    small = pictures.pixels[index, 6] / 255.0
+    index = next(i for i in range(964, 1623) if (published.alphabets[i], published.characters[i]) == ("Angelic", "character01"))
+    small = published.pixels[index, 6] / 255.0
     assert small.mean() == pytest.approx(ink.mean(), rel=0.05)  # the same share of ink
     for side, axis in ((28, 0), (28, 1)):  # and in the same place: centres of mass, in units of the side
         expected = (ink.sum(1 - axis) * (np.arange(105) + 0.5) / 105).sum() / ink.sum()
@@ -147,7 +146,7 @@ def test_files_that_are_no_drawings_are_ignored(tree: Path, tmp_path: Path) -> N
 # --- identity -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_same_drawings_have_one_identity_however_they_are_packed(archives: Path, tree: Path, omniglot_folder: Path) -> None:
+def test_the_same_drawings_have_one_identity_however_they_are_packed(archives: Path, tree: Path) -> None:
     packed = identity(str(archives), SMALL)
     assert packed == identity(str(tree), SMALL)
     shutil.rmtree(tree / "images_evaluation")
@@ -160,7 +159,10 @@ def test_the_same_drawings_have_one_identity_however_they_are_packed(archives: P
             file.writestr(name, members[name])
         file.writestr("README", "not a drawing")
     assert packed == identity(str(archives), SMALL)
-    assert identity(None) == identity(str(omniglot_folder))  # of what would be downloaded
+
+
+def test_the_identity_of_a_download_is_that_of_the_archives(omniglot_folder: Path) -> None:
+    assert identity(None) == identity(str(omniglot_folder))
 
 
 @pytest.mark.parametrize("folder", ["archives", "tree"])

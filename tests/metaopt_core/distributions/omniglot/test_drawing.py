@@ -138,7 +138,7 @@ def test_new_alphabets_are_in_no_other_split_and_the_others_keep_their_sizes(pic
 @pytest.mark.parametrize(
     ("split_by", "characters", "message"),
     [
-        ("character", CharacterSplit(train=1100, validation=100, test=323, new_alphabets=100), "leave 15.. characters, .* too few"),
+        ("character", CharacterSplit(train=1100, validation=100, test=323, new_alphabets=100), "leave 14.. characters, .* too few"),
         ("alphabet", CharacterSplit(train=1, validation=1, test=1621), "leave 0 classes to train on: .* at least 20 are left"),
     ],
 )
