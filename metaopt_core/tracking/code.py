@@ -20,6 +20,12 @@ _DATA = ("*.c",)  # what modules read that lies beside them
 
 # What the model doesn't need may still be imported from an installed metaopt, in a process that has loaded a model.
 _OPEN_PACKAGE = '\n__path__ = __import__("pkgutil").extend_path(__path__, __name__)\n'
+# An editable installation is found by a finder of its own, which extend_path doesn't ask.
+_OPEN_TOP = f"""{_OPEN_PACKAGE}
+for _finder in __import__("sys").meta_path:
+    _found = getattr(_finder.find_spec(__name__, None), "submodule_search_locations", None) or ()
+    __path__ += [_folder for _folder in _found if _folder not in __path__]
+"""
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Code:
             shutil.copyfile(file, place)
             if place.name == "__init__.py" and name not in self.own:
                 with place.open("a") as copied:
-                    copied.write(_OPEN_PACKAGE)
+                    copied.write(_OPEN_TOP if name == f"{_PACKAGE}/__init__.py" else _OPEN_PACKAGE)
         return sorted(folder.iterdir())
 
 

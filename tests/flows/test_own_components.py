@@ -163,8 +163,9 @@ def test_what_a_changed_source_concerns_is_planned_again(project: Project, file:
 def test_planning_imports_neither_torch_nor_what_only_computing_needs(tmp_path: Path) -> None:
     project = _project(tmp_path)
     code = (
-        "import sys\nfrom pathlib import Path\nfrom metaopt_core.pipeline.identity import identities\n"
-        "from metaopt_core.spec.loader import load\n"
+        "import sys\nfrom pathlib import Path\nfrom flows import environment\n"
+        "from metaopt_core.pipeline.identity import identities\nfrom metaopt_core.spec.loader import load\n"
+        "environment.import_from(Path.cwd())\n"
         "identities(load(Path('pipelines.yaml'))['planes'])\n"
         "print(sorted({'torch', 'numpy', 'pandas', 'matplotlib', 'prefect', 'mlflow'} & sys.modules.keys()))"
     )

@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,44 +16,14 @@ from safetensors.numpy import save_file
 
 from metaopt_core.distributions.contract import load
 from metaopt_core.evaluation import protocol as evaluation
-from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.home import Home
-from metaopt_core.pipeline.stages import STAGES
 from metaopt_core.pipeline.store import StageOutput
 from metaopt_core.reporting import numbers, tables, terminal
 from metaopt_core.spec.pipeline import PipelineSpec
-from tasks.evaluate import evaluate
-from tasks.generate import generate
-from tasks.log import log
-from tasks.train import train
-from tests.small import SMALL_CONV
+from tests.tasks.ran import BASELINES
 
-BODIES: dict[str, Any] = {"generate": generate, "train": train, "evaluate": evaluate, "log": log}
-
-SINUSOID: dict[str, Any] = {
-    "name": "small-sinusoid",
-    "generate": {"distribution": "sinusoid", "held_out": {"validation_tasks": 10, "test_tasks": 30}},
-    "train": {
-        "model": {"name": "mlp"},
-        "iterations": 40,
-        "shots": 10,
-        "queries": 10,
-        "validation": {"every": 20, "steps": 3, "shots": 5, "queries": 50},
-    },
-    "evaluate": {
-        "steps": 4,
-        "shots": 5,
-        "queries": 50,
-        "shifted": {"louder": {"amplitude": [5.0, 10.0]}, "families": {"distribution": "mixture", "noise": 0.3}},
-    },
-}
-OMNIGLOT: dict[str, Any] = SMALL_CONV.model_dump(mode="json")
-OMNIGLOT["generate"]["characters"]["new_alphabets"] = 20
-OMNIGLOT["evaluate"]["shifted"] = {"more-ways": {"ways": 5, "shots": 2}, "new-alphabets": {"alphabets": "new"}}
-OMNIGLOT["evaluate"]["over_training"] = True
-
-BASELINES = {True: ("pretrained", "protonet"), False: ("pretrained",)}  # of a classification or not
 FIGURES = ("adaptation", "examples", "losses", "shifted", "training", "worst")
+
 
 PREDICT = """
 import sys, mlflow, numpy as np
@@ -65,29 +34,6 @@ model = mlflow.pyfunc.load_model(model_uri)
 predictions = [model.predict(load_file(inputs), params={"steps": step}) for step in range(int(steps) + 1)]
 save_file({"predictions": np.stack(predictions)}, outputs)
 """
-
-
-def run_all(spec: PipelineSpec, home: Home) -> dict[str, StageOutput]:
-    outputs: dict[str, StageOutput] = {}
-    execution = Execution.of(home, spec)
-    for name, identity in execution.identities.items():
-        upstream = {stage: outputs[stage] for stage in STAGES[name].upstream}
-        outputs[name] = BODIES[name].fn(execution, upstream)
-        assert execution.store.get(identity, upstream) == outputs[name]
-    return outputs
-
-
-@pytest.fixture(scope="module", params=["sinusoid", "omniglot"])
-def ran(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[PipelineSpec, Home, dict[str, StageOutput]]:
-    body = SINUSOID
-    if request.param == "omniglot":
-        folder = request.getfixturevalue("noise_folder")
-        body = OMNIGLOT | {"generate": OMNIGLOT["generate"] | {"folder": str(folder)}}
-    spec = PipelineSpec.model_validate(body)
-    home = Home(tmp_path_factory.mktemp(request.param))
-    return spec, home, run_all(spec, home)
 
 
 def test_every_output_has_its_files(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
@@ -112,30 +58,6 @@ def test_every_output_has_its_files(ran: tuple[PipelineSpec, Home, dict[str, Sta
         files = (path for path in Path(output.folder).rglob("*") if path.is_file())
         assert {path.relative_to(output.folder).as_posix() for path in files} == expected[name] | {"manifest.json"}
     assert not list(home.checkpoints.iterdir())
-
-
-def test_the_table_has_a_row_a_variant_method_and_task(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
-    spec, _, outputs = ran
-    table = pd.read_parquet(outputs["evaluate"] / "tasks.parquet")
-    steps = range(spec.evaluate.steps + 1)
-    measures, at_horizon = ["loss"], []
-    if spec.train.ways:
-        measures.insert(0, "accuracy")
-        at_horizon = ["inductive_accuracy", "inductive_loss", "confidence", "correct", "groups"]
-    by_step = [f"{measure}_{step}" for measure in measures for step in steps]
-    assert list(table.columns) == ["variant", "method", "task", "inner_lr", *by_step, *at_horizon]
-    methods = ("maml", "maml_safe", *BASELINES[bool(spec.train.ways)], "random", "unadapted")
-    variants = ["in-distribution", *spec.shifts]
-    assert table.groupby(["variant", "method"]).size().to_dict() == {(v, m): 30 for v in variants for m in methods}
-    summary = json.loads((outputs["evaluate"] / "summary.json").read_text())
-    assert summary["normalization"] == ("transductive batch norm" if spec.train.ways else None)
-    for variant, tested in {"in-distribution": summary, **summary["shifted"]}.items():
-        rows = table[table["variant"] == variant]
-        (unadapted,) = {tuple(rows.loc[rows["method"] == "unadapted", f"loss_{step}"]) for step in steps}
-        assert unadapted == pytest.approx(rows.loc[rows["method"] == "maml", "loss_0"])
-        for method, result in tested["methods"].items():
-            column = rows.loc[rows["method"] == method, f"loss_{steps[-1]}"]
-            assert result["steps"][-1]["loss"]["mean"] == pytest.approx(column.mean(), rel=1e-5)
 
 
 def test_mlflow_has_every_variant_under_a_prefix_of_its_own(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
@@ -166,39 +88,6 @@ def test_tables_have_shifted_tasks_below_those_as_trained_for(ran: tuple[Pipelin
         lines = console.export_text().splitlines()
         assert any("MAML" in line and numbers.change(change) in line for line in lines)
         assert max(len(line.rstrip()) for line in lines if "±" in line) <= 80
-
-
-def test_the_history_ends_where_training_did(ran: tuple[PipelineSpec, Home, dict[str, StageOutput]]) -> None:
-    spec, _, outputs = ran
-    history = pd.read_parquet(outputs["train"] / "history.parquet")
-    phases = ("maml", *BASELINES[bool(spec.train.ways)])
-    assert history.groupby("phase")["iteration"].max().to_dict() == dict.fromkeys(phases, spec.train.iterations)
-    assert {"loss", "validation_loss", "meta_train_loss"} <= set(history["name"])
-    assert np.isfinite(history["value"]).all()
-
-
-def test_meta_test_tasks_are_followed_over_training_only_if_asked_for_and_choose_nothing(
-    ran: tuple[PipelineSpec, Home, dict[str, StageOutput]],
-) -> None:
-    spec, _, outputs = ran
-    record = json.loads((outputs["log"] / "log.json").read_text())
-    curve = MlflowClient(record["tracking_uri"]).get_metric_history(record["run_id"], "meta_test/loss_over_training/maml")
-    if not spec.evaluate.over_training:
-        assert not curve
-        return
-    history = pd.read_parquet(outputs["train"] / "history.parquet")
-    found = pd.read_parquet(outputs["evaluate"] / "over_training.parquet")
-    measures = ("loss", "accuracy") if spec.train.ways else ("loss",)
-    validated = history.loc[(history["phase"] == "maml") & (history["name"] == "validation_loss"), "iteration"].tolist()
-    for measure in measures:
-        assert found.loc[found["name"] == f"meta_test_{measure}", "iteration"].tolist() == validated
-
-    summary = json.loads((outputs["evaluate"] / "summary.json").read_text())
-    at_best = found[found["iteration"] == outputs["train"].extra["best_iteration"]].set_index("name")["value"]
-    for measure in measures:
-        evaluated = summary["methods"]["maml"]["steps"][spec.horizon][measure]["mean"]
-        assert at_best[f"meta_test_{measure}"] == pytest.approx(evaluated, rel=1e-4)
-    assert sorted(point.step for point in curve) == validated
 
 
 def test_the_logged_model_gives_evaluates_own_numbers_in_a_fresh_process(
