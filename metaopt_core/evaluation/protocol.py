@@ -21,7 +21,7 @@ from torch import Tensor
 from metaopt_core.distributions.batch import Episode, HeldOutSplit, Prediction, TaskBatch, TaskDistribution, Tasks
 from metaopt_core.meta.learner import Learner, device_named
 from metaopt_core.meta.parallel import side_by_side
-from metaopt_core.methods.contract import TOGETHER, Adapter, Method, Setting
+from metaopt_core.methods.contract import DEVIATION, TOGETHER, Adapter, Method, Setting
 from metaopt_core.networks.network import Params
 from metaopt_core.progress import bar
 from metaopt_core.spec.evaluate import IN_DISTRIBUTION
@@ -100,7 +100,7 @@ def evaluate(setting: Setting, compared: Sequence[Prepared]) -> Measured:
     """Evaluate every method on every meta-test task, and on every task of each shifted variant.
 
     A row a variant, method and task: `variant`, `method`, `task`, `inner_lr`, and NAME_K for each metric after K = 0 …
-    `evaluate.steps` steps; a method that takes none has the same number in all of them. A task has the same number in every
+    `evaluate.steps` steps; a method that takes fewer keeps the number after its last one. A task has the same number in every
     variant of a regression: there it is the same draw in other ranges. At the horizon, of each query of a classification:
     `confidence`, the probability of the predicted class, and `correct`; of the task, `groups`: its classes.
     Where the network normalizes by its batch,
@@ -179,7 +179,7 @@ class _Measuring:
                 if step != min(self.adapter.steps, spec.horizon):
                     continue
                 for prefix, predict in predictions.items() if self.inductive else ():
-                    if prefix != TOGETHER:
+                    if prefix not in (TOGETHER, DEVIATION):
                         judge(prefix, "", predict(tasks.query_x, tasks.query_weight))
                 at_horizon = outputs.cpu()
                 if self.setting.shape.targets == "classes":
@@ -187,10 +187,8 @@ class _Measuring:
                     kept = torch.ones_like(answer, dtype=torch.bool) if tasks.query_weight is None else tasks.query_weight > 0
                     for name, values in (("confidence", confidence), ("correct", answer == tasks.query_y)):
                         columns[name] = [of_task[there].cpu().numpy() for of_task, there in zip(values, kept, strict=True)]
-        if not self.adapter.steps:
-            columns |= {
-                f"{one.name}_{step}": columns[f"{one.name}_0"] for one in metrics for step in range(1, spec.evaluate.steps + 1)
-            }
+        for step in range(self.adapter.steps + 1, spec.evaluate.steps + 1):
+            columns |= {f"{one.name}_{step}": columns[f"{one.name}_{self.adapter.steps}"] for one in metrics}
         if tasks.classes is not None:
             columns["groups"] = list(tasks.classes.cpu().numpy())
         steps = [f"{one.name}_{step}" for one in metrics for step in range(spec.evaluate.steps + 1)]

@@ -28,6 +28,10 @@ TOGETHER, INDUCTIVE, COLLECTED = "", "inductive_", "collected_"
 """By whose statistics queries are normalized, as it stands before the names of measures: all queries' own, those of the support set
 and the query, and those collected on meta-train tasks."""
 
+DEVIATION = "deviation"
+"""The key of a Predict that gives the standard deviations [tasks, queries, outputs] of predicted targets, beside TOGETHER; only of
+methods whose predictions are distributions, and only in regression."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -41,7 +45,8 @@ class Setting:
 class Adapter(Protocol):
     """A method that is ready to meet tasks.
 
-    steps: how many gradient steps it takes. inner_lr: its step size; not a number where there are no steps, or where it is learned.
+    steps: how many steps it takes; one where it is solved in closed form. inner_lr: the step size; not a number where there are no
+    gradient steps, or where it is learned.
     """
 
     @property
@@ -62,7 +67,7 @@ class Adapter(Protocol):
     def adapted(self, tasks: "TaskBatch") -> Iterator[Mapping[str, Predict]]:
         """What it predicts after 0, 1, … `steps` steps on the support sets, in each way of normalizing that there is for it.
 
-        TOGETHER is always there.
+        TOGETHER is always there; DEVIATION, where predictions are distributions.
         """
 
 
