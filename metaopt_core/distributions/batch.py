@@ -1,17 +1,21 @@
 """A batch of tasks as plain frozen data, and what is common to every distribution that tasks come from."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from metaopt_core.distributions.random import Stream, uniform
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # takes half a second, and most have no use for it
 
 HeldOutSplit = Literal["validation", "test"]
+PooledSplit = Literal["train", "validation"]
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,7 @@ class TaskBatch:
     support_weight [T, S] and query_weight [T, Q]: weights of the examples, where not all are alike. Everything averages by them. 0
     pads: so that tasks of unequal size share a batch, and what stands in a padded place, NaN included, is replaced by zeros here.
     classes [T, ways]: the class of the whole split that each label stands for (classification only).
+    origin [T, outputs]: what was subtracted from a task's targets, in the same units (regression only): a target is origin + y.
     """
 
     support_x: Tensor
@@ -31,6 +36,7 @@ class TaskBatch:
     support_weight: Tensor | None = None
     query_weight: Tensor | None = None
     classes: Tensor | None = None
+    origin: Tensor | None = None
 
     def __post_init__(self) -> None:
         for part in ("support", "query"):
@@ -75,11 +81,29 @@ class TaskBatch:
 
 @dataclass(frozen=True)
 class Episode:
-    """The shape of a task: ways (none for regression), support examples and query examples (per class, where there are classes)."""
+    """The shape of a task: ways (none for regression), support examples and query examples (per class, where there are classes).
+
+    fewest: where it is given, every task draws its own number of support examples, from this one to `shots`. repeat: which draw of
+    the support examples of a held-out task it is.
+    """
 
     ways: int | None
     shots: int
     queries: int
+    fewest: int | None = None
+    repeat: int = 0
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Examples of all tasks of a split together, on the CPU: x [N, …], y [N, outputs] or labels [N], task [N] (int64).
+
+    y is in the units of the tasks' targets, with nothing subtracted: what `TaskBatch` has as origin + y.
+    """
+
+    x: Tensor
+    y: Tensor
+    task: Tensor
 
 
 @dataclass(frozen=True)
@@ -108,11 +132,21 @@ class TaskDistribution(Protocol):
         form of held-out ones: what differs between the two are the tasks."""
 
     def held_out(self, split: HeldOutSplit, episode: Episode, start: int, count: int) -> TaskBatch:
-        """Tasks of a held-out split as `generate` drew them, from number `start` on: the first `shots` support examples of the
-        first `ways` classes."""
+        """Tasks of a held-out split as `generate` drew them, from number `start` of those with `enough` examples on: the first
+        `shots` support examples of the first `ways` classes."""
 
     def held_out_count(self, split: HeldOutSplit) -> int:
         """How many tasks a held-out split has."""
+
+    def enough(self, split: HeldOutSplit, episode: Episode) -> Sequence[int]:
+        """The numbers of a held-out split's tasks that have enough examples for an episode, ascending; the others are left out."""
+
+    def task_names(self, split: HeldOutSplit) -> Sequence[str] | None:
+        """What the tasks of a held-out split are called, by their numbers; none where they have no names."""
+
+    def rows(self, split: PooledSplit) -> Rows | None:
+        """The examples of a split's tasks together, for models of all tasks; at most `MOST_ROWS`, drawn evenly over the tasks. None
+        where there are no such."""
 
     def on(self, device: torch.device) -> "TaskDistribution":
         """The same with its data on a device, where drawing a task then is indexing."""
@@ -130,6 +164,9 @@ class TaskDistribution(Protocol):
         """A figure of a few tasks with what methods made of their queries; the first is the logged model's."""
 
 
+MOST_ROWS = 200_000
+"""Examples that pooled models are fitted to."""
+
 PART_BYTES = 2**28
 """Tasks are drawn in parts of about so much, so that memory doesn't grow with their number or size."""
 
@@ -139,22 +176,56 @@ def bytes_of(tasks: TaskBatch) -> int:
     return sum(value.nbytes for value in vars(tasks).values() if value is not None)
 
 
+def own_shots(episode: Episode, seed: int, stream: Stream, start: int, count: int) -> Tensor:
+    """The tasks' numbers of support examples (per class) [count], each as likely from the episode's fewest to its shots."""
+    fewest = episode.shots if episode.fewest is None else episode.fewest
+    numbers = uniform(seed, stream, start, count, 1)[:, 0]
+    return torch.from_numpy(fewest + (numbers * (episode.shots - fewest + 1)).astype(np.int64))
+
+
+def with_own_shots(tasks: TaskBatch, episode: Episode, seed: int, stream: Stream, start: int) -> TaskBatch:
+    """Tasks from index `start` on, each with its own number of support examples: the others get weight 0.
+
+    Of a class's examples the first ones are kept; examples are ordered by label. A distribution may draw the numbers itself, by
+    `own_shots`, to make more of a small task's examples queries: then nothing changes here.
+    """
+    if episode.fewest is None:
+        return tasks
+    x = tasks.support_x
+    place = torch.arange(episode.shots, device=x.device).repeat(episode.ways or 1)
+    kept = (place < own_shots(episode, seed, stream, start, len(tasks)).to(x.device)[:, None]).to(x.dtype)
+    weight = kept if tasks.support_weight is None else tasks.support_weight * kept
+    return replace(tasks, support_weight=weight)
+
+
+def _with_own_shots(draw: Callable[[int, int], TaskBatch], episode: Episode) -> Callable[[int, int], TaskBatch]:
+    """Held-out tasks, whose numbers are the same for every model."""
+    if episode.fewest is None:
+        return draw
+    return lambda start, count: with_own_shots(draw(start, count), episode, 0, Stream.HELD_OUT_SHOTS, start)
+
+
 @dataclass(frozen=True)
 class Tasks:
-    """Many tasks, drawn when they are needed. draw: (start, count) → those tasks."""
+    """Many tasks, drawn when they are needed.
+
+    draw: (start, count) → those tasks. numbers: of each among the tasks of its split; none means 0, 1, …
+    """
 
     count: int
     draw: Callable[[int, int], TaskBatch]
+    numbers: Sequence[int] | None = None
 
     @classmethod
     def held_out(cls, distribution: TaskDistribution, split: HeldOutSplit, episode: Episode) -> "Tasks":
-        """All tasks of a held-out split."""
-        return cls(distribution.held_out_count(split), partial(distribution.held_out, split, episode))
+        """All tasks of a held-out split that have enough examples."""
+        numbers = distribution.enough(split, episode)
+        return cls(len(numbers), _with_own_shots(partial(distribution.held_out, split, episode), episode), numbers)
 
     @classmethod
     def trained_on(cls, distribution: TaskDistribution, trained: Episode, episode: Episode, count: int) -> "Tasks":
         """The first meta-train tasks, in the form of held-out ones."""
-        return cls(count, partial(distribution.train_sample, trained, episode))
+        return cls(count, _with_own_shots(partial(distribution.train_sample, trained, episode), episode))
 
     def __len__(self) -> int:
         return self.count
@@ -182,4 +253,4 @@ class Tasks:
         if self.part < self.count:
             return self
         drawn = self.all()
-        return Tasks(self.count, lambda start, count: drawn[start : start + count])
+        return replace(self, draw=lambda start, count: drawn[start : start + count])

@@ -6,6 +6,7 @@ that compute.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from metaopt_core.spec.components import DISTRIBUTIONS, find
 from metaopt_core.spec.distribution import DistributionSpec, TaskShape
 
 if TYPE_CHECKING:
-    from metaopt_core.distributions.batch import TaskDistribution
+    from metaopt_core.distributions.batch import Episode, HeldOutSplit, PooledSplit, Rows, TaskDistribution
 
 
 class Distribution(DistributionSpec):
@@ -29,6 +30,22 @@ class Distribution(DistributionSpec):
     def load(self, seed: int, folder: Path) -> "TaskDistribution":
         """The distribution in memory, from what `materialize` wrote, whose meta-train tasks are a function of a seed."""
         raise NotImplementedError
+
+
+class Generated:
+    """Base of loaded distributions whose tasks have as many examples as an episode asks for, and no names."""
+
+    def enough(self, split: "HeldOutSplit", episode: "Episode") -> Sequence[int]:  # noqa: ARG002
+        return range(self.held_out_count(split))
+
+    def held_out_count(self, split: "HeldOutSplit") -> int:
+        raise NotImplementedError
+
+    def task_names(self, split: "HeldOutSplit") -> Sequence[str] | None:  # noqa: ARG002
+        return None
+
+    def rows(self, split: "PooledSplit") -> "Rows | None":  # noqa: ARG002
+        return None
 
 
 def materialize(distribution: DistributionSpec, seed: int, downloads: Path, folder: Path) -> TaskShape:

@@ -28,6 +28,8 @@ class Stream(IntEnum):
     TRAIN_NOISE = 10
     VALIDATION_NOISE = 11
     TEST_NOISE = 12
+    TRAIN_SHOTS = 13
+    HELD_OUT_SHOTS = 14
 
 
 def uniform(seed: int, stream: Stream, start: int, count: int, width: int) -> npt.NDArray[np.float64]:

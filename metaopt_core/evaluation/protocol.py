@@ -124,7 +124,12 @@ def evaluate(setting: Setting, compared: Sequence[Prepared]) -> Measured:
                     shifted, one.adapter.on(shifted).to(device), transductive(setting) and variant == IN_DISTRIBUTION
                 )
                 table, answers = measuring.all(tasks, device, partial(note, what=f"{one.label}, {variant}"))
-                known = {"variant": variant, "method": one.key, "task": np.arange(len(tasks)), "inner_lr": one.adapter.inner_lr}
+                known = {
+                    "variant": variant,
+                    "method": one.key,
+                    "task": np.arange(len(tasks)) if tasks.numbers is None else np.asarray(tasks.numbers),
+                    "inner_lr": one.adapter.inner_lr,
+                }
                 tables.append(pd.DataFrame(known).join(table))
                 pooled[variant][one.key] = _pooled(shifted.spec.metrics, answers)
     return Measured(pd.concat(tables, ignore_index=True), pooled)
@@ -239,7 +244,7 @@ def over_training(setting: Setting, key: str, snapshots: Path) -> pd.DataFrame:
     """
     spec = setting.spec
     device, learner = device_named(spec.device), Learner.for_training(spec, setting.shape)
-    episode = Episode(spec.train.ways, spec.validation_shots, spec.validation_queries)
+    episode = Episode(spec.train.ways, spec.validation_shots, spec.validation_queries, spec.validation_fewest_shots)
     tasks = Tasks.held_out(setting.distribution, "test", episode).kept()
     files = sorted(snapshots.iterdir(), key=lambda path: int(path.stem))
     rows: list[dict[str, Any]] = []

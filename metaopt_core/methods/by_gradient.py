@@ -79,7 +79,7 @@ def learned(setting: Setting, params: Params, steps: int) -> ByGradient:
     if not found.learner.network.per_step:
         return found
     device = device_named(spec.device)
-    trained_on = Episode(spec.train.ways, spec.train.shots, spec.train.queries)
+    trained_on = Episode(spec.train.ways, spec.train.most_shots, spec.train.queries, spec.train.fewest_shots)
     episode = Episode(spec.train.ways, spec.evaluate_shots, spec.evaluate_queries)
     tasks = Tasks.trained_on(setting.distribution, trained_on, episode, STATISTICS_TASKS)
     statistics = query_statistics(found.learner, found.to(device).params, tasks, min(steps, spec.horizon), device)

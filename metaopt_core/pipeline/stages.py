@@ -54,6 +54,7 @@ def _train(spec: PipelineSpec) -> dict[str, Any]:
     return flatten("train", spec.train.model_dump(mode="json", exclude={"checkpoint_every"})) | {
         "seed": spec.seed,
         "train.validation.shots": spec.validation_shots,
+        "train.validation.fewest_shots": spec.validation_fewest_shots,
         "train.validation.queries": spec.validation_queries,
         "train.pretrain_iterations": spec.pretrain_iterations,
         "train.baselines": [method.key(spec.train) for method in spec.methods if method.trained and method.baseline],

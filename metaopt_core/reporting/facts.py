@@ -14,7 +14,7 @@ def asked(spec: PipelineSpec, device: str) -> dict[str, str]:
     kind = f"{train.ways}-way " if train.ways else ""
     episode, held_out = (
         f"{kind}{shots}-shot with {counted(queries, 'query')} {'a class' if train.ways else 'a task'}"
-        for shots, queries in ((train.shots, train.queries), (spec.evaluate_shots, spec.evaluate_queries))
+        for shots, queries in ((_shots(train), train.queries), (spec.evaluate_shots, spec.evaluate_queries))
     )
     clipped = f", gradients clipped to norm {outer.clip_norm:g}" if outer.clip_norm else ""
     return {
@@ -28,6 +28,10 @@ def asked(spec: PipelineSpec, device: str) -> dict[str, str]:
         f"up to {counted(spec.evaluate.steps, 'step')}, compared after {spec.horizon}",
         "Seed and device": f"{spec.seed}, {device}",
     }
+
+
+def _shots(train: TrainSpec) -> str:
+    return f"{train.fewest_shots} to {train.most_shots}" if train.fewest_shots else str(train.most_shots)
 
 
 def _meta_gradient(train: TrainSpec) -> str:

@@ -32,12 +32,16 @@ class TaskShape:
     """What the tasks of a distribution look like.
 
     input_shape: of one example, without task and example dimensions. targets: real numbers, or classes, whose number a task's ways
-    say. outputs: real numbers of a target; of classes there is one for each way.
+    say. outputs: real numbers of a target; of classes there is one for each way. target_names, target_means and target_scales: of
+    each output, where tasks come with targets in other units than the data have: a target of the data is mean + scale · target.
     """
 
     input_shape: tuple[int, ...]
     targets: Targets
     outputs: int = 1
+    target_names: tuple[str, ...] = ()
+    target_means: tuple[float, ...] = ()
+    target_scales: tuple[float, ...] = ()
 
     def outputs_for(self, ways: int | None) -> int:
         """The outputs of a network for tasks of so many ways."""
@@ -48,7 +52,8 @@ class TaskShape:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        return cls(tuple(values["input_shape"]), values["targets"], values["outputs"])
+        units = (tuple(values.get(name, ())) for name in ("target_names", "target_means", "target_scales"))
+        return cls(tuple(values["input_shape"]), values["targets"], values["outputs"], *units)
 
 
 @dataclass(frozen=True)

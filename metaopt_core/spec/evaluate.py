@@ -80,7 +80,9 @@ class EvaluateSpec(Spec):
         description="Adaptation steps; every number from 0 to this is recorded. Methods are compared after "
         "`train.validation.steps` of them, or after the last where these are fewer.",
     )
-    shots: Positive | None = Field(None, description="Support examples (per class); none means as in training.")
+    shots: Positive | None = Field(
+        None, description="Support examples (per class); none means as in training, the most if that is a range."
+    )
     queries: Positive | None = Field(
         None, description="Query examples (per class), for sinusoids on an even grid; none means as in training."
     )

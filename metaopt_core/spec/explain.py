@@ -131,6 +131,8 @@ def expectation(schema: Schema) -> str:
 def _expectation(schema: Schema) -> str:
     if "enum" in schema or "const" in schema:
         return either(schema.get("enum") or [schema["const"]])
+    if len(options := [option for option in schema.get("anyOf", ()) if option != {"type": "null"}]) > 1:
+        return " or ".join(_expectation(resolve(option)) for option in options)
     match schema.get("type"):
         case "integer":
             return f"a whole number{_bounds(schema)}"

@@ -61,7 +61,7 @@ def _asked(spec: Resolved, trains: bool) -> Asked:
     return Asked(
         spec.train.ways,
         {
-            ("train",): (spec.train.shots, spec.train.queries),
+            ("train",): (spec.train.most_shots, spec.train.queries),
             ("train", "validation"): (spec.validation_shots, spec.validation_queries),
             ("evaluate",): (spec.evaluate_shots, spec.evaluate_queries),
         },
@@ -171,7 +171,7 @@ def _train_impossibilities(train: TrainSpec) -> Iterator[Impossibility]:
                 ("train", "inner", "lr"),
                 f"{inner.lr:g}, where step sizes begin, is out of lr_bounds: expected {low:g} to {high:g}",
             )
-    support = train.shots * (train.ways or 1)
+    support = train.most_shots * (train.ways or 1)
     if inner.minibatch is not None and inner.minibatch > support:
         yield ("train", "inner", "minibatch"), f"{inner.minibatch} of {support} support examples: expected at most all of them"
 

@@ -62,7 +62,12 @@ class Resolved(Spec):
 
     @property
     def validation_shots(self) -> int:
-        return self.train.validation.shots or self.train.shots
+        return self.train.validation.shots or self.train.most_shots
+
+    @property
+    def validation_fewest_shots(self) -> int | None:
+        """The fewest support examples of a validation task, where each draws its own number."""
+        return None if self.train.validation.shots else self.train.fewest_shots
 
     @property
     def validation_queries(self) -> int:
@@ -74,7 +79,7 @@ class Resolved(Spec):
 
     @property
     def evaluate_shots(self) -> int:
-        return self.evaluate.shots or self.train.shots
+        return self.evaluate.shots or self.train.most_shots
 
     @property
     def evaluate_queries(self) -> int:

@@ -3,9 +3,20 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-from metaopt_core.spec.base import Positive, Share, Spec, StepSize, Ways, as_tuple, ascending
+from metaopt_core.spec.base import MOST, Positive, Share, Spec, StepSize, Ways, as_tuple, ascending
 from metaopt_core.spec.method import BaselineName
 from metaopt_core.spec.networks import ModelSpec, PicturesSpec
 
@@ -36,6 +47,36 @@ class InnerSpec(Spec):
     minibatch: Positive | None = Field(
         None, description="Support examples of an inner step, which takes the next ones; none means all of them in every step."
     )
+
+
+class ShotsRange(Spec):
+    """A range of numbers of support examples, from which each training task draws its own."""
+
+    low: Positive = Field(description="The fewest support examples (per class) of a training task.")
+    high: Positive = Field(description="The most.")
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        if not self.low < self.high:
+            raise PydanticCustomError("range_order", "expected low to be less than high")
+        return self
+
+
+def _shots(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
+    """One message for a value that neither type takes, where pydantic has one for each type."""
+    try:
+        return validated(value)
+    except ValidationError:
+        if isinstance(value, dict):
+            message = "expected low and high, two whole numbers of at least 1, the smaller one first, as in {low: 4, high: 50}"
+            raise PydanticCustomError("shots_range", message) from None
+        most = f"a whole number of at most {MOST}"
+        few = "a whole number of at least 1, or two as in {low: 4, high: 50}"
+        too_many = type(value) is int and value > MOST
+        raise PydanticCustomError("shots", "expected {text}", {"text": most if too_many else few}) from None
+
+
+Shots = Annotated[Positive | ShotsRange, WrapValidator(_shots)]
 
 
 class ImplicitSpec(Spec):
@@ -70,7 +111,9 @@ class ValidationSpec(Spec):
         description="Adaptation steps: the horizon at which the model will be used; none means 10, or as many as `inner.steps` "
         "where step sizes are learned for each step or parameter.",
     )
-    shots: Positive | None = Field(None, description="Support examples a class; none means as in training.")
+    shots: Positive | None = Field(
+        None, description="Support examples a class; none means as in training, a number for each task if that is a range."
+    )
     queries: Positive | None = Field(None, description="Query examples a class; none means as in training.")
     patience: Positive | None = Field(
         None, description="Validations in a row without a better loss after which training stops; none means that it never does."
@@ -128,7 +171,10 @@ class TrainSpec(Spec):
     iterations: Positive = Field(description="Steps of the outer loop.")
     meta_batch_size: Positive = Field(25, description="Tasks per outer step.")
     ways: Ways | None = Field(None, description="Classes of a task (classification only).")
-    shots: Positive = Field(description="Support examples (per class) that a task is adapted on.")
+    shots: Shots = Field(
+        description="Support examples (per class) that a task is adapted on; with {low: 4, high: 50} every training task draws its "
+        "own number, so that one model serves all of them."
+    )
     queries: Positive = Field(description="Query examples (per class) that judge the adapted parameters.")
     reduction: Literal["mean", "sum_over_ways"] = Field(
         "mean",
@@ -190,6 +236,16 @@ class TrainSpec(Spec):
     def proximal(self) -> float:
         """λ of the implicit meta-gradient."""
         return (self.implicit or ImplicitSpec()).proximal or 0.2 / self.inner.lr
+
+    @property
+    def most_shots(self) -> int:
+        """Support examples of a training task (per class), or the most of them."""
+        return self.shots.high if isinstance(self.shots, ShotsRange) else self.shots
+
+    @property
+    def fewest_shots(self) -> int | None:
+        """The fewest support examples of a training task, where each draws its own number."""
+        return self.shots.low if isinstance(self.shots, ShotsRange) else None
 
     @property
     def learns_sizes(self) -> bool:

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution, bytes_of
+from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution, bytes_of, with_own_shots
+from metaopt_core.distributions.random import Stream
 from metaopt_core.errors import DivergedError
 from metaopt_core.meta.objectives import Objective, Plan
 from metaopt_core.networks.network import Params, joined
@@ -52,6 +53,7 @@ class Training:
     """What to train on, for how long, and how to step.
 
     validate: parameters → curves by name, among them `validation_loss`, the one that chooses the best parameters.
+    seed: of the numbers of shots, where each task draws its own.
     patience: validations in a row without a better one after which training stops; none means that it never does.
     project: moves the parameters to where they may be, after every step.
     trace: where to write a profile of some iterations, in Chrome's trace format. snapshots: a folder for the parameters at every
@@ -69,6 +71,7 @@ class Training:
     validate_every: int
     checkpoint_every: float
     device: torch.device
+    seed: int = 0
     patience: int | None = None
     project: Callable[[Params], None] | None = None
     trace: Path | None = None
@@ -258,6 +261,7 @@ def _batches(training: Training, start: int) -> Iterator[TaskBatch]:
     while first < training.iterations:
         count = min(together, training.iterations - first)
         drawn = training.distribution.train(training.episode, first * size, count * size).to(training.device)
+        drawn = with_own_shots(drawn, training.episode, training.seed, Stream.TRAIN_SHOTS, first * size)
         for number in range(count):
             yield drawn[number * size : (number + 1) * size]
         first += count

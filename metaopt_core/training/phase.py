@@ -80,9 +80,9 @@ def training_of(spec: PipelineSpec, shape: TaskShape, distribution: TaskDistribu
     """A phase as the outer loop takes it."""
     device, judge = device_named(spec.device), Learner.for_training(spec, shape)
     distribution = distribution.on(device)
-    episode = Episode(spec.train.ways, spec.validation_shots, spec.validation_queries)
+    episode = Episode(spec.train.ways, spec.validation_shots, spec.validation_queries, spec.validation_fewest_shots)
     validation = Tasks.held_out(distribution, "validation", episode).kept()
-    trained = Episode(spec.train.ways, spec.train.shots, spec.train.queries)
+    trained = Episode(spec.train.ways, spec.train.most_shots, spec.train.queries, spec.train.fewest_shots)
     trained_on = Tasks.trained_on(distribution, trained, episode, len(validation)).kept()  # for the gap between the two
 
     def validate(params: Params) -> dict[str, float]:
@@ -104,6 +104,7 @@ def training_of(spec: PipelineSpec, shape: TaskShape, distribution: TaskDistribu
         validate_every=spec.train.validation.every,
         checkpoint_every=spec.train.checkpoint_every,
         device=device,
+        seed=spec.seed,
         patience=spec.train.validation.patience,
         project=partial(_keep_within, spec.train.inner.lr_bounds) if spec.train.inner.lr_bounds else None,
     )

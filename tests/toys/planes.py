@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metaopt_core.distributions.contract import Distribution
+from metaopt_core.distributions.contract import Distribution, Generated
 from metaopt_core.spec.base import Spec
 from metaopt_core.spec.distribution import Targets, TaskShape
 
@@ -47,7 +47,7 @@ class Planes(Distribution):
 
 
 @dataclass(frozen=True)
-class LoadedPlanes:
+class LoadedPlanes(Generated):
     """Planes in memory: a task is a function of its index."""
 
     spec: Planes

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from metaopt_core.distributions.batch import Episode, HeldOutSplit, Prediction, TaskBatch
+from metaopt_core.distributions.contract import Generated
 from metaopt_core.distributions.functions import figures
 from metaopt_core.distributions.functions.settings import FunctionsSettings, MixtureSettings
 from metaopt_core.distributions.random import Stream, normal, uniform
@@ -61,7 +62,7 @@ def materialize(spec: FunctionsSettings, seed: int, folder: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Functions:
+class Functions(Generated):
     """The distribution with the random numbers of its held-out tasks (as in held_out.safetensors) in memory."""
 
     spec: FunctionsSettings

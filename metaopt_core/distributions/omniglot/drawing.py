@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from metaopt_core.distributions.batch import Episode, HeldOutSplit, Prediction, TaskBatch
+from metaopt_core.distributions.contract import Generated
 from metaopt_core.distributions.omniglot import figures
 from metaopt_core.distributions.omniglot.archives import Pictures
 from metaopt_core.distributions.omniglot.settings import DRAWINGS_PER_CHARACTER, OmniglotSettings
@@ -103,7 +104,7 @@ def _draw(seed: int, stream: Stream, start: int, count: int, ways: int, classes:
 
 
 @dataclass(frozen=True)
-class Omniglot:
+class Omniglot(Generated):
     """The distribution in memory.
 
     pixels: split → uint8 [classes, 20, 28, 28], with the rotations as classes.

@@ -1,10 +1,13 @@
 """Batches of tasks, and many tasks that are drawn in parts."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from metaopt_core.distributions import batch
-from metaopt_core.distributions.batch import TaskBatch, Tasks
+from metaopt_core.distributions.batch import Episode, TaskBatch, Tasks, with_own_shots
+from metaopt_core.distributions.random import Stream
 
 
 def drawn(start: int, count: int) -> TaskBatch:
@@ -47,3 +50,51 @@ def test_what_is_padded_is_replaced_by_zeros() -> None:
     assert padded.support_x.tolist() == [[[1, 1], [0, 0], [0, 0]]]
     assert padded.query_y.tolist() == [[1, 0, 0]]
     assert x.isnan().any()  # the caller's own is left alone
+
+
+RANGE = Episode(ways=2, shots=4, queries=1, fewest=2)
+
+
+def classified(start: int, count: int) -> TaskBatch:
+    """Two classes of four support examples each; x is the place of an example in its class, from 1 on."""
+    x = torch.arange(1.0, 5).repeat(2).expand(count, 8)[..., None]
+    y = torch.arange(2).repeat_interleave(4).expand(count, 8)
+    return TaskBatch(x, y, x, y)
+
+
+def test_each_task_has_its_own_number_of_shots_whatever_the_others_are() -> None:
+    def counts(start: int, count: int) -> list[list[float]]:
+        tasks = with_own_shots(classified(start, count), RANGE, 7, Stream.TRAIN_SHOTS, start)
+        assert tasks.support_weight is not None
+        kept = tasks.support_weight.view(count, 2, 4)
+        assert (kept.sort(dim=2, descending=True).values == kept).all()  # the first ones of a class
+        assert (tasks.support_x[..., 0] > 0).equal(tasks.support_weight > 0)
+        return [list(of_task) for of_task in kept.sum(2).tolist()]
+
+    found = counts(0, 300)
+    assert all(first == second for first, second in found)  # every class has as many
+    shots = [first for first, _ in found]
+    assert {*shots} == {2, 3, 4}
+    assert all(75 < shots.count(number) < 125 for number in (2, 3, 4))
+    assert counts(10, 20) == found[10:30]
+
+
+def test_one_number_of_shots_changes_nothing() -> None:
+    tasks = classified(0, 3)
+    assert with_own_shots(tasks, Episode(2, 4, 1), 7, Stream.TRAIN_SHOTS, 0) is tasks
+
+
+def test_what_weighs_nothing_stays_so_where_tasks_have_their_own_numbers_of_shots() -> None:
+    weight = torch.tensor([0.5, 0, 0, 0]).repeat(2).expand(3, 8)
+    tasks = with_own_shots(replace(classified(0, 3), support_weight=weight), RANGE, 7, Stream.TRAIN_SHOTS, 0)
+    assert tasks.support_weight is not None
+    assert tasks.support_weight.equal(weight)
+
+
+def test_an_origin_goes_where_its_task_goes() -> None:
+    tasks = replace(drawn(0, 4), origin=torch.arange(4.0)[:, None])
+    parts = [part.origin for part in tasks.split(3)]
+    assert [part.flatten().tolist() for part in parts if part is not None] == [[0, 1, 2], [3]]
+    joined = TaskBatch.joined([tasks[2:], tasks[[0]]]).to("cpu").origin
+    assert joined is not None
+    assert joined.flatten().tolist() == [2, 3, 0]

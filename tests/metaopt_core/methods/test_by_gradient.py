@@ -8,7 +8,8 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from metaopt_core.distributions.batch import Episode, TaskBatch, Tasks
+from metaopt_core.distributions.batch import Episode, HeldOutSplit, TaskBatch, Tasks
+from metaopt_core.distributions.contract import Generated
 from metaopt_core.evaluation.protocol import Prepared, prepare
 from metaopt_core.meta import step_sizes
 from metaopt_core.meta.gradients import for_each_task
@@ -58,7 +59,7 @@ def test_for_other_ways_the_learned_outputs_are_repeated_and_adaptation_tells_th
     assert len(after[0, 0].unique()) == ways
 
 
-class Lines:
+class Lines(Generated):
     """The same line in every validation task, and nothing else."""
 
     train_classes = None
@@ -69,11 +70,11 @@ class Lines:
     def train_sample(self, *_: object) -> TaskBatch:
         raise AssertionError("meta-train tasks are drawn for statistics of steps alone")
 
-    def held_out_count(self, split: str) -> int:
+    def held_out_count(self, split: HeldOutSplit) -> int:
         assert split == "validation"
         return 3
 
-    def held_out(self, split: str, episode: Episode, start: int, count: int) -> TaskBatch:
+    def held_out(self, split: HeldOutSplit, episode: Episode, start: int, count: int) -> TaskBatch:
         assert split == "validation"
         x = torch.linspace(-1, 1, 10).view(1, 10, 1).expand(count, -1, -1)
         return TaskBatch(x, 3 * x + 1, x, 3 * x + 1)

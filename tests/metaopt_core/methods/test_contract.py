@@ -41,7 +41,7 @@ def test_a_phase_is_asked_of_those_that_are_trained_alone(setting: Setting) -> N
 
 def test_each_predicts_every_query_after_each_of_its_steps_in_whatever_chunks(setting: Setting, trained: dict[str, Params]) -> None:
     train = setting.spec.train
-    tasks = setting.distribution.held_out("test", Episode(train.ways, train.shots, train.queries), 0, 4)
+    tasks = setting.distribution.held_out("test", Episode(train.ways, train.most_shots, train.queries), 0, 4)
     outputs = setting.shape.outputs_for(train.ways)
     for method in compared(setting.spec):
         adapter = method.prepare(setting, trained)

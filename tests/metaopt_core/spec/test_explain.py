@@ -49,6 +49,6 @@ def test_each_mistake_of_a_block_has_its_path_and_what_was_found_there() -> None
         PipelineSpec.model_validate({"name": "waves", **block.plain()})
     found = {".".join(map(str, one.path)): one for one in refusals(caught.value, block)}
     assert found["generate.x"].message == "expected a list of two numbers, found 3"
-    assert found["train.shots"].message.startswith("expected a whole number of at least 1, found ")
+    assert found["train.shots"].message.startswith("expected a whole number of at least 1, or two as in ")
     missing = found["train.iterations"]
     assert (missing.absence, missing.at_key, missing.message) == (True, True, "missing, expected a whole number of at least 1")

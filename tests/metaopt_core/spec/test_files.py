@@ -77,7 +77,7 @@ def test_relative_folder_of_data_lies_beside_the_file_in_which_it_is_written(fol
 def test_mistake_is_named_in_the_file_in_which_it_was_made() -> None:
     Path("shared.yaml").write_text(SHARED.replace("shots: 5", "shots: 0"))
     assert complaints(OWN.replace("iterations: 7", "iterations: 0")) == [
-        "shared.yaml:4:57: waves.train.shots: expected a whole number of at least 1, found 0",
+        "shared.yaml:4:57: waves.train.shots: expected a whole number of at least 1, or two as in {low: 4, high: 50}, found 0",
         "own/pipelines.yaml:3:46: mine.train.iterations: expected a whole number of at least 1, found 0",
     ]
 

@@ -228,7 +228,11 @@ def test_null_removes_what_was_extended(folder: Path) -> None:
     [
         ("lr: 0.5", "lr: -1", "pipelines.yaml:12:19: base.train.outer.lr: expected a number greater than 0, found -1"),
         ("clip_norm", "clipnorm", "pipelines.yaml:12:24: base.train.outer.clipnorm: unknown key, did you mean clip_norm?"),
-        ("      shots: 5\n", "", "pipelines.yaml:5:5: base.train.shots: missing, expected a whole number of at least 1"),
+        (
+            "      shots: 5\n",
+            "",
+            "pipelines.yaml:5:5: base.train.shots: missing, expected a whole number of at least 1 or a mapping with keys such as low, high",
+        ),
         (
             "name: mlp",
             "name: mpl",
@@ -266,7 +270,7 @@ def test_combination_that_a_child_makes_impossible_is_named_in_the_child(folder:
 def test_unknown_pipeline_to_extend(folder: Path) -> None:
     assert complaints(BASE + "  other: {extends: bsae, train: {shots: 0}}\n") == [
         "pipelines.yaml:16:20: other.extends: no pipeline bsae in this file, did you mean base?",
-        "pipelines.yaml:16:41: other.train.shots: expected a whole number of at least 1, found 0",
+        "pipelines.yaml:16:41: other.train.shots: expected a whole number of at least 1, or two as in {low: 4, high: 50}, found 0",
     ]
     assert complaints(BASE + "  child: {extends: base}\n  other: {extends: bsae}\n") == [
         "pipelines.yaml:17:20: other.extends: no pipeline bsae in this file, did you mean base? There are base and child"

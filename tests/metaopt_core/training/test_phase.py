@@ -241,3 +241,18 @@ def test_training_and_evaluation_run_on_a_gpu(
     assert np.isfinite(table["loss_0"]).all()
     for name, value in trained["cpu"].items():
         torch.testing.assert_close(trained["cuda"][name], value, rtol=0.05, atol=0.01)
+
+
+def test_every_training_task_may_have_its_own_number_of_shots(tmp_path: Path) -> None:
+    body = SPEC.model_dump(exclude_unset=True)
+    body["train"] |= {"shots": {"low": 2, "high": 5}, "iterations": 20}
+    setting = setting_of(PipelineSpec.model_validate(body), tmp_path)
+    training = training_of(setting.spec, setting.shape, setting.distribution, phases_of(setting)[0])
+    first, second = (next(loop._batches(training, 3)).support_weight for _ in range(2))
+    assert first is not None
+    assert second is not None
+    assert first.equal(second)
+    assert 2 <= first.sum(1).min() < first.sum(1).max() <= 5
+    assert first.equal(next(loop._batches(replace(training, iterations=100), 3)).support_weight)  # type: ignore[arg-type]
+    curves = training.validate(phases_of(setting)[0].initial)
+    assert all(np.isfinite(value) for value in curves.values())
