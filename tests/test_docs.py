@@ -1,6 +1,7 @@
 """What is written about metaopt holds: the documentation builds and loads nothing from elsewhere; commands and links exist."""
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import yaml
 from typer.main import get_command
 
 from flows.cli import app
-from metaopt_core.spec.loader import load
+from metaopt_core.spec.loader import SpecError, load
 from metaopt_core.spec.schema import file_schema
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,6 +88,27 @@ def test_commands_and_pipelines_that_a_page_shows_exist(page: Path) -> None:
                 assert word in options, " ".join(words)
             elif re.fullmatch(r"(sinusoid|omniglot)[\w-]*", word):
                 assert word in pipelines, " ".join(words)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs/tutorial.md"], ids=lambda page: page.name)
+def test_mistakes_are_reported_as_a_page_shows_them(page: Path, tmp_path: Path) -> None:
+    text = page.read_text()
+    [example] = re.findall(r"```yaml\n(.*? {2}five-steps:.*?)```", text, flags=re.DOTALL)
+    [shown] = re.findall(r"\$ metaopt plan five-steps.*\n((?:.*\.yaml:.*\n)+)", text)
+    shutil.copy(ROOT / "pipelines.yaml", tmp_path)
+    if page.name == "README.md":  # in the file itself, at its end
+        file = tmp_path / "pipelines.yaml"
+        example = file.read_text() + example[example.index("  five-steps:") :]
+        changes = {"{lr: 0.01, steps: 5}": "{lr: -0.01, step: 5}", '{cron: "0 3 * * *", timezone: Europe/Berlin}': "{every: soon}"}
+    else:
+        file, changes = tmp_path / "mine.yaml", {"{steps: 5}": "{step: 5}"}
+    for right, wrong in changes.items():
+        assert right in example
+        example = example.replace(right, wrong)
+    file.write_text(example)
+    with pytest.raises(SpecError) as failure:
+        load(file)
+    assert str(failure.value).replace(f"{tmp_path}/", "") == shown.strip()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
