@@ -1,7 +1,7 @@
 """The table of stages: what is in it is there, and each depends on what it computes with and on nothing else."""
 
-import importlib
 import importlib.metadata
+import pkgutil
 from typing import Any
 
 import pytest
@@ -14,7 +14,8 @@ from tests.small import SMALL_CONV
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stage_is_a_module_with_a_function_of_its_name_and_comes_after_what_it_reads(name: str) -> None:
     stage, names = STAGES[name], list(STAGES)
-    assert callable(getattr(importlib.import_module(stage.module), name).fn)
+    assert callable(pkgutil.resolve_name(stage.task).fn)
+    assert stage.task == f"tasks.{name}:{name}"
     assert all(names.index(upstream) < names.index(name) for upstream in stage.upstream)
     assert all(importlib.metadata.version(library) for library in stage.libraries)
     assert PUBLISHING == "log"

@@ -47,6 +47,12 @@ def test_numbers_that_would_flatten_all_others_get_a_logarithmic_axis(losses: tu
     assert figure.axes[0].get_yscale() == scale
 
 
+def training(*told: Any, **seconds: Any) -> Figure:
+    figure = figures.training(*told, **seconds)
+    assert figure is not None
+    return figure
+
+
 def history(names: dict[str, list[float]]) -> pd.DataFrame:
     rows = [("maml", 10 * place, name, value) for name, values in names.items() for place, value in enumerate(values, 1)]
     return pd.DataFrame([*rows, ("random", 10, "validation_loss", 9.0)], columns=["phase", "iteration", "name", "value"])
@@ -54,7 +60,7 @@ def history(names: dict[str, list[float]]) -> pd.DataFrame:
 
 def test_training_shows_the_curves_of_the_learned_parameters_and_where_evaluation_is() -> None:
     told = history({"meta_train_loss": [3.0, 2.0], "validation_loss": [4.0, 3.0], "loss": [9.0, 9.0]})
-    figure = figures.training(told, summary(three_methods()), 20, seconds=0.5)
+    figure = training(told, summary(three_methods()), 20, seconds=0.5)
     assert labels(figure) == ["meta-train tasks", "meta-validation tasks", "evaluation of the parameters kept"]
     assert line(figure, "meta-validation tasks") == ([10, 20], [4.0, 3.0])
     assert line(figure, "evaluation of the parameters kept") == ([20], pytest.approx([1 / 3]))
@@ -65,9 +71,9 @@ def test_training_shows_the_curves_of_the_learned_parameters_and_where_evaluatio
 def test_training_is_by_the_metric_that_compares_methods_if_it_was_validated_by_it() -> None:
     methods = {"maml": method("MAML", [{"acc": statistics(0.5), "loss": statistics(1.0)}])}
     of_classes = summary(methods, metrics={"acc": ACCURACY, "loss": LOSS})
-    by_accuracy = figures.training(history({"validation_acc": [0.2, 0.4], "validation_loss": [4.0, 3.0]}), of_classes, 10, 0)
+    by_accuracy = training(history({"validation_acc": [0.2, 0.4], "validation_loss": [4.0, 3.0]}), of_classes, 10, 0)
     assert line(by_accuracy, "meta-validation tasks")[1] == [0.2, 0.4]
-    by_loss = figures.training(history({"validation_loss": [4.0, 3.0]}), of_classes, 10, 0)
+    by_loss = training(history({"validation_loss": [4.0, 3.0]}), of_classes, 10, 0)
     assert line(by_loss, "meta-validation tasks")[1] == [4.0, 3.0]
     assert not by_loss.axes[0].child_axes  # no times are known
 
