@@ -1,7 +1,7 @@
 """The command `metaopt`.
 
-Only what parses and plans is imported here, so that `plan`, `list`, `schema` and mistakes in a spec answer at once; Prefect, MLflow
-and PyTorch come in when something is going to run.
+Only what parsing and planning need is imported here, so that `plan`, `list`, `schema` and spec errors answer at once; Prefect,
+MLflow and PyTorch are imported when something is going to run.
 """
 
 import json
@@ -32,19 +32,19 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Meta-learning, declared: [bold]pipelines.yaml[/bold] says what to meta-learn, and stages carry it out, one after the "
+    help="Declarative meta-learning: [bold]pipelines.yaml[/bold] says what to meta-learn, and stages carry it out, one after the "
     "other:\n\n" + "\n\n".join(f"[cyan]{stage.name:<9}[/cyan] {stage.about}" for stage in STAGES.values()) + "\n\n"
     "A stage whose spec, code and inputs have not changed is not run again.",
     epilog="[bold]A first session[/bold]\n\n"
-    "[cyan]metaopt list[/cyan]  what there is to run\n\n"
+    "[cyan]metaopt list[/cyan]  the pipelines of the file\n\n"
     "[cyan]metaopt plan sinusoid-quick[/cyan]  what would run, and why\n\n"
     "[cyan]metaopt run sinusoid-quick[/cyan]  run it: no server, no account, no network\n\n"
     "[cyan]metaopt run sinusoid-quick --set train.outer.lr=0.002[/cyan]  the same with one value changed\n\n"
-    "[cyan]metaopt sweep sinusoid-tuned[/cyan]  search better values for it\n\n"
+    "[cyan]metaopt sweep sinusoid-tuned[/cyan]  search for better values\n\n"
     "[cyan]metaopt runs[/cyan]  past runs side by side\n\n"
     "[cyan]metaopt up[/cyan]  browse the runs in Prefect's and MLflow's pages\n\n"
-    "Each command has more to say: [cyan]metaopt run --help[/cyan]. All state lies in .metaopt/ beside the pipelines file, "
-    "or where METAOPT_HOME says.",
+    "Each command has its own help: [cyan]metaopt run --help[/cyan]. All state is in .metaopt/ beside the pipelines file, "
+    "or in the folder that METAOPT_HOME names.",
 )
 
 command = partial(app.command, cls=typer_commands.Command)
@@ -60,30 +60,28 @@ PipelineArgument = Annotated[
 ]
 OnlyOption = Annotated[
     str | None,
-    typer.Option(
-        "--only", metavar="STAGE", autocompletion=complete.stages, help="This stage alone, on the outputs that are there."
-    ),
+    typer.Option("--only", metavar="STAGE", autocompletion=complete.stages, help="Only this stage, on the existing outputs."),
 ]
 FromOption = Annotated[
     str | None, typer.Option("--from", metavar="STAGE", autocompletion=complete.stages, help="From this stage on.")
 ]
 ToOption = Annotated[
-    str | None, typer.Option("--to", metavar="STAGE", autocompletion=complete.stages, help="Up to and with this stage.")
+    str | None, typer.Option("--to", metavar="STAGE", autocompletion=complete.stages, help="Up to and including this stage.")
 ]
-ForceOption = Annotated[bool, typer.Option("--force", help="Run the selected stages although their outputs are valid.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Run the selected stages even if their outputs are valid.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Another value for this time, as in train.outer.lr=0.002. Repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a value for this run, as in train.outer.lr=0.002. Repeatable."),
 ]
 RegisterOption = Annotated[
-    bool, typer.Option("--register", help="Make a version of the registered model (log.register_as) although --set changes values.")
+    bool, typer.Option("--register", help="Add a version of the registered model (log.register_as) even if --set changes values.")
 ]
 ProfileOption = Annotated[
-    bool, typer.Option("--profile", help="Leave a trace of some training iterations that Perfetto or Chrome opens.")
+    bool, typer.Option("--profile", help="Write a trace of some training iterations, for Perfetto or Chrome.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output, for programs.")]
-QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, and of the results the verdict alone.")]
-VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show every table and figure, and what Prefect says.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress, and only the verdict of the results.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Show every table and figure, and Prefect's messages.")]
 
 
 def _version(asked: bool) -> None:
@@ -111,7 +109,7 @@ def root(context: typer.Context, file: FileOption = None, version: VersionOption
     "[cyan]metaopt run sinusoid --to train[/cyan]\n\n"
     "[cyan]metaopt run sinusoid --only evaluate --force[/cyan]\n\n"
     "[cyan]metaopt run sinusoid --json > result.json[/cyan]\n\n"
-    "[cyan]metaopt run sinusoid --only train --force --profile[/cyan]  where training's time goes\n\n"
+    "[cyan]metaopt run sinusoid --only train --force --profile[/cyan]  where the training time goes\n\n"
     "Exit status: 0 done or up to date, 1 a defect, 2 a mistake in the spec, the command or the data, 130 or 143 interrupted."
 )
 def run(
@@ -172,20 +170,20 @@ def run(
 @command(
     epilog="[bold]Examples[/bold]\n\n"
     "[cyan]metaopt sweep sinusoid-tuned --workers 2[/cyan]\n\n"
-    "[cyan]metaopt sweep sinusoid-tuned --set sweep.trials=100[/cyan]  goes on with the trials that there are\n\n"
-    "After Ctrl-C or a kill the same command goes on where it was."
+    "[cyan]metaopt sweep sinusoid-tuned --set sweep.trials=100[/cyan]  continues with the existing trials\n\n"
+    "After Ctrl-C or a kill the same command continues where it stopped."
 )
 def sweep(
     context: typer.Context,
     pipeline: PipelineArgument,
-    workers: Annotated[int, typer.Option("--workers", "-w", min=1, metavar="N", help="Processes that carry out trials.")] = 1,
+    workers: Annotated[int, typer.Option("--workers", "-w", min=1, metavar="N", help="Processes that run trials.")] = 1,
     sets: SetOption = None,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
     as_json: JsonOption = False,
     file: FileOption = None,
 ) -> None:
-    """Search better values for a pipeline with a `sweep:` block, run the best, and compare it with the pipeline as it stands."""
+    """Search better values for a pipeline with a `sweep:` block, run the best ones, and compare them with the pipeline's own."""
     detail = _detail(quiet, verbose)
     path = _file(context, file)
     spec = pipelines_file.one(path, pipeline, sets)
@@ -222,7 +220,7 @@ def plan(
     as_json: JsonOption = False,
     file: FileOption = None,
 ) -> None:
-    """Say of each stage whether it is up to date, or would run and why. Nothing runs."""
+    """Show for each stage whether it is up to date or would run, and why. Nothing runs."""
     from metaopt_core.pipeline.repetitions import named, repeats
 
     path = _file(context, file)
@@ -288,13 +286,13 @@ def show(context: typer.Context, pipeline: PipelineArgument, sets: SetOption = N
     epilog="[bold]Examples[/bold]\n\n"
     "[cyan]metaopt runs[/cyan]\n\n"
     "[cyan]metaopt runs sinusoid-quick[/cyan]\n\n"
-    "A run is there once its last stage is done. --force replaces its outputs; MLflow keeps both."
+    "A run is listed once its last stage is done. --force replaces its outputs; MLflow keeps both."
 )
 def runs(
     context: typer.Context,
     pipeline: Annotated[
         str | None,
-        typer.Argument(metavar="PIPELINE", help="Its runs alone.", show_default=False, autocompletion=complete.pipelines),
+        typer.Argument(metavar="PIPELINE", help="Only runs of this one.", show_default=False, autocompletion=complete.pipelines),
     ] = None,
     as_json: JsonOption = False,
     file: FileOption = None,
@@ -338,8 +336,8 @@ def schema() -> None:
     epilog="[bold]Examples[/bold]\n\n"
     "[cyan]metaopt up[/cyan]  in one terminal, then here:\n\n"
     "[cyan]metaopt serve[/cyan]  every pipeline with a schedule\n\n"
-    "[cyan]metaopt serve sinusoid-quick[/cyan]  this one, on its schedule or, without one, when asked in Prefect's pages\n\n"
-    "Pipelines are served as they are in the file now: after a change, start it again."
+    "[cyan]metaopt serve sinusoid-quick[/cyan]  this one, on its schedule or, if it has none, on demand from Prefect's pages\n\n"
+    "Pipelines are served as they are in the file now: restart after a change."
 )
 def serve(
     context: typer.Context,
@@ -353,7 +351,7 @@ def serve(
     specs = pipelines_file.load(path)
     scheduled = [
         spec for spec in specs.values() if spec.schedule and spec.name not in specs.included
-    ]  # whoever serves that file has those
+    ]  # those of an included file are served by serving that file
     chosen = [pipelines_file.named(specs, name, path) for name in pipelines] if pipelines else scheduled
     if not chosen:
         raise UserError(
@@ -371,7 +369,7 @@ def serve(
         )
     api.use()
     for spec in chosen:
-        console.say(f"serving {spec.name}: {pipelines_file.when(spec.schedule) if spec.schedule else 'when asked'}")
+        console.say(f"serving {spec.name}: {pipelines_file.when(spec.schedule) if spec.schedule else 'on demand'}")
     console.say(f"Prefect: {api.address.removesuffix('/api')}. Ctrl-C stops serving.")
     from flows.deployments import serve as serve_until_stopped
 
@@ -387,7 +385,9 @@ def serve(
 )
 def up(
     context: typer.Context,
-    host: Annotated[str, typer.Option("--host", help="Where to listen; for other machines, a password is required.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; beyond this machine a password is required.")
+    ] = "127.0.0.1",
     prefect_port: Annotated[int, typer.Option("--prefect-port", min=1, max=65535)] = 4200,
     mlflow_port: Annotated[int, typer.Option("--mlflow-port", min=1, max=65535)] = 5000,
     password: Annotated[
@@ -395,7 +395,7 @@ def up(
     ] = False,
     file: FileOption = None,
 ) -> None:
-    """Start Prefect's and MLflow's servers on what was recorded here, and stop them with Ctrl-C."""
+    """Start Prefect's and MLflow's servers on the recorded data; Ctrl-C stops them."""
     home = environment.home_of(_file(context, file))
     environment.prepare(home, quiet=False)
     from flows import servers
@@ -404,7 +404,7 @@ def up(
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one plain message and exit status 2; an unexpected exception keeps its traceback."""
+    """Entry point: a user's mistake ends in one plain message and exit status 2; an unexpected exception keeps its traceback."""
     try:
         app(prog_name="metaopt")
     except UserError as error:
@@ -412,7 +412,7 @@ def main() -> None:
         sys.exit(2)
 
 
-# --- what the commands share --------------------------------------------------------------------------------------------
+# --- shared by the commands --------------------------------------------------------------------------------------------
 
 
 def _file(context: typer.Context, file: Path | None) -> Path:
@@ -421,7 +421,7 @@ def _file(context: typer.Context, file: Path | None) -> Path:
 
 
 def _detail(quiet: bool, verbose: bool) -> Detail:
-    """Show as much in this process as two options ask for."""
+    """Show as much in this process as the two options say."""
     if quiet and verbose:
         raise UserError("--quiet and --verbose: give one or the other")
     detail = Detail.QUIET if quiet else Detail.VERBOSE if verbose else Detail.NORMAL

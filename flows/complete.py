@@ -1,4 +1,4 @@
-"""What a shell offers to complete a command with. Whatever goes wrong here, it offers nothing: nobody has asked for a message."""
+"""Completions for the shell. If anything goes wrong there are none, and no message: the user is still typing."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def runs(context: typer.Context, incomplete: str) -> list[tuple[str, str]]:
 
 
 def _file(context: typer.Context) -> Path:
-    """What `-f` names, after the command or before it."""
+    """The file that `-f` names, after the command or before it."""
     from flows import pipelines_file
 
     given = context.params.get("file") or (context.parent.params.get("file") if context.parent else None)

@@ -1,6 +1,6 @@
-"""What a user sees while a command works: on standard error our own lines, once, and never a traceback for a mistake of the user's.
+"""What a user sees while a command works: our own lines, once, on standard error, and no traceback for a user's mistake.
 
-Standard output is for results alone: tables, or one JSON document.
+Standard output is only for results: tables, or one JSON document.
 """
 
 import json
@@ -17,7 +17,7 @@ _RUN_LOGGERS = ("prefect.flow_runs", "prefect.task_runs")
 
 
 class Detail(IntEnum):
-    """How much is shown of what happens; QUIET: errors alone; VERBOSE: what Prefect says, too."""
+    """How much is shown of what happens. QUIET: only errors; VERBOSE: also Prefect's messages."""
 
     QUIET = 0
     NORMAL = 1
@@ -28,7 +28,7 @@ _detail = Detail.NORMAL
 
 
 def show(detail: Detail) -> None:
-    """Show that much in this process from now on."""
+    """Set how much this process shows from now on."""
     global _detail
     from metaopt_core import progress  # most commands show none
 
@@ -37,13 +37,13 @@ def show(detail: Detail) -> None:
 
 
 def say(line: str) -> None:
-    """A line about what happens."""
+    """Print a line about what happens, unless quiet."""
     if _detail > Detail.QUIET:
         complain(line)
 
 
 def complain(line: str) -> None:
-    """A line that is shown however quiet it is to be."""
+    """Print a line even if quiet."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -63,13 +63,13 @@ def without_tracebacks_for_users() -> None:
 
 
 def without_lost_connections() -> None:
-    """Say nothing of Prefect's attempts to reach a server that is gone; whoever serves, or runs, ends with one line about that."""
+    """Hide Prefect's attempts to reach a server that is gone; `serve` and `run` end with one line about that."""
     for name in ("prefect.FlowRunCancellingObserver", "prefect.FlowRunSuspendingObserver", "prefect.events"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def show_own_lines() -> None:
-    """Write what flows/ and tasks/ log to standard error, and none of what Prefect says beside it, unless that shows all anyhow."""
+    """Write what flows/ and tasks/ log to standard error, without Prefect's own lines, unless Prefect already shows everything."""
     if _detail == Detail.VERBOSE:
         return
     for name in _RUN_LOGGERS:

@@ -1,7 +1,7 @@
 """`metaopt serve`: scheduled pipelines, and every stage on demand, against a running Prefect server, one run at a time.
 
-What is carried out is the flow that was registered here, as it is in this process's memory. What the server says of a deployment's
-code (its entry point, its pull steps) is never read, so nobody who can write to the server can have other code run here.
+It runs the flow that was registered here, from this process's memory. What the server says about a deployment's code (its entry
+point, its pull steps) is never read, so write access to the server is not enough to run other code here.
 """
 
 import asyncio
@@ -30,12 +30,12 @@ from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.spec.schedule import CronSchedule, IntervalSchedule
 
 _SECONDS_BETWEEN_LOOKS = 2.0
-_SECONDS_WITHOUT_AN_ANSWER = 15.0  # then the server is gone, and not only busy or starting again
+_SECONDS_WITHOUT_AN_ANSWER = 15.0  # longer than a busy or restarting server needs
 _SECONDS_TO_STOP = 10.0
 
 
 def serve(specs: Sequence[PipelineSpec], api: str) -> None:
-    """Serve until Ctrl-C or SIGTERM; what a run was doing then continues with the next one.
+    """Serve until Ctrl-C or SIGTERM; an interrupted run continues from its checkpoint when it is next run.
 
     Raises UserError when the server is gone.
     """
@@ -49,7 +49,7 @@ def serve(specs: Sequence[PipelineSpec], api: str) -> None:
 
 
 def _register(runner: Runner, spec: PipelineSpec) -> None:
-    """The pipeline with its schedule, and its stages to be run from Prefect's page with a form."""
+    """Register the pipeline with its schedule, and its stages, which Prefect's page runs with a form."""
     common: dict[str, Any] = {
         "name": spec.name,
         "parameters": {"spec": spec.model_dump(mode="json")},
@@ -64,10 +64,10 @@ def _register(runner: Runner, spec: PipelineSpec) -> None:
 
 
 class _Runner(Runner):
-    """Prefect's runner, but it can be stopped where SIGINT is ignored, and ends when its server is gone."""
+    """Prefect's runner, except that it can be stopped even if SIGINT is ignored, and ends when its server is gone."""
 
     async def aadd_deployment(self, deployment: RunnerDeployment) -> UUID:
-        deployment._parameter_openapi_schema = with_fields(deployment._parameter_openapi_schema)  # made of the flow's signature
+        deployment._parameter_openapi_schema = with_fields(deployment._parameter_openapi_schema)  # from the flow's signature
         return await super().aadd_deployment(deployment)
 
     def handle_sigterm(self, *_args: Any, **_kwargs: Any) -> None:
@@ -75,9 +75,9 @@ class _Runner(Runner):
         self._loop.call_soon_threadsafe(self._stop.set)
 
     async def until_stopped(self, api: str) -> bool:
-        """Run until Ctrl-C, SIGTERM, or the end of the server. Returns whether that was asked for."""
+        """Run until Ctrl-C, SIGTERM, or the end of the server. Returns whether it was stopped on purpose."""
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # it is ignored in the background of a shell, and stays so
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a shell ignores it for background jobs, and it stays ignored
             self._loop.add_signal_handler(signal.SIGINT, self._stop.set)
         serving = asyncio.create_task(self.start())
         stopping = asyncio.create_task(self._stop.wait())
@@ -95,7 +95,7 @@ class _Runner(Runner):
         return asked
 
     async def _abandon(self, serving: "asyncio.Task[None]") -> None:
-        """Stop what runs, and tell no server about it."""
+        """Stop the runs without telling the server, which is gone."""
         self.pause_on_shutdown = False
         # Prefect's callbacks don't expect to be cancelled, and it leaves some of what it wanted to do undone.
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
@@ -105,7 +105,7 @@ class _Runner(Runner):
         serving.cancel()
         await asyncio.wait({serving})
         if not serving.cancelled():
-            serving.exception()  # asked for, or asyncio would print it
+            serving.exception()  # retrieved, because asyncio would print it otherwise
 
 
 async def _until_gone(api: str) -> None:

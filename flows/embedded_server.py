@@ -1,8 +1,8 @@
-"""Prefect's ephemeral server for one `metaopt run`: on a free port of loopback, gone when the run's process is, however that ends.
+"""Prefect's ephemeral server for one `metaopt run`: on a free port of loopback, gone when the run's process ends, however it ends.
 
-Prefect starts one by itself where no address is set, but only when first needed, on a cold database without regard to other
-processes that do the same, and leaves it behind when the flow's process is killed. Here it starts while the heavy libraries are
-being imported, and asks for a password that this run alone knows.
+Prefect itself starts one if no address is set, but only when it is first needed, on a cold database that other processes may be
+migrating too, and leaves it behind when the flow's process is killed. This one starts while the heavy libraries are being imported,
+and asks for a password that only this run knows.
 
 `make install` calls `python -P -m flows.embedded_server`, which prepares the database that every home starts from; without it the
 first run in each home takes longer.
@@ -30,7 +30,8 @@ _SECONDS_TO_START = 90.0
 class EmbeddedServer:
     """Starts on construction, in the background, at `api`. Stops when the interpreter exits.
 
-    Make it before Prefect is imported: exit handlers run last in, first out, and Prefect's send what is left to the server.
+    Make it before Prefect is imported: exit handlers run last in, first out, and Prefect's handlers send the remaining logs to the
+    server.
     """
 
     def __init__(self, home: Home):
@@ -56,7 +57,7 @@ class EmbeddedServer:
 
 
 def prepare() -> None:
-    """Make the template. Migrating takes ten seconds, which the first run of every home would otherwise spend."""
+    """Make the template database. Migrating takes ten seconds, which otherwise the first run of every home would spend."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-P", "-m", "prefect", "server", "database", "upgrade", "--yes"]
         subprocess.run(command, env=os.environ | {"PREFECT_HOME": folder}, check=True, stdout=subprocess.DEVNULL)

@@ -1,6 +1,6 @@
-"""The environment of a process, read here and nowhere below: the library is handed values.
+"""Environment variables of a process: read only here, and passed to the library as values.
 
-And what Prefect, MLflow and PyTorch read from it, set before any is imported, so that all state is in one home.
+Those that Prefect, MLflow and PyTorch read are set here before any of them is imported, so that all state is in one home.
 """
 
 import os
@@ -26,13 +26,13 @@ TRACES = "METAOPT_TRACES"
 _LOGIN = "PREFECT_API_AUTH_STRING"
 _KEY = "PREFECT_API_KEY"
 OF_CLIENTS = frozenset({API_URL, _LOGIN, _KEY})
-"""What tells Prefect's clients where to go, and is not for its servers."""
+"""Variables that tell Prefect's clients where to connect, and that its servers must not see."""
 
 
 def prepare(home: Home, *, quiet: bool) -> None:
     """Point this process, and every process that it starts, at one home.
 
-    quiet: Prefect writes nothing to the console (its server still gets every log line); `flows.console` shows what a user wants.
+    quiet: Prefect writes nothing to the console (its server still gets every log line); `flows.console` shows our own lines.
     """
     try:
         home.make()
@@ -41,18 +41,18 @@ def prepare(home: Home, *, quiet: bool) -> None:
         writable = False
     if not writable:
         raise UserError(
-            f"{home.root}: no folder that can be written to, and all state is to lie there; {homes.VARIABLE} names another"
+            f"{home.root}: not a writable folder, and metaopt keeps all its state there; {homes.VARIABLE} names another"
         )
     os.environ[homes.VARIABLE] = str(home.root)
     os.environ["PREFECT_HOME"] = str(home.prefect)
-    os.environ["PYTHONSAFEPATH"] = "1"  # no process that is started from here imports from the folder in which it runs
-    os.environ.pop("PREFECT_PROFILE", None)  # names a profile of the user's own Prefect home, which is not the one in use here
+    os.environ["PYTHONSAFEPATH"] = "1"  # no process started from here imports from its current folder
+    os.environ.pop("PREFECT_PROFILE", None)  # it names a profile in the user's own Prefect home, which is not used here
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "90")
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home.compiled))  # what was compiled once is there for the next run
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home.compiled))  # keeps compiled code for the next run
     if quiet:
         os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     for variable, value in {
-        "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",  # what it says below that is about connections that it tries again
+        "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",  # below that are only connections that it retries
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -61,7 +61,7 @@ def prepare(home: Home, *, quiet: bool) -> None:
 
 
 def python(module: str) -> list[str]:
-    """The command that runs one of our modules: the installed one, whatever lies in the current folder."""
+    """The command that runs one of our modules: the installed one, whatever is in the current folder."""
     return [sys.executable, "-P", "-m", module]
 
 
@@ -71,32 +71,32 @@ def home_of(pipelines_file: Path) -> Home:
 
 
 def current_home() -> Home:
-    """That of this process: the command line says it to those that it starts."""
+    """The home of this process, which the command line passes on in the environment."""
     return home_of(Path.cwd() / "pipelines.yaml")
 
 
 def import_from(folder: Path) -> None:
-    """Let this process, and those that it starts, import the modules that specs name from a folder, too."""
+    """Let this process, and those that it starts, also import the modules that specs name from a folder."""
     user_source.look_in(folder)
     os.environ[MODULES] = str(folder)
 
 
 def begin() -> None:
-    """What a process does first that was started by the command line, or by `metaopt serve`."""
+    """Set up a process that was started by the command line or by `metaopt serve`."""
     if folder := os.environ.get(MODULES):
         import_from(Path(folder))
 
 
 def execution(spec: "PipelineSpec", home: Home | None = None) -> "Execution":
-    """An execution that begins in this process, with all that the environment says of it. Raises UserError."""
-    from metaopt_core.pipeline.execution import Execution  # here, because servers have no use for it
+    """An execution that begins in this process, with what the environment says about it. Raises UserError."""
+    from metaopt_core.pipeline.execution import Execution  # imported here, because servers don't need it
 
     traces = os.environ.get(TRACES)
     return Execution.of(home or current_home(), spec.located(os.environ), Path(traces) if traces else None)
 
 
 def program() -> str:
-    """How the user called metaopt: by its path, where it isn't found by its name."""
+    """How to call metaopt: by name, or by its path if it is not on the PATH."""
     typed = sys.argv[0]
     return typed if Path(typed).name == "metaopt" and shutil.which("metaopt") is None else "metaopt"
 
@@ -122,4 +122,4 @@ class Api:
         os.environ[API_URL] = self.address
         if self.login is not None:
             os.environ[_LOGIN] = self.login
-            os.environ.pop(_KEY, None)  # it would go before the login
+            os.environ.pop(_KEY, None)  # it would override the login

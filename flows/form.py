@@ -1,7 +1,7 @@
-"""The form on Prefect's page with which a deployment's run is started: what its schema has to be for the page to show fields.
+"""The form on Prefect's page that starts a deployment's run: its schema, changed so that the page shows fields.
 
-Of a choice between models the page knows `anyOf` alone: it offers the choice by title, and then the fields of what is chosen. Of
-`oneOf` with a discriminator, which pydantic writes, it makes a raw JSON box.
+For a choice between models the page supports only `anyOf`: it offers the models by title, and then the fields of the chosen one.
+For `oneOf` with a discriminator, which pydantic writes, it shows a raw JSON box.
 """
 
 from typing import Any
@@ -14,17 +14,17 @@ _CUSTOM = {
     "properties": {"distribution": {"type": "string", "title": "Distribution", "pattern": ":"}},
     "required": ["distribution"],
 }
-"""A distribution of the user's own, whose settings are not known here."""
+"""The user's own distribution, whose settings are not known here."""
 
 
 def with_fields(schema: ParameterSchema) -> ParameterSchema:
-    """The same parameters, as the page shows them with fields."""
+    """The same parameters, in a form for which the page shows fields."""
     definitions = {name: _titled(_adapted(definition)) for name, definition in schema.definitions.items()}
     return schema.model_copy(update={"properties": _adapted(schema.properties), "definitions": definitions})
 
 
 def _titled(definition: dict[str, Any]) -> dict[str, Any]:
-    """By the name that chooses it, if there is one."""
+    """The definition with the name that selects it as its title, if there is one."""
     names = [each["const"] for each in definition.get("properties", {}).values() if isinstance(each, dict) and "const" in each]
     return definition | {"title": names[0]} if names else definition
 

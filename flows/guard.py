@@ -1,8 +1,8 @@
 """Who may use a server that we start: ASGI middleware in front of Prefect's and MLflow's applications.
 
-A browser carries requests to loopback for every page that it shows, and a page can let its own name resolve to 127.0.0.1 (DNS
-rebinding). Without a check, any web page could start flow runs here, and read their results. So a request must name one of the
-server's own hosts, and if it comes from a page, that page must be the server's own. Reads are checked as writes are.
+A browser sends requests to loopback for any page that it shows, and a page can make its own name resolve to 127.0.0.1 (DNS
+rebinding). Without a check, any web page could start flow runs here and read their results. So a request must name one of the
+server's own hosts, and if it comes from a page, that page must be the server's own. Reads are checked like writes.
 """
 
 import base64
@@ -22,10 +22,10 @@ _HEADERS = [(b"x-frame-options", b"SAMEORIGIN"), (b"x-content-type-options", b"n
 class Guard:
     """An application behind the checks.
 
-    hosts: names under which the server is addressed, whatever the port, which a tunnel may change.
-    any_address: so are all IP addresses, which no name service can turn into something else.
-    login: USER:PASSWORD that HTTP's basic authentication has to carry, everywhere but at /health.
-    closed: beginnings of paths that nobody may use.
+    hosts: names by which the server may be addressed, with any port, because a tunnel may change it.
+    any_address: allow all IP addresses, too, which no name service can redirect.
+    login: USER:PASSWORD that basic authentication has to carry, everywhere except at /health.
+    closed: prefixes of paths that are always refused.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class Guard:
         """The status and the reason with which a request is refused."""
         host = _only(scope, b"host")
         if host is None or not self._is_own(_hostname(host)):
-            return 403, "This server answers requests for its own address only."
+            return 403, "This server answers only requests for its own address."
         origins = [value.lower() for value in _values(scope, b"origin")]
         if any(origin not in {f"http://{host.lower()}", f"https://{host.lower()}"} for origin in origins):
-            return 403, "This server answers its own pages only, and this request comes from another site's."
+            return 403, "This server answers only its own pages, and this request comes from another site's."
         if _is_of_another_site(scope):
-            return 403, "This server answers its own pages only, and another site's asks for a part of one."
+            return 403, "This server answers only its own pages, and another site's page asks for a part of one."
         path = scope["path"]
         if path.startswith(self._closed):
             return 403, "metaopt does not offer this."
@@ -85,7 +85,7 @@ class Guard:
 
 
 def _is_of_another_site(scope: Scope) -> bool:
-    """Whether a browser says that another site's page asks, other than by a link that was followed to a page of ours."""
+    """Whether a browser says that the request comes from another site's page, other than by a link to one of ours."""
     foreign = not set(_values(scope, b"sec-fetch-site")) <= {"same-origin", "none"}
     followed = scope["type"] == "http" and scope["method"] in {"GET", "HEAD"} and _values(scope, b"sec-fetch-dest") == ["document"]
     return foreign and not followed
@@ -117,7 +117,7 @@ def _only(scope: Scope, name: bytes) -> str | None:
 
 
 def _with_headers(send: Any) -> Any:
-    """Let no other site show these pages in a frame, where clicks could be led astray."""
+    """Forbid other sites to show these pages in a frame, where clicks could be hijacked."""
 
     async def sending(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":

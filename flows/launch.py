@@ -1,4 +1,4 @@
-"""Carrying out a flow from the command line: against which server, with what imported meanwhile, and how it is interrupted."""
+"""Running a flow from the command line: which server it uses, what is imported meanwhile, and how it is interrupted."""
 
 import gc
 import importlib
@@ -24,9 +24,9 @@ from metaopt_core.spec.pipeline import PipelineSpec
 
 
 def with_prefect(spec: PipelineSpec, home: Home, running: Sequence[str], module: str, call: Callable[[Any], Any]) -> Any:
-    """Run a flow against a running Prefect server, or else against one that is embedded in this run.
+    """Run a flow against a running Prefect server, or else against one embedded in this run.
 
-    running: the stages whose tasks it is going to need. call: runs the flow, given the module that holds it.
+    running: the stages whose tasks it will need. call: runs the flow, given the module that defines it.
     """
     from flows.servers import prefect_api
 
@@ -37,12 +37,12 @@ def with_prefect(spec: PipelineSpec, home: Home, running: Sequence[str], module:
 
         embedded = EmbeddedServer(home)
         api = embedded.api
-        console.say("starting Prefect for this run")  # its address has no page
+        console.say("starting Prefect for this run")  # without its address, which has no page
     else:
         console.say(f"Prefect: {api.address.removesuffix('/api')}")
     api.use()
-    # The server takes seconds to start, and so does this: they happen side by side. What is imported stays, so the garbage
-    # collector need not look at it: that saves seconds, here and when the interpreter exits.
+    # The server takes seconds to start, and so do these imports: they happen in parallel. Imported modules stay, so the garbage
+    # collector need not scan them, which saves seconds here and when the interpreter exits.
     gc.disable()
     flows = importlib.import_module(module)
     for stage in running:
@@ -59,9 +59,9 @@ def with_prefect(spec: PipelineSpec, home: Home, running: Sequence[str], module:
 
 
 def trace(spec: PipelineSpec, home: Home, running: Sequence[str]) -> Path:
-    """Let training leave its traces in a new folder, which is returned."""
+    """Have training write its traces to a new folder. Returns the folder."""
     if not any(STAGES[stage].trains for stage in running):
-        raise UserError("--profile: training would not run, and there is nothing else to profile; --force runs what is up to date")
+        raise UserError("--profile: training would not run, and nothing else can be profiled; --force runs what is up to date")
     traces = home.traces / f"{spec.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     os.environ[environment.TRACES] = str(traces)
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # its lines on standard error would break the progress bars
@@ -69,7 +69,7 @@ def trace(spec: PipelineSpec, home: Home, running: Sequence[str]) -> Path:
 
 
 class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM, which is to end a run as Ctrl-C does."""
+    """SIGTERM, which ends a run like Ctrl-C."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The login of the servers that `metaopt up` starts: one user and one password, in a file of the home that others can't read."""
+"""The login of the servers that `metaopt up` starts: one user and one password, in a file in the home that others can't read."""
 
 import contextlib
 import os
@@ -13,12 +13,12 @@ USER = "metaopt"
 
 
 def file(home: Home) -> Path:
-    """Where the login is: one line, USER:PASSWORD. Its owner may write another into it."""
+    """The file of the login: one line, USER:PASSWORD, which its owner may change."""
     return home.root / "login"
 
 
 def make(home: Home, given: str | None = None) -> str:
-    """The login of this home: the given one from now on, else what it is, else one with a random password. Raises UserError."""
+    """The login of this home: the given one from now on, else the existing one, else a new random password. Raises UserError."""
     if given is not None:
         line = _checked(given, "the login that is given")
         file(home).unlink(missing_ok=True)
@@ -32,7 +32,7 @@ def make(home: Home, given: str | None = None) -> str:
 
 
 def read(home: Home) -> str:
-    """The login of this home. Raises UserError where it can't be used, or others may read it."""
+    """The login of this home. Raises UserError if it is unusable or others may read it."""
     path = file(home)
     try:
         others = stat.S_IMODE(path.stat().st_mode) & 0o077

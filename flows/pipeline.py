@@ -28,7 +28,7 @@ def pipeline(
 
     only, or first and last: which stages; none means all.
     force: run the selected stages although their outputs are valid.
-    With several seeds or splits it runs once for each, and an output's name is then that of its stage and repetition.
+    With several seeds or splits it runs once for each, and an output is named by its stage and repetition.
     """
     selected, spec = select(only, first, last), as_served(spec)
     if spec.repetitions == 1:

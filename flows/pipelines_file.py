@@ -1,4 +1,4 @@
-"""The pipelines file that a command is given, and the pipelines that it names."""
+"""The pipelines file that a command is given, and the pipelines that the command names."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -26,12 +26,12 @@ def load(path: Path, overrides: dict[str, list[str]] | None = None) -> "Pipeline
 
 
 def one(path: Path, name: str, sets: Sequence[str] | None = None) -> PipelineSpec:
-    """The pipeline of a name, with values changed for this time."""
+    """The named pipeline, with values changed for this run."""
     return named(load(path, {name: list(sets)} if sets else None), name, path).located(os.environ)
 
 
 def to_run(path: Path, name: str, sets: Sequence[str] | None, register: bool) -> PipelineSpec:
-    """A pipeline with other values for this time, which then makes a version of the registered model only if asked to."""
+    """A pipeline to run. With changed values it adds a version of the registered model only if asked to."""
     spec = one(path, name, sets)
     if register and spec.log.register_as is None:
         raise UserError(f"--register: {name} has no log.register_as, the name of the registered model: --set log.register_as=NAME")
@@ -39,7 +39,7 @@ def to_run(path: Path, name: str, sets: Sequence[str] | None, register: bool) ->
         return spec
     run = unless_tried_out(spec, one(path, name))
     if run != spec:
-        console.say(f"no version of {spec.log.register_as} is made of a run with --set; --register makes one")
+        console.say(f"a run with --set adds no version of {spec.log.register_as}; --register adds one")
     return run
 
 

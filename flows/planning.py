@@ -23,10 +23,10 @@ FORCED = "--force"
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What is going to happen to one stage.
+    """What will happen to one stage.
 
-    reasons: why it runs, one thing a line; empty where it doesn't.
-    output: the valid output that there is now.
+    reasons: why it runs, one a line; empty if it doesn't.
+    output: the current valid output.
     """
 
     identity: Identity
@@ -84,10 +84,10 @@ def stage_named(name: str) -> str:
 
 
 def plan(execution: Execution, selected: Sequence[str] = EVERYTHING, force: bool = False) -> list[StagePlan]:
-    """What would happen to every stage. Where an upstream output is damaged, the stage below is up to date if its own fingerprint
-    stands: made again, the upstream output has the same bytes.
+    """What would happen to every stage.
 
-    Raises UserError where a selected stage lacks an upstream output that no selected stage makes.
+    If an upstream output is damaged, a stage with an unchanged fingerprint is still up to date: made again, the upstream output has
+    the same bytes. Raises UserError if a selected stage lacks an upstream output that no selected stage makes.
     """
     _check_network(execution.spec)
     plans: dict[str, StagePlan] = {}
@@ -103,9 +103,9 @@ def plan(execution: Execution, selected: Sequence[str] = EVERYTHING, force: bool
 
 
 def unless_tried_out(spec: PipelineSpec, written: PipelineSpec) -> PipelineSpec:
-    """A spec without `log.register_as` if other values than that were changed since it was written down.
+    """The spec, without `log.register_as` if any other value differs from the written one.
 
-    So the registry gets what is in the file, and not what was tried out.
+    So the registry gets what is in the file, not what was tried out.
     """
     name = spec.log.register_as
     if spec == written or name != written.log.register_as:
@@ -114,7 +114,7 @@ def unless_tried_out(spec: PipelineSpec, written: PipelineSpec) -> PipelineSpec:
 
 
 def _check_network(spec: PipelineSpec) -> None:
-    """Raise UserError for what the source of a custom network shows to be wrong."""
+    """Raise UserError for mistakes that the source of a custom network shows."""
     model = spec.train.model
     if isinstance(model, ModuleSpec):
         user_source.check_class(model.path, model.arguments, ("outputs", "input_shape"))
@@ -123,7 +123,7 @@ def _check_network(spec: PipelineSpec) -> None:
 def assess(
     execution: Execution, stage: str, upstream: Mapping[str, StageOutput | None]
 ) -> tuple[StageOutput | None, tuple[str, ...]]:
-    """The valid output of a stage, if there is one, and the reasons why the stage has to run; none where it hasn't."""
+    """The valid output of a stage, if there is one, and the reasons why the stage has to run, if it has to."""
     store, identity = execution.store, execution.identities[stage]
     found = store.get(identity, {name: output for name, output in upstream.items() if output is not None})
     output = found if isinstance(found, StageOutput) else None
@@ -135,13 +135,13 @@ def assess(
         return output, (f"{FORCED}, {f'continues at {begun}' if begun else 'not finished yet'}",)
     if begun:
         return None, (f"continues at {begun}",)
-    if store.folder(identity).exists():  # it was made, so what is wrong with it says more than what changed since
+    if store.folder(identity).exists():  # it was made, so its damage explains more than what changed since
         return None, (str(found),)
     return None, tuple(store.why(execution.spec.name, identity)) or (str(found),)
 
 
 def for_people(reasons: Sequence[str]) -> list[str]:
-    """The same reasons, but many changed files are one of them; `metaopt plan --json` names all."""
+    """The same reasons, with many changed files as a single one; `metaopt plan --json` lists all."""
     code = [reason for reason in reasons if reason.startswith(CHANGED_CODE)]
     if len(code) <= _REASONS_SHOWN:
         return list(reasons)
@@ -157,7 +157,7 @@ def in_brief(reasons: Sequence[str]) -> str:
 
 
 def require(pipeline: str, stage: str, upstream: Mapping[str, StageOutput | None]) -> None:
-    """Raise UserError, naming the command that helps, where a stage lacks an upstream output."""
+    """Raise UserError, naming the command that helps, if a stage lacks an upstream output."""
     missing = [name for name, output in upstream.items() if output is None]
     if missing:
         raise UserError(

@@ -1,4 +1,4 @@
-"""What `metaopt run` and `metaopt sweep` show at their end, or print for programs with `--json`."""
+"""What `metaopt run` and `metaopt sweep` show at the end, or print for programs with `--json`."""
 
 import json
 import os
@@ -42,9 +42,9 @@ def show(
     detail: Detail,
     traces: Path | None = None,
 ) -> None:
-    """Print what some stages have made: tables, the verdict, and where to read on.
+    """Print what stages have made: tables, the verdict, and where to find more.
 
-    executions: by the names of repetitions; that of the only one is empty. traces: a folder with profiles of training.
+    executions: by repetition, whose name is empty if there is only one. traces: a folder with profiles of training.
     """
     shown = console()
     results = over_repetitions(spec, list(executions.values())) if "evaluate" in stages else None
@@ -73,7 +73,7 @@ def _show_tables(shown: Console, results: Mapping[str, Any], detail: Detail) -> 
 def _places(
     home: Home, spec: PipelineSpec, executions: Mapping[str, Outputs], stages: Collection[str], detail: Detail
 ) -> list[tuple[str, str]]:
-    """Where what the stages have made can be looked at, the most interesting last."""
+    """Where to look at what the stages have made, the most interesting last."""
     found: list[tuple[str, str]] = []
     for which, outputs in executions.items():
         of = f" ({which})" if which else ""
@@ -95,20 +95,20 @@ def _places(
 
 
 def _folder_of_figures(outputs: Outputs, stages: Collection[str]) -> str | None:
-    """That of the last of the stages that has any."""
+    """The folder of the last stage that has figures."""
     folders = [output.folder for stage, output in outputs.items() if stage in stages and any(Path(output.folder).glob("*.png"))]
     return folders[-1] if folders else None
 
 
 def _run(home: Home, extra: Mapping[str, Any]) -> str:
-    """Where an MLflow run is shown, or could be."""
+    """The address of an MLflow run, or how to show it."""
     from metaopt_core.tracking.links import links
 
     return links(home, extra)["url"] or f"run {extra['run_id']}: {environment.command('up')} shows it"
 
 
 def _linked(text: str) -> Text:
-    """A path that a terminal opens by a click."""
+    """A path that a terminal opens on a click."""
     path = Path(text.partition(" (")[0])
     return Text(text, style=f"link {path.as_uri()}") if path.is_absolute() else Text(text)
 
@@ -126,7 +126,7 @@ def figures(outputs: Outputs) -> list[str]:
 
 
 def over_repetitions(spec: PipelineSpec, executions: Sequence[Outputs]) -> dict[str, Any] | None:
-    """The results of all repetitions as one, if all are there; of a single execution its own."""
+    """The results over all repetitions, once all are there; for a single execution its own."""
     if len(executions) == 1:
         return summary(executions[0])
     from metaopt_core.evaluation import over_repetitions as merged
@@ -139,7 +139,7 @@ def over_repetitions(spec: PipelineSpec, executions: Sequence[Outputs]) -> dict[
 def as_json(
     home: Home, spec: PipelineSpec, plans: "Mapping[str, Sequence[StagePlan]]", executions: Mapping[str, Outputs]
 ) -> dict[str, Any]:
-    """The same for programs: of one execution, or of one a repetition with what they come to together."""
+    """The same for programs: one execution, or one for each repetition with the results over all."""
     each = {which: _execution(home, plans[which], outputs) for which, outputs in executions.items()}
     if spec.repetitions == 1:
         return next(iter(each.values()))
@@ -174,7 +174,7 @@ def _links(home: Home, extra: Mapping[str, Any]) -> dict[str, str | None]:
 
 
 def show_sweep(result: Mapping[str, Any], detail: Detail) -> None:
-    """Print what a sweep has found: the best values, how they do on the meta-test tasks, and where to read on."""
+    """Print what a sweep has found: the best values, their result on the meta-test tasks, and where to find more."""
     shown = console()
     best, default, metric = result["best"], result["default"], result["metric"]
     reading = Reading({"primary": metric, "metrics": result["metrics"], "methods": {}, "shifted": {}})

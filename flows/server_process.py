@@ -1,8 +1,8 @@
 """The process of a server that we start, Prefect's or MLflow's, and the handle to it.
 
 It listens on a socket that it inherits, so that no other process can take the port in between, and stops when its standard input
-closes, so that nothing is left behind when the process that started it is killed. Prefect's and MLflow's own commands do neither;
-here their applications run behind `flows.guard`, in one process each.
+closes, so that nothing is left behind when the process that started it is killed. Prefect's and MLflow's own commands do neither.
+Their applications run behind `flows.guard`, each in its own process.
 
 `python -P -m flows.server_process KIND SOCKET HOST` is the process; `ServerProcess` is the handle.
 """
@@ -35,10 +35,10 @@ Kind = Literal["prefect", "mlflow", "embedded"]
 """Prefect's server with its page; MLflow's; Prefect's for one run, without a page."""
 
 LOGIN = "PREFECT_SERVER_API_AUTH_STRING"
-"""The variable that tells a server which USER:PASSWORD to ask for. It is Prefect's own; MLflow's server gets it too."""
+"""The variable that tells a server which USER:PASSWORD to ask for. It is Prefect's own; our MLflow server reads it, too."""
 
 TEMPLATE = Path(sys.prefix) / "share" / "metaopt" / f"prefect-{importlib.metadata.version('prefect')}.db"
-"""An empty, migrated database of Prefect: part of the installation, where it was made; every new home starts from it."""
+"""An empty, migrated Prefect database, made during installation; every new home starts from a copy."""
 
 _SECONDS_TO_STOP = 5.0
 _SECONDS_TO_START = 180.0  # migrating a database on a busy machine included
@@ -49,12 +49,12 @@ class ServerProcess:
     """Starts on construction, in the background. Stops when told to, or when this process is gone."""
 
     def __init__(self, kind: Kind, listener: socket.socket, host: str, log: Path, **settings: str):
-        """host: the name that is listened on. settings: environment variables of the server."""
+        """host: the name to listen on. settings: environment variables of the server."""
         self._log = log
         self._ready = False
         log.parent.mkdir(parents=True, exist_ok=True)
         inherited = {name: value for name, value in os.environ.items() if name not in environment.OF_CLIENTS}
-        with log.open("wb" if kind != "embedded" else "ab") as output:  # the log of all runs, or of this server
+        with log.open("wb" if kind != "embedded" else "ab") as output:  # one log for all runs, or a new one for this server
             self._process = subprocess.Popen(
                 [*environment.python("flows.server_process"), kind, str(listener.fileno()), host],
                 pass_fds=[listener.fileno()],
@@ -80,13 +80,13 @@ class ServerProcess:
         return self._process.poll() is not None
 
     def ending(self) -> str:
-        """How it ended, once it has, with the end of its log."""
+        """How it ended, with the end of its log. Call it once it has ended."""
         status = self._process.wait()
         tail = self._log.read_text(errors="replace").splitlines()[-_TAIL:]
         return "\n".join([f"ended with status {status}; the end of {self._log}:", *(f"  {line}" for line in tail)])
 
     def stop(self) -> None:
-        """Stop it in order. A server that is still starting ends by itself, at the next moment when that is safe."""
+        """Stop it cleanly. A server that is still starting ends by itself as soon as that is safe."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         if not self._ready:
@@ -99,7 +99,7 @@ class ServerProcess:
 
 
 def stop_leftover(home: Home, kind: Kind, seconds: float = 5.0) -> None:
-    """Wait for a server of this home whose starter was killed to end by itself, and kill it if it hangs.
+    """Wait for a server of this home whose parent was killed to end by itself, and kill it if it hangs.
 
     A server holds a lock while it lives, with its process id beside it, so that no other process is ever killed.
     """
@@ -127,15 +127,15 @@ def serve(kind: Kind, listener: socket.socket, host: str, ready: IO[str]) -> Non
     """Serve, write a line to `ready` when the server answers, and stop when standard input closes."""
     end = _End()
     home = environment.current_home()
-    alive = _lock(home, kind)  # until it is collected, which is to be never
-    if kind != "embedded":  # of which each run has its own
+    alive = _lock(home, kind)  # held as long as this name exists, that is until the process ends
+    if kind != "embedded":  # each run has its own
         alive.acquire()
         _pid_file(home, kind).write_text(str(os.getpid()))
-    gc.disable()  # until it answers: collecting among a million objects that stay takes a quarter of the start
+    gc.disable()  # until it answers: scanning a million permanent objects takes a quarter of the startup
     application: Callable[[], Any]
     prepared: Callable[[], None] | None
     if kind == "mlflow":
-        end.in_order = True  # it may make a database
+        end.in_order = True  # it may be making a database
         application, prepared = functools.partial(_mlflow, home), None
     else:
         application, prepared = _prefect, _prepare_database(home, end)
@@ -164,11 +164,11 @@ def serve(kind: Kind, listener: socket.socket, host: str, ready: IO[str]) -> Non
     )
     end.server = Server(config)
     end.server.run(sockets=[listener])
-    os._exit(0)  # all is written; what the interpreter would wait for is idle threads, for seconds
+    os._exit(0)  # everything is written; the interpreter would wait seconds for idle threads
 
 
 class _End:
-    """Ends this process when its standard input closes: at once, or in order where something could be damaged."""
+    """Ends this process when its standard input closes: at once, or cleanly if something could be damaged."""
 
     def __init__(self) -> None:
         self.in_order = False
@@ -195,7 +195,7 @@ def _guarded(kind: Kind, application: Callable[[], Any], listener: socket.socket
         hosts, any_address = LOOPBACK | {host, socket.gethostname()}, True
     if kind != "mlflow":  # Prefect asks for the login itself
         return Guard(application(), hosts, any_address=any_address)
-    # MLflow's assistant starts programs for whoever asks from this machine, other users included.
+    # MLflow's assistant starts programs for anybody on this machine, other users included.
     closed = ("/ajax-api/3.0/mlflow/assistant",)
     return Guard(application(), hosts, any_address=any_address, login=os.environ.get(LOGIN), closed=closed)
 
@@ -205,7 +205,7 @@ def is_loopback(listener: socket.socket) -> bool:
 
 
 def _prefect() -> Any:
-    """Prefect's API and, unless it is embedded, its page, which is told to use the address under which it was opened."""
+    """Prefect's API and, unless it is embedded, its page, which uses the address at which it was opened."""
     from prefect.server.api.server import create_app
     from prefect.settings import PREFECT_UI_API_URL, temporary_settings
 
@@ -245,9 +245,9 @@ def _prepare_database(home: Home, end: _End) -> Callable[[], None] | None:
 
 
 def _mlflow(home: Home) -> Any:
-    """MLflow's application, as `mlflow server` sets it up; without its jobs, which run code that a client registers."""
+    """MLflow's application, as `mlflow server` sets it up, but without its jobs, which run code that a client registers."""
     os.environ |= {
-        # Ours is stricter: it checks reads too, and takes no page of another port for its own.
+        # Our guard is stricter: it checks reads, too, and does not accept pages from another port.
         "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     }

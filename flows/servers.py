@@ -1,4 +1,4 @@
-"""`metaopt up`: Prefect's and MLflow's own servers over the data of embedded runs, and how other commands find them."""
+"""`metaopt up`: Prefect's and MLflow's own servers on the data of embedded runs, and how other commands find them."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ from metaopt_core.pipeline.store import write_atomically
 from metaopt_core.spec import addresses
 
 _SECONDS_TO_START = 180.0
-_SECONDS_FOR_THE_LOCK = 5.0  # whoever asks whether `up` runs holds it for a moment
+_SECONDS_FOR_THE_LOCK = 5.0  # checking whether `up` runs takes it for a moment
 _EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104
 _NAMES: dict[Kind, str] = {"prefect": "Prefect", "mlflow": "MLflow"}
 
@@ -33,7 +33,7 @@ _NAMES: dict[Kind, str] = {"prefect": "Prefect", "mlflow": "MLflow"}
 def prefect_api(home: Home) -> Api | None:
     """A running Prefect server: the one that PREFECT_API_URL names, else that of `metaopt up`, else none.
 
-    Raises UserError where the former does not answer, or holds credentials.
+    Raises UserError if PREFECT_API_URL contains credentials or its server does not answer.
     """
     if named := os.environ.get(API_URL):
         if wrong := addresses.problem(named, addresses.OF_PREFECT):
@@ -58,8 +58,8 @@ def answers(api: str, seconds: float = 1.0) -> bool:
 def up(home: Home, host: str, prefect_port: int, mlflow_port: int, password: bool) -> None:
     """Run both servers until Ctrl-C, SIGTERM, or the end of one. Raises UserError.
 
-    password: ask for the home's login. It is asked for in any case where other machines can reach the servers, and where the
-    environment has one.
+    password: ask for the home's login. The servers always ask for it if other machines can reach them or if the environment has
+    one.
     """
     if prefect_port == mlflow_port:
         raise UserError(f"--prefect-port and --mlflow-port are both {prefect_port}: expected two different ports")
@@ -72,7 +72,7 @@ def up(home: Home, host: str, prefect_port: int, mlflow_port: int, password: boo
             there = served(home)
             addresses = f": Prefect {there.prefect}, MLflow {there.mlflow}" if there else ""
             raise UserError(f"servers for {home.root} are up already{addresses}") from None
-        note(home).unlink(missing_ok=True)  # of one that was killed
+        note(home).unlink(missing_ok=True)  # left by one that was killed
         for kind in _NAMES:
             stop_leftover(home, kind)
         listeners: dict[Kind, socket.socket] = {
@@ -105,7 +105,7 @@ def _run(
                 process.wait_ready(_SECONDS_TO_START)
             except UserError as error:
                 raise UserError(f"{_NAMES[kind]}'s server {error}") from None
-            listeners[kind].close()  # the server has it now
+            listeners[kind].close()  # the server has inherited it
         stack.callback(note(home).unlink, missing_ok=True)
         write_atomically(note(home), json.dumps(asdict(servers)))
         _announce(console, home, servers, host, exposed)
@@ -119,14 +119,14 @@ def _run(
 def _announce(console: Console, home: Home, servers: Served, host: str, exposed: bool) -> None:
     print(f"Prefect  {servers.prefect}\nMLflow   {servers.mlflow}", flush=True)
     if exposed:
-        here = f" (there with the name {socket.gethostname()}, or this machine's address)" if host in _EVERYWHERE else ""
+        here = f" (there under the name {socket.gethostname()} or this machine's address)" if host in _EVERYWHERE else ""
         console.print(
             f"Other machines can reach both{here}, so both ask for a password. Connections are not encrypted: in a network "
             "that you don't trust, leave out --host and use an SSH tunnel."
         )
     if servers.password:
         console.print(
-            f"The login is USER:PASSWORD in {login.file(home)}. Prefect's page takes it as it stands, MLflow's the two parts; "
+            f"The login is USER:PASSWORD in {login.file(home)}. Prefect's page takes the whole line, MLflow's the two parts; "
             "metaopt's commands for this folder read it themselves."
         )
     else:
@@ -157,7 +157,7 @@ def _listen(host: str, port: int, option: str) -> socket.socket:
 
 @contextlib.contextmanager
 def _stopping_on_signals() -> Iterator[None]:
-    """Let SIGTERM stop the servers as Ctrl-C does."""
+    """Let SIGTERM stop the servers like Ctrl-C."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

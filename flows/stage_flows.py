@@ -1,7 +1,7 @@
-"""Each stage as a Prefect flow of its own: reuse its output where there is a valid one, else run its task under the stage's lock.
+"""Each stage as its own Prefect flow: reuse its output if there is a valid one, else run its task under the output's lock.
 
-The flows are made from the table of stages. One that was started by itself (from Prefect's page) finds out here where it runs; one
-that is a part of a pipeline is handed its execution. Stages are imported when they run, so that serving is quick.
+The flows are made from the table of stages. A flow that is part of a pipeline is given its execution; one that was started by
+itself (from Prefect's page) makes its own from the environment. Stages are imported when they run, so that serving starts quickly.
 """
 
 import pkgutil
@@ -28,7 +28,7 @@ without_lost_connections()
 
 
 def flow_of(stage: str, execution: Execution | None = None, asked_again: bool = False) -> Flow[..., StageOutput]:
-    """The flow of a stage, on its own or in an execution. asked_again: its output was, just now."""
+    """The flow of a stage, by itself or in an execution. asked_again: `--force` has just asked for its output again."""
 
     def run(spec: PipelineSpec, force: bool = False) -> StageOutput:
         where = execution or environment.execution(as_served(spec))
@@ -45,7 +45,7 @@ FLOWS: dict[str, Flow[..., StageOutput]] = {stage: flow_of(stage) for stage in S
 
 
 def __getattr__(name: str) -> Flow[..., StageOutput]:
-    """A flow by its name, as whoever imports an entry point asks for it."""
+    """A flow by its name, for importing an entry point."""
     if name in FLOWS:
         return FLOWS[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -54,8 +54,8 @@ def __getattr__(name: str) -> Flow[..., StageOutput]:
 def carry_out(execution: Execution, stage: str, asked_again: bool = False, aside: bool = False, **options: Any) -> StageOutput:
     """Reuse a stage's output, or run its task. Call it from within a flow.
 
-    asked_again: its output was, just now. aside: neither announced nor remembered as what the pipeline's stage has now. options: of
-    the stage's task.
+    asked_again: `--force` has just asked for the output again. aside: neither announce the output nor remember it as the pipeline's
+    latest. options: of the stage's task.
     """
     say = get_run_logger().debug if aside else get_run_logger().info
     store, identity = execution.store, execution.identities[stage]
@@ -74,9 +74,9 @@ def carry_out(execution: Execution, stage: str, asked_again: bool = False, aside
 
 
 def ask_again(execution: Execution, stages: Iterable[str]) -> None:
-    """What `--force` does: have outputs made again, and let what is made belong to another execution, with its own MLflow run.
+    """What `--force` does: mark outputs to be made again, as a new execution with its own MLflow run.
 
-    The outputs stay until the new ones replace them. What follows is a plain run: it can be interrupted, and continues without
+    The outputs stay until the new ones replace them. What follows is an ordinary run: after an interruption it continues without
     another `--force`.
     """
     from metaopt_core.tracking.runs import new_execution
@@ -88,7 +88,7 @@ def ask_again(execution: Execution, stages: Iterable[str]) -> None:
 
 
 def _upstream(execution: Execution, stage: str) -> dict[str, StageOutput]:
-    """The valid outputs that a stage reads. Raises UserError where one is missing."""
+    """The valid outputs that a stage reads. Raises UserError if one is missing."""
     found: dict[str, StageOutput | None] = {}
     for name in STAGES[stage].upstream:
         found[name], _ = assess(execution, name, {above: found[above] for above in STAGES[name].upstream})
@@ -97,7 +97,7 @@ def _upstream(execution: Execution, stage: str) -> dict[str, StageOutput]:
 
 
 def _task(execution: Execution, stage: str) -> Callable[..., StageOutput]:
-    """The stage's task, imported, with the folder that compiled loops are kept in."""
+    """The stage's task, imported, with the folder for compiled loops configured."""
     task: Callable[..., StageOutput] = pkgutil.resolve_name(STAGES[stage].task)
     if "torch" in STAGES[stage].libraries:
         from metaopt_core import kernels

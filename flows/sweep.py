@@ -1,4 +1,4 @@
-"""`metaopt sweep`: trials as flow runs, in one process or several, then the best setting and the pipeline's own, side by side."""
+"""`metaopt sweep`: trials as flow runs, in one or more processes, then the best setting compared with the pipeline's own."""
 
 import contextlib
 import json
@@ -36,26 +36,26 @@ from metaopt_core.spec.writing import spec_yaml
 from metaopt_core.tracking.runs import running
 
 _SECONDS_BETWEEN_LOOKS = 0.5
-_OF_A_TRIAL = "trial "  # how the line about one begins
+_OF_A_TRIAL = "trial "  # the prefix of a line about one
 
 
 @flow(flow_run_name="{spec.name}", persist_result=False, validate_parameters=True)
 def sweep(spec: PipelineSpec, workers: int = 1) -> dict[str, Any]:
-    """Search the values that the spec's sweep names, then run the best setting and evaluate it beside the pipeline's own.
+    """Search the values that the spec's sweep names, then run the best setting and compare it with the pipeline's own.
 
-    workers: processes that carry out trials, this one among them.
+    workers: processes that run trials, including this one.
     """
     execution = environment.execution(spec)
     spec = execution.spec
     search = Sweep(execution.home, spec)
     with running(execution, group=search.name) as run, _helpers(spec, run.id, workers - 1, execution.home):
         carry_out_trials(search, run.id)
-        while search.running():  # in another process; should that die, its trial is carried out here
+        while search.running():  # in another process; if that dies, its trial is run here
             time.sleep(_SECONDS_BETWEEN_LOOKS)
             carry_out_trials(search, run.id)
         default = with_values(spec, {})
         best, made = _in_full(search)
-        get_run_logger().info("the pipeline's own setting, to compare with:")
+        get_run_logger().info("the pipeline's own setting, for comparison:")
         outputs = {"best": made, "default": pipeline(default, last="evaluate")}
         result = _result(search, best, default, outputs)
         run.log_points(
@@ -77,7 +77,7 @@ def carry_out_trials(search: Sweep, parent: str) -> None:
                 return
             try:
                 spec = claim.spec()
-            except ValidationError as error:  # each value is right alone
+            except ValidationError as error:  # each value is valid by itself
                 claim.finish(None)
                 get_run_logger().info("%s%d: impossible together (%s)", _OF_A_TRIAL, claim.number, error.errors()[0]["msg"])
                 continue
@@ -121,13 +121,13 @@ def _short(value: Any) -> str:
 
 
 def _in_full(search: Sweep) -> tuple[PipelineSpec, dict[str, StageOutput]]:
-    """Run the pipeline with the values of the best trial, or of the best whose setting doesn't diverge in a full training.
+    """Run the pipeline with the values of the best trial, or of the best one that doesn't diverge in a full-length run.
 
     Raises UserError if no trial completed.
     """
     while (trial := search.best()) is not None:
         values = search.decoded(trial.params) | {"log.experiment": search.spec.log.experiment or search.spec.name}
-        values["log.register_as"] = None  # `best.yaml` has it, for whoever runs that
+        values["log.register_as"] = None  # `best.yaml` keeps it, for runs of that file
         spec = with_values(search.spec, values, name=f"{search.spec.name}-best")
         get_run_logger().info("the setting of trial %d in full, as %s:", trial.number, spec.name)
         try:
@@ -208,7 +208,7 @@ def _told(search: Sweep, trial: FrozenTrial) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _helpers(spec: PipelineSpec, parent: str, count: int, home: Home) -> Iterator[None]:
-    """Processes that carry out trials beside this one. They stop when the block is left, or this process is gone."""
+    """Further processes that run trials. They stop when the block is left or this process is gone."""
     logs = home.root / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -219,7 +219,7 @@ def _helpers(spec: PipelineSpec, parent: str, count: int, home: Home) -> Iterato
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for the sweep, which then closes the worker's standard input
+                start_new_session=True,  # Ctrl-C goes to the sweep, which then closes the worker's standard input
             )
             assert process.stdin is not None
             assert process.stdout is not None
@@ -235,7 +235,7 @@ def _helpers(spec: PipelineSpec, parent: str, count: int, home: Home) -> Iterato
 
 
 def _relay(lines: IO[bytes], log: IO[bytes], number: int) -> None:
-    """Write what a worker says to its log, and say here what came of its trials."""
+    """Write a worker's output to its log, and show the results of its trials here."""
     for line in lines:
         log.write(line)
         log.flush()
@@ -244,7 +244,7 @@ def _relay(lines: IO[bytes], log: IO[bytes], number: int) -> None:
 
 
 def work(spec: PipelineSpec, parent: str) -> None:
-    """What a further process does: trials, and then the pipeline's own setting, while the first one runs the best."""
+    """The work of a further process: trials, then the pipeline's own setting, while the first process runs the best one."""
     search = Sweep(environment.current_home(), spec.located(os.environ))
     carry_out_trials(search, parent)
     pipeline(with_values(spec, {}), last="evaluate")

@@ -1,4 +1,4 @@
-"""Commands whose help shows no type beside an option that takes no value, where typer shows `<bool>`."""
+"""Commands whose help shows no type for options without a value, for which typer shows `<bool>`."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which runs from Prefect's page make a version of the registered model: those of a pipeline as it is served."""
+"""Which runs from Prefect's page add a version of the registered model: those of a pipeline as it is served."""
 
 import json
 
@@ -10,9 +10,9 @@ from metaopt_core.spec.pipeline import PipelineSpec
 
 
 def as_served(spec: PipelineSpec) -> PipelineSpec:
-    """The spec of this flow run; without `register_as` where somebody has changed other values on Prefect's page.
+    """The spec of this flow run, without `register_as` if other values were changed on Prefect's page.
 
-    A run that no deployment started is asked for in Python, and means what it says.
+    A run without a deployment was started from Python, and its spec is used as it is.
     """
     if runtime.deployment.id is None or runtime.flow_run.parent_flow_run_id is not None:
         return spec

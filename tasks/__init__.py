@@ -1,1 +1,1 @@
-"""The four stages as Prefect tasks: generate, train, evaluate, log. One module a stage."""
+"""The four stages as Prefect tasks: generate, train, evaluate, log. One module for each stage."""

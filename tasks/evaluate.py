@@ -22,7 +22,7 @@ _TASKS_SHOWN = 4
 
 @task(name="evaluate", cache_policy=NO_CACHE)
 def evaluate(execution: Execution, upstream: dict[str, StageOutput]) -> StageOutput:
-    """Publish a row a variant, method and task (tasks.parquet), the statistics (summary.json) and figures.
+    """Publish one row for each variant, method and task (tasks.parquet), the statistics (summary.json) and figures.
 
     Not retried: it only computes.
     """

@@ -14,9 +14,9 @@ from metaopt_core.reporting import figures
 
 @task(name="generate", cache_policy=NO_CACHE)
 def generate(execution: Execution, upstream: dict[str, StageOutput]) -> StageOutput:
-    """Publish the distribution with the shape of its tasks, what is in it, and a figure that shows it.
+    """Publish the distribution with the shape of its tasks, a description of its contents, and a figure.
 
-    Downloads are retried where they happen; nothing else here could go better the second time.
+    Not retried: downloads retry by themselves, and nothing else could succeed the second time.
     """
     spec, store, identity = execution.spec, execution.store, execution.identities["generate"]
     with store.publish(identity, upstream) as (folder, extra):

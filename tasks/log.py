@@ -28,7 +28,7 @@ from tasks.retrying import DELAYS, mlflow_was_away
     retry_condition_fn=mlflow_was_away,
 )
 def log(execution: Execution, upstream: dict[str, StageOutput]) -> StageOutput:
-    """Publish log.json, where in MLflow the results are, and report.html. Retried: a tracking server may be away for a while."""
+    """Publish log.json (where the results are in MLflow) and report.html. Retried: a tracking server may be away for a while."""
     spec, store, identity = execution.spec, execution.store, execution.identities["log"]
     with store.publish(identity, upstream) as (folder, extra):
         page = report.render(spec, upstream)
@@ -37,7 +37,7 @@ def log(execution: Execution, upstream: dict[str, StageOutput]) -> StageOutput:
         (folder / "log.json").write_text(json.dumps(extra, indent=1))
     if FlowRunContext.get():
         if extra["own_code"]:
-            get_run_logger().info("the logged model takes along %s", ", ".join(extra["own_code"]))
+            get_run_logger().info("the logged model includes %s", ", ".join(extra["own_code"]))
         summary = json.loads((upstream["evaluate"] / "summary.json").read_text())
         record = extra | links(execution.home, extra)
         whereabouts = f"The report is an artifact of the MLflow run, and a file: `{store.folder(identity) / 'report.html'}`."

@@ -1,4 +1,4 @@
-"""After the last repetition of a pipeline: their results as one, here and in an MLflow run that theirs are nested below."""
+"""After the last repetition of a pipeline: the results over all, in the home and in an MLflow run above theirs."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,8 +29,8 @@ from tasks.retrying import DELAYS, mlflow_was_away
 def summarize(execution: Execution, outputs: Sequence[Mapping[str, StageOutput]]) -> None:
     """Write the statistics over repetitions and a page about them, in MLflow and in the home, and show them on Prefect's page.
 
-    execution: of the pipeline that is repeated. outputs: of each repetition, by stage. Retried, for a tracking server may be away
-    for a while.
+    execution: of the pipeline that is repeated. outputs: of each repetition, by stage. Retried, because a tracking server may be
+    away for a while.
     """
     spec, evaluated, logged = execution.spec, [made["evaluate"] for made in outputs], [made["log"] for made in outputs]
     names = [repetitions.named(spec, one) for one in repetitions.repeats(spec)]
@@ -46,5 +46,5 @@ def summarize(execution: Execution, outputs: Sequence[Mapping[str, StageOutput]]
     write_atomically(file.with_suffix(".html"), page)
     write_atomically(file, json.dumps(summary | {"mlflow": made}, indent=1))
     if FlowRunContext.get():
-        page_there = f"The report over all: `{file.with_suffix('.html')}`."
+        page_there = f"The report over all repetitions: `{file.with_suffix('.html')}`."
         create_markdown_artifact(artifacts.results(spec, summary, whereabouts=page_there), artifacts.key(spec, "results"))

@@ -1,4 +1,4 @@
-"""Which errors a stage is tried again for: an MLflow server that is away may come back; nothing else here could go better."""
+"""Which errors a stage is retried for: an MLflow server that is away may come back; nothing else could succeed on a retry."""
 
 from typing import Any
 

@@ -35,8 +35,8 @@ def train(
 ) -> StageOutput:
     """Publish the parameters and the curves of training; the curves also go to MLflow as they grow.
 
-    Retried where MLflow could not be reached at the start; after a kill the next run goes on from the last checkpoint.
-    watch: gets (phase, point) of every curve as it happens; raising StoppedError there ends the training for good.
+    Retried if MLflow could not be reached at the start; after a kill the next run continues from the last checkpoint.
+    watch: called with (phase, point) for every point of a curve; if it raises StoppedError, training ends for good.
     """
     spec, store, identity = execution.spec, execution.store, execution.identities["train"]
     checkpoints = execution.home.checkpoints / identity.fingerprint

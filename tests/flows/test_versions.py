@@ -65,7 +65,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def test_a_run_with_other_values_makes_a_version_only_when_asked_to(project: Project) -> None:
     changed = ["tiny", "--set", "evaluate.steps=2"]
     done = project.metaopt("run", *changed, "--json")
-    assert "no version of waves is made of a run with --set; --register makes one" in done.stderr
+    assert "a run with --set adds no version of waves; --register adds one" in done.stderr
     first = json.loads(done.stdout)["mlflow"]
     assert first["model_version"] is None
     assert {stage["status"] for stage in project.json("plan", *changed)["stages"]} == {"up to date"}
