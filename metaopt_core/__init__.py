@@ -1,7 +1,7 @@
 """metaopt's library: meta-learning without orchestration. Imports neither Prefect nor `flows` nor `tasks`.
 
-What stands in `__all__` is its public interface: it changes only with a line in CHANGELOG.md. Names are imported when they are
-first asked for, so that `import metaopt_core` stays quick and imports no PyTorch.
+`__all__` is its public interface, which changes only with a line in CHANGELOG.md. Names are imported on first use, so that
+`import metaopt_core` is quick and imports no PyTorch.
 """
 
 import importlib
@@ -76,7 +76,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version  # takes a while, and has no answer where the code was logged with a model
+        from importlib.metadata import version  # slow, and without an answer for code that was logged with a model
 
         return version("metaopt")
     if name not in _MODULES:

@@ -2,11 +2,11 @@
 
 
 class UserError(Exception):
-    """A mistake in what the user wrote or handed in. The command line prints it as it is, without a traceback, and exits with 2."""
+    """A mistake in what the user wrote or passed in. The command line prints it as it is, without a traceback, and exits with 2."""
 
 
 class DivergedError(UserError):
-    """Training or adaptation left the finite numbers, which another setting may not."""
+    """Training or adaptation produced numbers that are not finite; another setting may not."""
 
 
 class StoppedError(Exception):

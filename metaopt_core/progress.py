@@ -1,4 +1,4 @@
-"""Progress of long work on standard error: a bar on a terminal, a plain line now and then elsewhere (in logs, say)."""
+"""Progress of long work on standard error: a bar on a terminal, a plain line now and then elsewhere (such as in logs)."""
 
 import sys
 import time
@@ -11,20 +11,20 @@ from rich.table import Column
 from rich.text import Text
 
 _SECONDS_BETWEEN_LINES = 15.0
-_NARROW = 100  # columns: below, there is no bar, which is the least of what is told
-_NUMBERS = 36  # columns that the numbers may need, with what is between them
+_NARROW = 100  # columns; narrower terminals get the numbers without a bar
+_NUMBERS = 36  # columns that the numbers may need, with the gaps between them
 
 _shown = True
 
 
 def show(shown: bool) -> None:
-    """Whether this process shows progress at all."""
+    """Set whether this process shows progress."""
     global _shown
     _shown = shown
 
 
 class Bar:
-    """Something that is told how far the work is."""
+    """Receives how far the work has got."""
 
     def update(self, completed: int, note: str = "") -> None:
         """`completed` of the total are done; `note` is shown beside it."""
@@ -74,7 +74,7 @@ def _rate(speed: float) -> str:
 
 
 def _text(width: int) -> Column:
-    """A column of texts, which are cut so that the numbers never are."""
+    """A column of texts, which are truncated so that the numbers never are."""
     return Column(no_wrap=True, overflow="ellipsis", max_width=width)
 
 

@@ -1,10 +1,11 @@
 """The code that a stage's result depends on, found without importing it.
 
 From a stage's entry points the search follows the names that are mentioned on the way: functions, classes, the methods of those
-classes, assignments, in all modules of ours (`normal_form` says what of them counts). So a stage depends on the part of a shared
-module that it uses, and what is added beside that changes nothing for it.
+classes, assignments, in all modules of ours (`normal_form` says what of them counts). So a stage depends only on the part of
+a shared module that it uses, and additions beside that part don't affect it.
 
-Names that are made up while a program runs can't be followed. Whoever finds a component by its name says so in the table of stages.
+Names that are built while a program runs can't be followed; components that are looked up by name are listed in the table of
+stages.
 """
 
 import hashlib
@@ -29,8 +30,8 @@ NOT_FOLLOWED = (
     "tasks.artifacts",
     "tasks.retrying",
 )
-"""Modules and packages whose code changes no result: they tell, draw, keep outputs and records, or find code, which then counts
-itself. So do all modules `figures`."""
+"""Modules and packages whose code changes no result: they inform, draw, keep outputs and records, or look up code, which is then
+counted itself. So are all modules named `figures`."""
 
 _CALLED_BY_NOBODY = {"ABC", "BaseModel", "Enum", "Exception", "Generic", "NamedTuple", "Protocol", "StrEnum", "TypedDict", "object"}
 _FILE = re.compile(r"\w[\w.-]*")
@@ -38,10 +39,10 @@ _C_COMMENT = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|//[^\n]*|/\*.*
 
 
 def digests(entries: Iterable[str], follows: Iterable[str] = (), root: Path = ROOT) -> dict[str, str]:
-    """SHA-256 of what counts of every file that the entries lead to, by its path below the root.
+    """SHA-256 of the relevant part of every file that the entries lead to, by its path below the root.
 
-    entries: `module:name`, or `module` for all that it defines. follows: those of NOT_FOLLOWED that are followed all the same. A
-    file or folder beside a module that is named there (kernels.c, templates) belongs to it.
+    entries: `module:name`, or `module` for all that it defines. follows: members of NOT_FOLLOWED to follow anyway. A file or folder
+    beside a module that the module names (kernels.c, templates) belongs to it.
     """
     found = {}
     for path, pieces in _search(entries, follows, root).items():
@@ -60,12 +61,12 @@ def definitions(entries: Iterable[str], follows: Iterable[str] = (), root: Path 
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of all that computes in one Python file."""
+    """SHA-256 of everything in one Python file that computes."""
     return _sha256("\n".join(piece.text for piece in pieces_of(path, path.stem)))
 
 
 def _digest_of_text(path: Path) -> str:
-    """SHA-256 of a file that is no Python; one of C without its comments and formatting."""
+    """SHA-256 of a file that is not Python; of a C file without comments and formatting."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".c":
         text = " ".join(_C_COMMENT.sub(lambda match: match[1] or " ", text).split())
@@ -95,7 +96,7 @@ def _modules_below(root: Path) -> Mapping[str, Path]:
 
 
 class _Search:
-    """Finds the pieces that entries lead to. skipped: modules and packages that are not followed."""
+    """Finds the pieces that entries lead to. skipped: modules and packages not to follow."""
 
     def __init__(self, root: Path, skipped: tuple[str, ...]):
         self._root, self._skipped = root, skipped
@@ -105,10 +106,10 @@ class _Search:
         self._pending: list[tuple[str, Piece]] = []
         self._typed: set[tuple[str, str]] = set()
         self._attributes: set[str] = set()
-        self._methods: list[tuple[str, Piece, Piece]] = []  # and their classes: they count when they are mentioned
+        self._methods: list[tuple[str, Piece, Piece]] = []  # with their classes; methods count once they are mentioned
 
     def load(self, module: str) -> Mapping[str, list[Piece]]:
-        """The pieces of a module of ours that is followed, by name (methods by their class's, after it); none of any other."""
+        """The pieces of one of our modules, by name (methods by class and name); empty for a module that is not followed."""
         if module in self._loaded:
             return self._loaded[module]
         self._loaded[module] = {}
@@ -123,7 +124,7 @@ class _Search:
         return self._loaded[module]
 
     def need(self, module: str, name: str) -> None:
-        """What a module defines by a name, be it a module itself."""
+        """Count what a module defines under a name, which may be a module itself."""
         for piece in self.load(module).get(name, ()):
             if piece.owner is None:
                 self._count(module, piece)
@@ -136,7 +137,7 @@ class _Search:
                 self._count(module, piece)
 
     def found(self) -> dict[Path, list[Piece]]:
-        """All that counts, once nothing new is mentioned."""
+        """All pieces that count, once no new name turns up."""
         while self._pending:
             while self._pending:
                 self._follow(*self._pending.pop())
@@ -174,7 +175,7 @@ class _Search:
         for bound, (source, name) in piece.imports.items():
             if target := self._module_named(piece, bound):
                 self.load(target)
-                if bound in piece.names:  # handed on as a whole
+                if bound in piece.names:  # passed on as a whole
                     self.need_all(target)
             elif name:
                 self.need(source, name)
@@ -194,7 +195,7 @@ class _Search:
                     self._count(module, method)
 
     def _need_class(self, module: str, name: str) -> None:
-        """The class that a name in a type hint leads to."""
+        """Count the class that a name in a type hint leads to."""
         if (module, name) in self._typed:
             return
         self._typed.add((module, name))
@@ -203,7 +204,7 @@ class _Search:
                 continue
             if piece.kind == "class" and (piece.says or self._is_open(module, piece)):
                 self._count(module, piece)
-            elif piece.kind == "class":  # with methods at most, which may be mentioned
+            elif piece.kind == "class":  # at most its methods, which may be mentioned
                 self._methods += [(module, method, piece) for method in self.load(module)[name] if method.owner]
                 for inner in piece.typed | {base.partition("[")[0] for base in piece.bases}:
                     self._need_class(module, inner)
@@ -214,7 +215,7 @@ class _Search:
                     self._need_class(module, inner)
 
     def _is_open(self, module: str, piece: Piece) -> bool:
-        """Whether a class has a base of some library, which may call any of its methods."""
+        """Whether a class has a base class from a library, which may call any of its methods."""
         for base in piece.bases:
             name = base.partition("[")[0]
             if name.rpartition(".")[2] not in _CALLED_BY_NOBODY and self._is_foreign(module, name):
@@ -230,14 +231,14 @@ class _Search:
         return True
 
     def _module_named(self, piece: Piece, bound: str) -> str | None:
-        """The module of ours that a name stands for in a piece, if it stands for one."""
+        """The module of ours that a name refers to in a piece, if any."""
         if bound not in piece.imports:
             return None
         dotted = ".".join(filter(None, piece.imports[bound]))
         return dotted if dotted in self._files else None
 
     def _module_of(self, module: str, name: str) -> str:
-        """The module that an import is of, or from."""
+        """The module that an import names or imports from."""
         return inner if (inner := f"{module}.{name}") in self._files else module
 
     def _is_skipped(self, module: str) -> bool:

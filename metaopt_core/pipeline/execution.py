@@ -1,6 +1,6 @@
 """One execution of a pipeline: what is carried out, in which home, and the identity of every stage.
 
-It is made once, where a run begins, and handed down, because identities read the code and the data that they depend on.
+It is made once, when a run begins, and passed down, because computing identities reads the code and the data.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from metaopt_core.spec.pipeline import PipelineSpec
 
 @dataclass(frozen=True)
 class Execution:
-    """identities: by stage. traces: a folder for profiles of training, where they are asked for."""
+    """identities: by stage. traces: a folder for profiles of training, if they are wanted."""
 
     home: Home
     spec: PipelineSpec
@@ -26,7 +26,7 @@ class Execution:
 
     @classmethod
     def of(cls, home: Home, spec: PipelineSpec, traces: Path | None = None) -> Self:
-        """Raises UserError where the data or the user's code can't be read."""
+        """Raises UserError if the data or the user's code can't be read."""
         return cls(home, spec, identities(spec), traces)
 
     @property
@@ -35,10 +35,10 @@ class Execution:
 
     @property
     def fingerprint(self) -> str:
-        """That of the stage which publishes the results, and so depends on all that they depend on."""
+        """The fingerprint of the last stage, which depends on everything that the results depend on."""
         return self.identities[PUBLISHING].fingerprint
 
     @property
     def key(self) -> str:
-        """What it is recorded under in the home."""
+        """Its name for records in the home."""
         return f"{self.spec.name}-{self.fingerprint}"

@@ -1,4 +1,4 @@
-"""Past executions of pipelines, from what their outputs say of themselves: the store is all that is read, and no code runs."""
+"""Past executions of pipelines, read from their outputs' manifests in the store; no code runs."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +18,11 @@ _NOT_SETTINGS = frozenset({"name", "data"})
 
 @dataclass(frozen=True)
 class Past:
-    """One execution of a pipeline, up to and with its last stage.
+    """One execution of a pipeline, up to and including its last stage.
 
     fingerprint: of that stage. finished: when, in seconds since 1970. seconds: spent in all stages. settings: dotted key → value
-    of all that results depend on. folders: stage → its output. content: digest of what each stage read. extra: what the last
-    stage recorded, such as its MLflow run.
+    of everything that results depend on. folders: stage → its output. content: digest of what each stage read. extra: what the
+    last stage recorded, such as its MLflow run.
     """
 
     pipeline: str
@@ -46,7 +46,7 @@ class Past:
 
 
 def past(home: Home) -> list[Past]:
-    """Every execution whose outputs are there, the newest first."""
+    """Every execution whose outputs are complete, the newest first."""
     return sorted(_all(home), key=lambda one: -one.finished)
 
 
@@ -67,7 +67,7 @@ def _all(home: Home) -> Iterator[Past]:
                 content=last["made_from"],
                 extra=last["extra"],
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not whole: nothing of it can be trusted
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # damaged: none of it can be trusted
             continue
 
 
@@ -79,18 +79,18 @@ def _values(path: Path) -> dict[str, Any]:
 
 
 def named(executions: Sequence[Past], name: str) -> Past:
-    """The execution with an id, or with the beginning of one, or else the newest of a pipeline. Raises UserError."""
+    """The execution with this id or beginning of an id, or else the newest one of the pipeline with this name. Raises UserError."""
     if found := [one for one in executions if one.pipeline == name]:
         return found[0]
     found = [one for one in executions if one.fingerprint.startswith(name)] if len(name) >= 4 else []
     if len(found) == 1:
         return found[0]
     if found:
-        raise UserError(f"{name}: {len(found)} runs have ids that begin so: {', '.join(one.id for one in found)}")
+        raise UserError(f"{name}: {len(found)} runs have ids that begin like this: {', '.join(one.id for one in found)}")
     raise UserError(f"{name}: no run of this id, and no pipeline of this name has one; `metaopt runs` lists them")
 
 
 def differing(executions: Sequence[Past]) -> list[str]:
-    """The settings that are not the same in all of several executions."""
+    """The settings that differ between executions."""
     keys = {key for one in executions for key in one.settings}
     return sorted(key for key in keys if len({json.dumps(one.settings.get(key), sort_keys=True) for one in executions}) > 1)

@@ -1,4 +1,4 @@
-"""The one folder that holds all state: outputs, checkpoints, downloads, MLflow's and Prefect's data. Without it all is gone."""
+"""The one folder that holds all state: outputs, checkpoints, downloads, MLflow's and Prefect's data. Delete it to remove them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ _LONGEST = 200  # characters of a path in messages
 
 @dataclass(frozen=True)
 class Home:
-    """Where everything lies below one root."""
+    """The places of everything below one root."""
 
     root: Path
 
@@ -22,7 +22,7 @@ class Home:
     def beside(cls, pipelines_file: Path, named: str | None = None) -> "Home":
         """`.metaopt/` beside a pipelines file, or around it (the file of a sweep).
 
-        named: another folder, as METAOPT_HOME says it. Raises UserError where there is no such folder and none can be made.
+        named: another folder, given by METAOPT_HOME. Raises UserError if there is no such folder and it can't be made.
         """
         if not named and (around := [path for path in real(pipelines_file).parents if path.name == _FOLDER]):
             return cls(around[0])
@@ -38,7 +38,7 @@ class Home:
     def make(self) -> None:
         """Make the folder, readable by its owner alone: data, models and logs may be confidential.
 
-        One that is there keeps its mode: `chmod` is how to share it on purpose.
+        An existing folder keeps its mode, so that `chmod` can share it on purpose.
         """
         if not self.root.exists():
             self.root.parent.mkdir(parents=True, exist_ok=True)

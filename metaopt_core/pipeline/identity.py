@@ -1,8 +1,8 @@
 """The identity of a stage's output: what its result depends on, and a hash of it.
 
 Four parts: the stage's values of the spec, the identities of its upstream outputs, the code that computes (`code`), and the major
-versions of the libraries that do. What can't change the result (device, schedule, how often to checkpoint, where data lie) is in
-none of them. docs/architecture.md, "Identity", has the reasons.
+versions of the libraries that compute. What can't change the result (device, schedule, how often to checkpoint, where data are) is
+in none of them. docs/architecture.md, "Identity", has the reasons.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from metaopt_core.spec import user_source
 from metaopt_core.spec.pipeline import PipelineSpec
 
 HANDED = "metaopt_core.spec.pipeline:PipelineSpec"
-"""What every stage is handed, inside its execution."""
+"""Passed to every stage, inside its execution."""
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class Identity:
 def identities(spec: PipelineSpec) -> dict[str, Identity]:
     """The identity of every stage of a pipeline, in the order in which they run.
 
-    It reads the code and the data that the pipeline depends on, so whoever needs it more than once passes it on. Raises UserError
-    where one of them can't be read.
+    It reads the code and the data that the pipeline depends on, so call it once and pass the result on. Raises UserError if one
+    of them can't be read.
     """
     found: dict[str, Identity] = {}
     for stage in STAGES.values():
         found[stage.name] = Identity(
             stage=stage.name,
-            # A key that says nothing is left out, so that a new one in a later version changes no identity.
+            # A null key is left out, so that a new one in a later version changes no identity.
             slice={key: value for key, value in stage.depends_on(spec).items() if value is not None},
             upstream={name: found[name].fingerprint for name in stage.upstream},
             code=_code(stage, spec),

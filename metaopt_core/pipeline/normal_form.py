@@ -1,12 +1,12 @@
-"""Python source as pieces, each in a normal form that keeps what computes and leaves out what is told to people.
+"""Python source as pieces, each in a normal form that keeps what computes and leaves out what only informs people.
 
-A piece is a function, the header of a class, a method, an assignment or an import: what counts as a whole, or not at all. Left out,
+A piece is a function, the header of a class, a method, an assignment or an import; it counts as a whole or not at all. Left out,
 because it changes no number (docs/architecture.md, "Identity", has the reasons):
 
-- comments, formatting, docstrings, type hints, and what a module does for a type checker or for `python -m` alone;
-- what calls of what only tells are told (TELLS: progress bars, errors for users, logging), and the words of all other errors;
-- texts that have a name of PRESENTATION, and functions of such a name that return one;
-- pydantic's fields and validators: what a spec says is part of an identity by value.
+- comments, formatting, docstrings, type hints, and code that is only for a type checker or for `python -m`;
+- the arguments of calls that only inform (TELLS: progress bars, errors for users, logging), and the texts of all other errors;
+- texts whose name is in PRESENTATION, and functions with such a name that return one;
+- pydantic's fields and validators: the values of a spec are part of an identity already.
 """
 
 import ast
@@ -26,13 +26,13 @@ TELLS = (
     "sys.stderr",
     "print",
 )
-"""Modules, and names in them, that speak to people alone."""
+"""Modules, and names in them, that only inform people."""
 
 PRESENTATION = frozenset({"caption", "color", "description", "help", "label", "noun", "title", "unit"})
-"""Names of texts that are said about things: a method's label and colour, a key's description, a metric's unit."""
+"""Names of texts that describe things: a method's label and colour, a key's description, a metric's unit."""
 
 _CHECKS = {"model_validator", "field_validator", "model_serializer", "field_serializer"}  # pydantic's
-_INERT = {  # decorators that do nothing with a function but change how it is called
+_INERT = {  # decorators that only change how a function is called
     "cache",
     "cached_property",
     "classmethod",
@@ -52,11 +52,11 @@ _FIELDS_LEFT_OUT = {"ctx", "kind", "type_comment", "type_ignores", "type_params"
 class Piece:
     """A part of a module.
 
-    text: its normal form. name: what it defines; none for a statement that is carried out whenever the module is imported.
-    kind: class, function, import or other. owner: the class that it is a method of. always: counts wherever its module does, or its
-    class. target: of an import, the module, and the name there. bases: of a class, as written. says: whether a class has anything
-    that computes but its methods. The rest is what it mentions: names, attributes of names, attributes of anything else, names in
-    type hints, short texts (which may name an attribute or a file), and what the imported ones among the names stand for.
+    text: its normal form. name: what it defines; none for a statement that runs whenever the module is imported.
+    kind: class, function, import or other. owner: the class that it is a method of. always: counts whenever its module or its class
+    does. target: of an import, the module, and the name there. bases: of a class, as written. says: whether a class computes
+    anything outside its methods. The rest is what it mentions: names, attributes of names, attributes of anything else, names in
+    type hints, short texts (which may name an attribute or a file), and what imported names refer to.
     """
 
     text: str = ""
@@ -76,12 +76,12 @@ class Piece:
 
     @property
     def qualname(self) -> str:
-        """As Python names what it defines."""
+        """Python's qualified name of what it defines."""
         return f"{self.owner}.{self.name}" if self.owner else self.name or ""
 
 
 def pieces_of(path: Path, module: str) -> tuple[Piece, ...]:
-    """The pieces of a file, in its order. module: its dotted name."""
+    """The pieces of a file, in order. module: its dotted name."""
     return _read(path, module, path.stat().st_mtime_ns)
 
 
@@ -148,7 +148,7 @@ class _Reader:
                 yield Piece(f"import {module} {name}", bound, kind="import", target=(module, name))
 
     def imported(self, node: ast.Import | ast.ImportFrom) -> dict[str, tuple[str, str]]:
-        """The names that an import binds, each with its module and, where it isn't the module itself, the name there."""
+        """The names that an import binds, each with its module and, unless it is the module itself, the name there."""
         if isinstance(node, ast.Import):
             return {alias.asname or alias.name.partition(".")[0]: (alias.name, "") for alias in node.names}
         start = self._package.split(".")[: len(self._package.split(".")) - node.level + 1] if node.level else []
@@ -157,7 +157,7 @@ class _Reader:
 
 
 def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
-    """Those that are carried out when a module is imported, apart from what is for type checkers or for `python -m`."""
+    """The statements that run when a module is imported, except those for type checkers or for `python -m`."""
     for node in body:
         if isinstance(node, ast.If) and any(word in ast.unparse(node.test) for word in ("TYPE_CHECKING", "__main__")):
             yield from _statements(node.orelse)
@@ -166,7 +166,7 @@ def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
 
 
 def _defined(node: ast.stmt) -> str | None:
-    """The one name that a statement defines, if that is all it does."""
+    """The single name that a statement defines, if it does nothing else."""
     match node:
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
             return name
@@ -176,7 +176,7 @@ def _defined(node: ast.stmt) -> str | None:
 
 
 def _is_said(node: ast.stmt) -> bool:
-    """Whether a statement defines a text of PRESENTATION, or a function that returns one."""
+    """Whether a statement defines a text named in PRESENTATION, or a function that returns one."""
     if _defined(node) not in PRESENTATION:
         return False
     match node:
@@ -188,7 +188,7 @@ def _is_said(node: ast.stmt) -> bool:
 
 
 def _is_text(node: ast.expr) -> bool:
-    """Whether an expression is a text for people: written out, or itself of a name of PRESENTATION (`result["label"]`)."""
+    """Whether an expression is a text for people: a literal, or itself named in PRESENTATION (`result["label"]`)."""
     match node:
         case ast.Constant(value=str()) | ast.JoinedStr():
             return True
@@ -212,7 +212,7 @@ def _told(dotted: str) -> bool:
 
 
 class _Normal:
-    """Writes syntax trees without what doesn't count, and notes in a piece what is mentioned on the way."""
+    """Writes syntax trees without what doesn't count, and records in a piece the names that they mention."""
 
     def __init__(self, piece: Piece, reader: "_Reader"):
         self._piece, self._imports, self._imported = piece, dict(reader.imports), reader.imported
@@ -275,7 +275,7 @@ class _Normal:
         return f"{type(node).__name__}({','.join(self._fields(node))})"
 
     def _with(self, node: ast.With) -> str:
-        """A block, without what is entered to tell of it."""
+        """A `with` block, without context managers that only inform."""
         kept = []
         for item in node.items:
             if not self.tells(item.context_expr):
@@ -319,12 +319,12 @@ class _Normal:
             return ""
         if not in_class:
             return "" if node.value is None else self.statement(ast.Assign([node.target], node.value))
-        kind = re.search(r"ClassVar|InitVar|KW_ONLY", ast.unparse(node.annotation))  # which a dataclass makes something else of
+        kind = re.search(r"ClassVar|InitVar|KW_ONLY", ast.unparse(node.annotation))  # which a dataclass treats differently
         value = "" if node.value is None else self.form(node.value)
         return f"field {self.form(node.target)} {kind[0] if kind else ''}={value}"
 
     def _import(self, node: ast.Import | ast.ImportFrom) -> str:
-        """One inside a function."""
+        """An import inside a function."""
         kept = []
         for bound, (module, name) in self._imported(node).items():
             self._imports[bound] = module, name
@@ -356,7 +356,7 @@ class _Normal:
             self._piece.imports.setdefault(name, self._imports[name])
 
     def _typed(self, hint: ast.expr | None) -> None:
-        """Note the names in a type hint: what they name may be handed in."""
+        """Record the names in a type hint, because instances of them may be passed in."""
         for node in ast.walk(hint) if hint is not None else ():
             if isinstance(node, ast.Name):
                 self._piece.typed.add(node.id)
@@ -366,14 +366,14 @@ class _Normal:
                 self._piece.typed.update(re.findall(r"\w+", node.value))
 
     def tells(self, node: ast.AST) -> bool:
-        """Whether an expression is something of TELLS, was made by it, or is entered for a block by a stack."""
+        """Whether an expression is a member of TELLS, was made by one, or enters one on an exit stack."""
         match node:
             case ast.Call(func=ast.Attribute(attr="enter_context"), args=[entered]):
                 return self.tells(entered)
         return _told(self._dotted(node))
 
     def _dotted(self, node: ast.AST) -> str:
-        """What an expression leads to, as a dotted name: that of what is called, for a call."""
+        """The dotted name that an expression refers to; for a call, the name of what is called."""
         match node:
             case ast.Name(id=name):
                 return TELLS[0] if name in self._telling else self._expanded(name)

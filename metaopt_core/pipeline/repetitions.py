@@ -1,6 +1,6 @@
-"""A pipeline that is repeated: the executions that it amounts to.
+"""A repeated pipeline as the executions that it consists of.
 
-`seeds` repeats its training on the same data, and `splits` its data: two variances, which are not mixed.
+`seeds` repeats the training on the same data, `splits` repeats everything on other data: two variances, which are not mixed.
 """
 
 import hashlib
@@ -25,19 +25,19 @@ def repeats(spec: PipelineSpec) -> list[PipelineSpec]:
 
 
 def named(spec: PipelineSpec, one: PipelineSpec) -> str:
-    """Which repetition of a pipeline one is; empty where there is but one."""
+    """The name of one repetition of a pipeline; empty if there is only one."""
     if spec.splits > 1:
         return f"split {one.data_seed}"
     return f"seed {one.seed}" if spec.seeds > 1 else ""
 
 
 def group(spec: PipelineSpec) -> str:
-    """The name of the executions together."""
+    """The name of all executions together."""
     fingerprints = "".join(identities(one)["log"].fingerprint for one in repeats(spec))
     kind = "splits" if spec.splits > 1 else "seeds"
     return f"{spec.name}-{spec.repetitions}-{kind}-{hashlib.sha256(fingerprints.encode()).hexdigest()[:8]}"
 
 
 def record(home: Home, spec: PipelineSpec) -> Path:
-    """Where the results over the repetitions are, once all are there and in MLflow."""
+    """The file with the results over all repetitions, which exists once they are complete and in MLflow."""
     return home.root / "repetitions" / f"{group(spec)}.json"

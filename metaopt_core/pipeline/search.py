@@ -1,9 +1,8 @@
-"""The search of a sweep: an Optuna study in the home, on which any number of processes work and any may be killed.
+"""The search of a sweep: an Optuna study in the home, on which any number of processes work, any of which may be killed.
 
-A trial belongs to the process that holds its file lock, and the operating system lets go of that however the process ends. A
-trial that is running in the study and locked by nobody was left by a killed process: the next process that asks for one puts it
-back into the queue with the same values. All of that happens under the study's own lock, so that no trial is lost and none is run
-twice.
+A trial belongs to the process that holds its file lock, which the operating system releases however the process ends. A trial that
+is running according to the study but not locked was left by a killed process: the next process that asks for a trial queues it
+again with the same values. All of this happens under the study's own lock, so that no trial is lost and none is run twice.
 """
 
 import contextlib
@@ -32,8 +31,8 @@ from metaopt_core.spec.ranges import value_at, with_values
 from metaopt_core.spec.sweep import ChoicesSpec, ParameterSpec, SweepSpec
 from metaopt_core.training.loop import Record
 
-_GOES_ON_WITH = "goes_on_with"  # of a trial that was queued again: the number of the one that it takes the place of
-_GIVEN_UP = "diverged_in_full"  # of a study: the trials whose settings did
+_GOES_ON_WITH = "goes_on_with"  # of a trial that was queued again: the number of the one that it replaces
+_GIVEN_UP = "diverged_in_full"  # of a study: the trials whose settings diverged in the full-length run
 _COUNTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 optuna.logging.set_verbosity(logging.ERROR)
@@ -52,13 +51,13 @@ class Claim:
     sweep: "Sweep"
 
     def spec(self) -> PipelineSpec:
-        """The pipeline of the trial, without a baseline. Raises pydantic's ValidationError for values that don't go together."""
+        """The pipeline of the trial, without baselines. Raises pydantic's ValidationError for an impossible combination."""
         spec, search = self.sweep.spec, self.sweep.search
         fixed: dict[str, Any] = {"train.baselines": [], "log.experiment": spec.log.experiment or spec.name, "log.register_as": None}
         return with_values(spec, fixed | search.trial | self.setting, name=f"{spec.name}-trial-{self.number}")
 
     def watch(self, learned: str, iterations: int) -> Callable[[str, Record], None]:
-        """What training is watched with: it reports every validation, and raises StoppedError where the trial is pruned.
+        """A callback for training that reports every validation, and raises StoppedError if the trial is pruned.
 
         learned: the key of the method whose validations count.
         """
@@ -82,7 +81,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The search that a spec asks for. Its study is found by what the trials depend on, so a larger budget continues it."""
+    """The search that a spec describes. The study's name depends only on what trials depend on, so a larger budget continues it."""
 
     home: Home
     spec: PipelineSpec
@@ -109,7 +108,7 @@ class Sweep:
 
     @property
     def storage(self) -> str:
-        """The address of the study, as Optuna's own tools take it."""
+        """The address of the study, as Optuna's own tools expect it."""
         return f"sqlite:///{self.home.sweeps / 'optuna.db'}"
 
     @property
@@ -118,7 +117,7 @@ class Sweep:
         return not metric.larger_is_better
 
     def steps_of(self, spec: PipelineSpec) -> int:
-        """The adaptation steps after which a trial, or the setting that it led to, is judged."""
+        """The adaptation steps after which a trial, or the resulting setting, is judged."""
         return self.search.objective.steps or spec.horizon
 
     @cached_property
@@ -142,7 +141,7 @@ class Sweep:
         return {key: self._distribution(key, parameter) for key, parameter in self.search.parameters.items()}
 
     def decoded(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Dotted key → value as the spec takes it, for a trial's parameters."""
+        """A trial's parameters as dotted key → value of the spec."""
         values = dict(params)
         for key, parameter in self.search.parameters.items():
             if isinstance(parameter, ChoicesSpec) and key in values:
@@ -151,7 +150,7 @@ class Sweep:
 
     @contextlib.contextmanager
     def claimed(self) -> Iterator[Claim | None]:
-        """The next trial, this process's own for the length of the block; none where the budget is spent.
+        """The next trial, reserved for this process within the block; none if the budget is spent.
 
         Leaving the block without `Claim.finish` leaves the trial to the next process that asks.
         """
@@ -164,14 +163,14 @@ class Sweep:
                 if self._budget_left(trials):
                     index = sum(trial.state in _COUNTED for trial in trials)
                     seed = int(np.random.SeedSequence([self.spec.seed, index]).generate_state(1)[0])
-                    study.sampler = optuna.samplers.TPESampler(seed=seed)  # what it draws is a function of seed and index
+                    study.sampler = optuna.samplers.TPESampler(seed=seed)  # so that its draws are a function of seed and index
                     trial = study.ask(self.distributions)
                     stack.enter_context(self._lock(f"trial-{trial.number}"))
                     claim = Claim(trial, trial.user_attrs.get(_GOES_ON_WITH, trial.number), self.decoded(trial.params), self)
             yield claim
 
     def running(self) -> bool:
-        """Whether any trial is at work, or was left and not queued again yet."""
+        """Whether any trial is running, or was left behind and not queued again yet."""
         return bool(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING, TrialState.WAITING)))
 
     def finished(self) -> list[FrozenTrial]:
@@ -184,7 +183,7 @@ class Sweep:
         return (min if self.minimizes else max)(complete, key=lambda trial: (trial.value, 0), default=None)
 
     def give_up(self, trial: FrozenTrial) -> None:
-        """Discard a trial whose setting diverged in the full-length run, without what `sweep.trial` says."""
+        """Discard a trial whose setting diverged in the full-length run, without the settings of `sweep.trial`."""
         self.study.set_user_attr(_GIVEN_UP, [*self.study.user_attrs.get(_GIVEN_UP, []), trial.number])
 
     def done(self) -> bool:
@@ -192,7 +191,7 @@ class Sweep:
         return not self.running() and not self._budget_left(self.study.get_trials(deepcopy=False))
 
     def progress(self) -> str:
-        """How many trials are done, of how many or of how much time."""
+        """How much of the budget is spent: trials, time, or both."""
         trials = self.finished()
         budget = [f"of {self.search.trials}"] if self.search.trials else []
         spent = f"{_spent(trials):.0f} s" + (f" of {self.search.seconds:.0f} s" if self.search.time else "")
@@ -205,20 +204,20 @@ class Sweep:
         return (self.search.trials is None or len(counted) < self.search.trials) and _spent(counted) < self.search.seconds
 
     def _queue_the_specs_own_values(self, study: optuna.Study) -> None:
-        """Make the pipeline as it stands the first trial, where the ranges hold its values."""
+        """Make the pipeline's own values the first trial, if they are within the ranges."""
         own = {key: _encoded(value_at(self.spec, key)) for key in self.search.parameters}
         if all(_holds(parameter, own[key]) for key, parameter in self.search.parameters.items()):
             study.enqueue_trial(own)
 
     def _queue_what_was_left(self) -> None:
-        """Queue the trials of killed processes again. Call it under the study's lock."""
+        """Queue the trials of killed processes again. Call it while holding the study's lock."""
         trials = self.study.get_trials(deepcopy=False)
         replaced = {trial.user_attrs.get(_GOES_ON_WITH): trial for trial in trials}
         for trial in trials:
             if trial.state != TrialState.RUNNING or not self._left(trial):
                 continue
             number = trial.user_attrs.get(_GOES_ON_WITH, trial.number)
-            if number not in replaced or replaced[number].number <= trial.number:  # a process may have died right here, too
+            if number not in replaced or replaced[number].number <= trial.number:  # a process may also have died right here
                 self.study.enqueue_trial(trial.params, user_attrs={_GOES_ON_WITH: number})
             self.study.tell(trial.number, state=TrialState.FAIL)
 
@@ -243,7 +242,7 @@ class Sweep:
 
 
 def _encoded(choice: Any) -> Any:
-    """A choice as Optuna takes it: a list or a block becomes JSON."""
+    """A choice in a form that Optuna accepts: a list or a block becomes JSON."""
     return json.dumps(choice) if isinstance(choice, (list, tuple, dict)) else choice
 
 
@@ -274,7 +273,7 @@ def figures(sweep: Sweep) -> list[Path]:
     study, label = sweep.study, f"validation {sweep.search.objective.metric}"
     values = {trial.value for trial in sweep.finished() if trial.state == TrialState.COMPLETE}
     wanted: dict[str, Callable[..., Any]] = {"history": drawn.plot_optimization_history}
-    if len(values) > 1:  # without a difference nothing is important
+    if len(values) > 1:  # importance needs trials that differ
         wanted |= {"importance": drawn.plot_param_importances, "parallel": drawn.plot_parallel_coordinate}
     made = []
     plt.switch_backend("agg")

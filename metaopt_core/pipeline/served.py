@@ -1,7 +1,7 @@
 """What `metaopt up` serves for a home: a note in the home, valid for as long as that process holds its lock.
 
-A lock ends with its process, however that ends, so the note of a killed one is recognized, also when its process id or its port
-are another's by then. Links are made from what this note says; no port is assumed.
+A lock ends with its process, however that ends, so the note of a killed process is recognized even if its process id or its port
+has been reused. Links are made from this note; no port is assumed.
 """
 
 import json
@@ -42,7 +42,7 @@ def served(home: Home) -> Served | None:
     try:
         found = Served(**json.loads(note(home).read_text()))
         with lock(home).acquire(timeout=0):
-            return None  # nobody holds it: the note was left by a process that was killed
+            return None  # the lock is free: the note was left by a process that was killed
     except Timeout:
         return found
     except (OSError, ValueError, TypeError):

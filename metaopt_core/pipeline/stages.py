@@ -1,7 +1,7 @@
-"""The stages as data: the one table that says which there are, and what the result of each depends on.
+"""The stages as data: the one table of all stages and what the result of each depends on.
 
 A stage is a module of `tasks` with a function of the same name, and an entry here. The flows, the command line and the plan are
-made from this table; nobody else names a stage. Nothing here imports what computes, so that asking is quick.
+made from this table; no other code lists the stages. Nothing here imports code that computes, so that planning is quick.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -16,15 +16,15 @@ from metaopt_core.spec.pipeline import PipelineSpec
 
 @dataclass(frozen=True)
 class Stage:
-    """What is to be known of a stage.
+    """A stage and its properties.
 
-    name: also that of its module in `tasks`, and of its function there. about: what it does, in one line. upstream: the stages
-    whose outputs it reads. depends_on: the values of a spec that its result depends on, flat, with defaults filled in; none of
-    where data lie, or of what can't change the result. libraries: those that compute it. components: import paths
-    (`module:name`) of what a spec chooses by name, which no import in the code leads to. follows: modules that other stages keep
-    records with, and whose code makes this one's result (`code.NOT_FOLLOWED`). lacks: what a valid output (its `extra`) has not, in
-    words, of what a spec asks for beyond `depends_on`; none if nothing. trains: it keeps checkpoints, from which it continues, and
-    can be profiled. records: it has the MLflow run of the execution open while it works. publishes: and completes it.
+    name: also the name of its module in `tasks`, and of its function there. about: what it does, in one line. upstream: the stages
+    whose outputs it reads. depends_on: the values of a spec that its result depends on, flat, with defaults filled in, without
+    where data are and what can't change the result. libraries: those that compute it. components: import paths (`module:name`) of
+    what a spec chooses by name, to which no import in the code leads. follows: modules that only record for other stages, but whose
+    code makes this one's result (`code.NOT_FOLLOWED`). lacks: in words, what a valid output (its `extra`) is missing of what a spec
+    asks for beyond `depends_on`; none if nothing. trains: it keeps checkpoints, from which it continues, and can be profiled.
+    records: it has the MLflow run of the execution open while it works. publishes: it also completes that run.
     """
 
     name: str
@@ -79,13 +79,13 @@ def _log(spec: PipelineSpec) -> dict[str, Any]:
 
 
 def _unregistered(spec: PipelineSpec, extra: Mapping[str, Any]) -> str | None:
-    """A version can be made of what is logged already; whether there is one is not part of a result."""
+    """A version can be made from an existing output, so whether there is one is not part of its identity."""
     name = spec.log.register_as
     return f"no version of {name} yet" if name and extra.get("registered_as") != name else None
 
 
 def _components(spec: PipelineSpec, *chosen: Any) -> tuple[str, ...]:
-    """Import paths of the distribution, and of the other components that are chosen."""
+    """Import paths of the distribution and of other chosen components."""
     return tuple(sorted({_import_path(component) for component in (spec.generate, *chosen)}))
 
 
@@ -95,7 +95,7 @@ def _import_path(component: Any) -> str:
 
 
 def _network(spec: PipelineSpec) -> tuple[str, ...]:
-    """A network of the user's own."""
+    """The user's own network."""
     return (spec.train.model.path,) if isinstance(spec.train.model, ModuleSpec) else ()
 
 

@@ -1,10 +1,10 @@
 """Stage outputs on disk: `outputs/STAGE/FINGERPRINT/`, published whole or not at all.
 
 An output is filled in a temporary folder beside its place and published by one rename, its manifest written last. An output
-without a valid manifest, or with a file that is missing or not what the manifest says, does not exist.
+without a valid manifest, or with a file that is missing or doesn't match the manifest, does not exist.
 
-One that is there can be asked for again (`--force`). A mark beside it says so, and which output is to be replaced: that one stays
-valid until the new one is complete and takes its place, which ends the mark, too. A process that is killed on the way leaves both.
+An existing output can be made again (`--force`). A mark beside it records this and which output is to be replaced: the old output
+stays valid until the new one is complete and replaces it, together with the mark. A process that is killed before leaves both.
 """
 
 import contextlib
@@ -26,17 +26,17 @@ from metaopt_core.pipeline import manifest
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.identity import Identity
 
-TIMES = "times.parquet"  # when the points of a history were made
-CHANGED_CODE = "changed code "  # how a reason to make an output again begins that is about a file
+TIMES = "times.parquet"  # when the points of a training history were recorded
+CHANGED_CODE = "changed code "  # the prefix of reasons that are about a file
 
 
 @dataclass(frozen=True)
 class StageOutput:
     """A small reference to a published output. It crosses flow boundaries; tensors and tables don't.
 
-    content: a digest of the output's files but figures and times, which no result depends on; equal bytes give equal content.
-    started: when it was begun, in seconds since 1970.
-    extra: what the stage wanted remembered beside its files (an MLflow run, counts), JSON values only.
+    content: a digest of the output's files except figures and times, on which no result depends; equal bytes give equal content.
+    started: in seconds since 1970.
+    extra: what the stage recorded besides its files (an MLflow run, counts), JSON values only.
     """
 
     stage: str
@@ -68,7 +68,7 @@ class Store:
     def get(self, identity: Identity, upstream: Mapping[str, StageOutput] | None = None) -> StageOutput | str:
         """The valid output of a stage, or one line on why there is none.
 
-        With `upstream`, an output that was made from other bytes than those that lie upstream now is not valid either.
+        With `upstream`, an output that was made from other bytes than the current upstream outputs is not valid either.
         """
         folder, found = self.folder(identity), self._manifest(identity)
         if isinstance(found, str):
@@ -85,7 +85,7 @@ class Store:
         """The output that was just published."""
         output = self.get(identity)
         if isinstance(output, str):
-            raise RuntimeError(f"{identity.stage} {identity.fingerprint} was published, and then: {output}")
+            raise RuntimeError(f"{identity.stage} {identity.fingerprint} was published, but is now invalid: {output}")
         return output
 
     def why(self, pipeline: str, identity: Identity) -> list[str]:
@@ -109,14 +109,14 @@ class Store:
         return reasons
 
     def remember(self, pipeline: str, identity: Identity) -> None:
-        """Note that this identity is now what the pipeline's stage has, for `why` to compare with."""
+        """Record this identity as the latest of the pipeline's stage, for `why` to compare with."""
         pointer = self._pointer(pipeline, identity.stage)
         pointer.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(pointer, json.dumps(asdict(identity), indent=1))
 
     @contextlib.contextmanager
     def locked(self, identity: Identity, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """One process at a time makes one output; `on_wait` is called where another one is at it."""
+        """Lock an output, so that only one process makes it; `on_wait` is called if another process holds the lock."""
         self.home.make()
         self.home.locks.mkdir(exist_ok=True)
         lock = FileLock(self.home.locks / f"{identity.stage}-{identity.fingerprint}.lock")
@@ -126,7 +126,7 @@ class Store:
             on_wait()
             lock.acquire()
         with lock:
-            lock.release()  # the context manager has taken it once more
+            lock.release()  # the context manager has acquired it a second time
             yield
 
     @contextlib.contextmanager
@@ -135,7 +135,7 @@ class Store:
         final = self.folder(identity)
         self.home.make()
         final.parent.mkdir(parents=True, exist_ok=True)
-        for abandoned in final.parent.glob(f".{identity.fingerprint}.*"):  # by a killed process: the caller holds the lock
+        for abandoned in final.parent.glob(f".{identity.fingerprint}.*"):  # left by a killed process: the caller holds the lock
             shutil.rmtree(abandoned, ignore_errors=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{identity.fingerprint}.", dir=final.parent))
         extra: dict[str, Any] = {}
@@ -160,13 +160,13 @@ class Store:
             shutil.rmtree(draft, ignore_errors=True)
 
     def ask_again(self, identity: Identity) -> None:
-        """Have an output made again although it is valid, from the beginning. Call it under the output's lock."""
+        """Mark an output to be made again from the beginning even if it is valid. Call it while holding the output's lock."""
         shutil.rmtree(self.home.checkpoints / identity.fingerprint, ignore_errors=True)
         if not isinstance(found := self._manifest(identity), str):
             write_atomically(self._mark(identity), found[1])
 
     def is_asked_again(self, identity: Identity) -> bool:
-        """Whether it was asked for again, and the output is still the one that is to be replaced."""
+        """Whether the output is marked to be made again and has not been replaced yet."""
         try:
             replaced = self._mark(identity).read_text()
         except OSError:
@@ -206,8 +206,8 @@ def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]
 
 
 def _put_in_place(draft: Path, final: Path) -> None:
-    """Rename a folder to a place that another one may have, which is then at the first one's. There is one at any time, where the
-    file system can exchange the two."""
+    """Rename a folder to a place where another one may be, which then swaps places with it. If the file system can exchange names,
+    there is a folder at that place at any time."""
     if final.exists() and not _exchanged(draft, final):
         final.rename(aside := Path(tempfile.mkdtemp(prefix=f"{draft.name}.", dir=draft.parent)) / "old")
         draft.rename(final)
@@ -217,14 +217,14 @@ def _put_in_place(draft: Path, final: Path) -> None:
 
 
 def _exchanged(one: Path, other: Path) -> bool:
-    """Whether two names changed places, in one step."""
+    """Exchange two names in one step. Returns whether the system could."""
     exchange = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # Linux
     at_working_folder, exchange_flag = -100, 2
     return exchange is not None and exchange(at_working_folder, bytes(one), at_working_folder, bytes(other), exchange_flag) == 0
 
 
 def _to_disk(path: Path) -> None:
-    """Have the operating system write a file or a folder's entries now."""
+    """Have the operating system write a file or a folder's entries to disk now."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,6 @@
-"""Addresses of tracking stores, which hold no secrets: a spec is stored in plain text by Prefect, by MLflow and in every output.
+"""Addresses of tracking stores, which must not contain secrets: Prefect, MLflow and every output store a spec in plain text.
 
-What a store asks for is read from variables that its own client knows, so that it is nowhere in what we write, log or show.
+Credentials are read from the environment variables of the store's own client, so that we never write, log or show them.
 """
 
 import os
@@ -23,7 +23,7 @@ _NO_ADDRESS = "expected the address of a server, as in http://127.0.0.1:5000"
 
 _QUERY_KEY = r"[\w.-]*(?:passw|pwd|token|secret|credential|auth|signature|api.?key|access.?key)[\w.-]*="
 _SECRET_PATTERNS = (
-    (re.compile(r"://(?!/)[^\s'\"]*@"), "://"),  # three slashes begin a path, in which @ means nothing
+    (re.compile(r"://(?!/)[^\s'\"]*@"), "://"),  # three slashes begin a path, where @ has no meaning
     (re.compile(r"\b[^\s'\"/@:]+:[^\s'\"/@]+@(?=\w)"), ""),
     (re.compile(r"(?i)\b(basic|bearer)\s+[\w.~+/-]{6,}=*"), r"\1 ***"),
     (re.compile(rf"(?i)([?&;#]{_QUERY_KEY})[^\s&;#'\"]*"), r"\1***"),
@@ -32,10 +32,10 @@ _SECRET_PATTERNS = (
 PATTERN = (
     r"^(?!https?:.*[?#])"
     r"(?!(?!(sqlite|postgresql|mysql|mssql)[\w+]*://).*@)"
-    r"(?!\w[\w+]*://[^/@]*:[^/]*@)"  # a database's address may name a user
+    r"(?!\w[\w+]*://[^/@]*:[^/]*@)"  # a database's address may contain a user name
     r"(?!.*[?&;#][\w.-]*(passw|pwd|token|secret)[\w.-]*=).*$"
 )
-"""The same in a JSON Schema, by which Prefect's server checks a form before it stores it; it knows fewer tricks."""
+"""The same check as a JSON Schema, with which Prefect's server checks a form before storing it; it catches fewer cases."""
 
 
 def problem(address: str, instead: str = _OF_MLFLOW) -> str | None:
@@ -63,7 +63,7 @@ def problem(address: str, instead: str = _OF_MLFLOW) -> str | None:
 def tracking_address(configured: str | None) -> str | None:
     """The address that a spec names, else the one that the environment names; none means the embedded store.
 
-    Raises UserError if the environment's holds credentials; a spec with such an address does not come about.
+    Raises UserError if the environment's contains credentials; a spec with such an address is refused earlier.
     """
     if configured:
         return configured
@@ -74,9 +74,9 @@ def tracking_address(configured: str | None) -> str | None:
 
 
 def scrubbed(text: str) -> str:
-    """Text that somebody else wrote, such as a library's error, without what looks like credentials and what is known to be."""
+    """Foreign text, such as a library's error, without known credentials and anything that looks like credentials."""
     for variable in _SECRETS:
-        if len(secret := os.environ.get(variable, "")) > 3:  # a shorter one stands in many words
+        if len(secret := os.environ.get(variable, "")) > 3:  # a shorter one occurs in many words
             text = text.replace(secret, "***")
     for pattern, instead in _SECRET_PATTERNS:
         text = pattern.sub(instead, text)

@@ -10,30 +10,30 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 Impossibility = tuple[tuple[str, ...], str]
-"""A combination of values that no run could carry out: the path to the key that has to change, and the message."""
+"""An impossible combination of values: the path to the key that has to change, and the message."""
 
 
 MOST = 10**9
-"""No number of tasks, steps or units is larger: more would be a slip of the keyboard, and overflow what counts them."""
+"""The largest number of tasks, steps or units: a larger one is surely a typing mistake, and would overflow counters."""
 
 
 DEEPEST = 32
-"""Levels of nesting: no spec needs a third of it, and hostile ones could exhaust the stack."""
+"""The deepest nesting: no spec needs a third of it, and hostile ones could exhaust the stack."""
 
 _LONGEST = 10_000  # characters of a text
 
 
 class Spec(BaseModel):
-    """Base of all: unknown keys and silently converted types are errors, and a checked spec never changes.
+    """Base of all models: unknown keys and implicit type conversions are errors, and a checked spec never changes.
 
-    pydantic's own messages don't quote the values that it refuses: Prefect stores them, and one may be a password.
+    pydantic's messages don't quote refused values, because Prefect stores the messages, and a value may be a password.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 def unfit(text: str) -> str | None:
-    """What is wrong with a text that no spec may hold, for the sake of terminals, databases and patience; none if nothing is."""
+    """Why no spec may contain this text (terminals, databases, size); none if it may."""
     if len(text) > _LONGEST:
         return f"a text of {len(text)} characters, expected at most {_LONGEST}"
     if text.isprintable():
@@ -48,14 +48,14 @@ def unfit(text: str) -> str | None:
 
 
 def impossible(problems: Iterable[Impossibility]) -> PydanticCustomError:
-    """The error of a validator that says of several places what is wrong there."""
+    """A validator's error that reports problems in several places."""
     listed = list(problems)
     text = "; ".join(f"{'.'.join(path)}: {message}" for path, message in listed)
     return PydanticCustomError("impossible", "{text}", {"text": text, "problems": listed})
 
 
 def problems_of(error: ValidationError, model: type[BaseModel], place: tuple[str, ...]) -> Iterator[Impossibility]:
-    """What a component's own model refuses below a place. The schema that explains the other models' refusals doesn't know it."""
+    """The errors of a user's own component below a place. The schema, from which `explain` works, doesn't contain its model."""
     for details in error.errors(include_input=False, include_url=False):
         path = tuple(map(str, details["loc"]))
         message = details["msg"]
@@ -67,7 +67,7 @@ def problems_of(error: ValidationError, model: type[BaseModel], place: tuple[str
 
 
 def as_tuple(value: Any) -> Any:
-    """A list of the file as the tuple that a frozen model holds."""
+    """A list from the file as a tuple, for a frozen model."""
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -1,8 +1,8 @@
-"""Components of a pipeline that anybody may add: distributions, methods and metrics, found by their name or by an import path.
+"""Components of a pipeline that anyone can add: distributions, methods and metrics, found by name or by import path.
 
-The ones that ship are the modules and folders of a package, found by looking: adding one touches no list. A component of the user's
-is named by an import path, as in `mypackage.tasks:Waves`, and is beside the pipelines file or on Python's path. Planning
-imports components, so their modules import torch only inside the functions that compute.
+The ones that ship are the modules and folders of a package, which is scanned: there is no list to extend. A user's component is
+named by an import path, as in `mypackage.tasks:Waves`, and is beside the pipelines file or on Python's path. Planning imports
+components, so their modules import torch only inside the functions that compute.
 """
 
 import importlib
@@ -26,7 +26,7 @@ METRICS = "metaopt_core.evaluation.metrics"
 def known(package: str, kind: type) -> Mapping[str, Any]:
     """The components of a package by name: subclasses or instances of a kind that its modules define.
 
-    A package lists in SUPPORT those of its modules that hold no component.
+    A package lists its modules without components in SUPPORT.
     """
     root = importlib.import_module(package)
     found: dict[str, Any] = {}
@@ -43,12 +43,12 @@ def _is_component(value: Any, kind: type, module: str) -> bool:
 
 
 def module_of(component: Any) -> str:
-    """The module that defines a component: its code is part of the identity of what is computed with it."""
+    """The module that defines a component, whose code is part of the identity of what is computed with it."""
     return str(component.__module__)
 
 
 def find(package: str, kind: type, name: str) -> Any:
-    """The component of a name or import path. Raises PydanticCustomError, which says what was expected."""
+    """The component with a name or import path. Raises PydanticCustomError, which says what was expected."""
     components = known(package, kind)
     if name in components:
         return components[name]
@@ -59,14 +59,14 @@ def find(package: str, kind: type, name: str) -> Any:
 
 
 def imported(path: str, kind: type) -> Any:
-    """The component that an import path names. Raises PydanticCustomError where it can't be had, or is none of its kind."""
+    """The component that an import path names. Raises PydanticCustomError if it can't be imported or is of another kind."""
     module, _, name = path.partition(":")
     try:
-        user_source.sources(path)  # says which folders were searched
+        user_source.sources(path)  # whose error says which folders were searched
         found = getattr(importlib.import_module(module), name, None)
     except UserError as error:
         raise PydanticCustomError("component", "{why}", {"why": str(error).partition(": ")[2]}) from None
-    except Exception as error:  # whatever the user's module raises
+    except Exception as error:  # the user's module may raise anything
         why = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         raise PydanticCustomError("component", "{module} can't be imported ({why})", {"module": module, "why": why}) from None
     fits = isinstance(found, kind) or (isinstance(found, type) and issubclass(found, kind))

@@ -1,8 +1,8 @@
-"""The contract of a task distribution p(T), as far as it can be asked without its data.
+"""The contract of a task distribution p(T): the part that needs no data.
 
-This is the declared side, which parsing and planning ask: the settings that `generate:` may have, what the tasks look like, what
-is impossible, what a variant may change. `metaopt_core.distributions.contract` has the other side: how tasks are made and drawn.
-Nobody outside of a distribution asks which one it is.
+This is the declared side, which parsing and planning use: the settings in `generate:`, what the tasks look like, what is
+impossible, what a variant may change. `metaopt_core.distributions.contract` has the other side: how tasks are made and drawn. No
+code outside a distribution asks which one it is.
 """
 
 from collections.abc import Iterator, Mapping, Set
@@ -21,19 +21,20 @@ Tasks = Annotated[int, Field(ge=1, le=10**6)]  # they are stored
 
 
 class HeldOut(Spec):
-    """Tasks that are drawn once, in `generate`, and are the same for every model that is ever compared on them."""
+    """Tasks that are drawn once, in `generate`, and are the same for every model that is compared on them."""
 
-    validation_tasks: Tasks = Field(200, description="Meta-validation tasks: they choose the best checkpoint.")
-    test_tasks: Tasks = Field(1000, description="Meta-test tasks: they are seen by `evaluate` alone.")
+    validation_tasks: Tasks = Field(200, description="Meta-validation tasks, which choose the best checkpoint.")
+    test_tasks: Tasks = Field(1000, description="Meta-test tasks, which only `evaluate` uses.")
 
 
 @dataclass(frozen=True)
 class TaskShape:
     """What the tasks of a distribution look like.
 
-    input_shape: of one example, without task and example dimensions. targets: real numbers, or classes, whose number a task's ways
-    say. outputs: real numbers of a target; of classes there is one for each way. target_names, target_means and target_scales: of
-    each output, where tasks come with targets in other units than the data have: a target of the data is mean + scale · target.
+    input_shape: of one example, without task and example dimensions. targets: real numbers, or classes, whose number is the ways of
+    a task. outputs: the real numbers of a target; with classes there is one output for each way. target_names, target_means and
+    target_scales: of each output, where tasks come with targets in other units than the data have: a target of the data is mean +
+    scale · target.
     """
 
     input_shape: tuple[int, ...]
@@ -44,7 +45,7 @@ class TaskShape:
     target_scales: tuple[float, ...] = ()
 
     def outputs_for(self, ways: int | None) -> int:
-        """The outputs of a network for tasks of so many ways."""
+        """The number of outputs of a network for tasks with this many ways."""
         return ways or self.outputs
 
     def as_json(self) -> dict[str, Any]:
@@ -61,8 +62,8 @@ class Asked:
     """What a pipeline asks of the tasks.
 
     episodes: shots and queries (per class, where there are classes), by the path of the block that asks. said: paths of those of
-    validation and evaluation that the spec says itself, and doesn't take from training. trains: whether tasks of these ways are
-    trained on, or evaluated alone.
+    validation and evaluation that the spec sets itself instead of inheriting them from training. trains: whether tasks with these
+    ways are used for training, or only for evaluation.
     """
 
     ways: int | None
@@ -72,13 +73,13 @@ class Asked:
 
 
 class NoShift(Spec):
-    """Nothing of the distribution can be shifted."""
+    """The shift of a distribution that can't be shifted."""
 
 
 class DistributionSpec(Spec):
-    """Base of the specs of all distributions: settings, and what is known of the tasks before there are any.
+    """Base of the specs of all distributions: settings, and what is known about the tasks before there are any.
 
-    A subclass gives `distribution` the type Literal["its name"] (a component of the user's is named by its import path), adds its
+    A subclass gives `distribution` the type Literal["its name"] (a user's component is named by its import path), adds its
     settings, and overrides what differs.
     """
 
@@ -92,52 +93,52 @@ class DistributionSpec(Spec):
     """Settings that a report leaves out of its line about the tasks."""
 
     Shift: ClassVar[type[Spec]] = NoShift
-    """What a variant of the test tasks may change beside ways, shots and queries; every field is optional."""
+    """What a variant of the test tasks may change besides ways, shots and queries; every field is optional."""
 
     distribution: str = Field(description="Which p(T): where tasks come from.")
     seed: Seed | None = Field(
-        None, description="Splits and held-out tasks are a function of it; none means the pipeline's seed, or its first one."
+        None, description="Splits and held-out tasks are a function of it; none means the pipeline's seed (its first one)."
     )
     held_out: HeldOut = Field(HeldOut(), description="The tasks that are drawn once.")
 
     @classmethod
     def component_name(cls) -> str:
-        """The name by which a spec asks for it; empty for a base class."""
+        """The name that selects it in a spec; empty for a base class."""
         names = get_args(cls.model_fields["distribution"].annotation)
         return str(names[0]) if len(names) == 1 else ""
 
     @property
     def targets(self) -> Targets:
-        """Whether its tasks have real targets or classes; known before the data are."""
+        """Whether its tasks have real targets or classes, known without the data."""
         raise NotImplementedError
 
     @property
     def shape(self) -> TaskShape | None:
-        """What its tasks look like, where the spec says it all; else `generate` finds out."""
+        """What its tasks look like, if the spec determines it; otherwise `generate` finds out."""
         return None
 
     def data(self) -> str | None:
-        """A digest of the data that it is going to read, if it reads any. Raises UserError where they aren't there."""
+        """A digest of the data that it will read, if it reads any. Raises UserError if they are missing."""
         return None
 
     def beside(self, folder: Path) -> Self:  # noqa: ARG002
-        """The same with relative paths taken as beside the pipelines file, whose folder this is."""
+        """The same, with relative paths resolved in this folder, which is that of the pipelines file."""
         return self
 
     def located(self, environment: Mapping[str, str]) -> Self:  # noqa: ARG002
-        """The same with what the environment variables of a run say of where data are. Raises UserError."""
+        """The same, with the places of data that environment variables name. Raises UserError."""
         return self
 
     def impossibilities(self, asked: Asked) -> Iterator[Impossibility]:  # noqa: ARG002
-        """What no such distribution could give, with the path from the pipeline's block to the key that has to change."""
+        """What such a distribution can't provide, with the path from the pipeline's block to the key that has to change."""
         yield from ()
 
     def shift_refusals(self, changes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:  # noqa: ARG002
-        """Keys of a shift that it has, but can't apply as it stands, and why."""
+        """Keys of a shift that it can't apply with the current settings, and why."""
         yield from ()
 
     def shift_keys(self, changes: Mapping[str, Any]) -> frozenset[str]:  # noqa: ARG002
-        """The keys that a shift with these changes may have, beside ways, shots and queries."""
+        """The keys that a shift with these changes may have, besides ways, shots and queries."""
         return frozenset(type(self).Shift.model_fields)
 
     def shifted(self, changes: Mapping[str, Any]) -> "DistributionSpec":  # noqa: ARG002

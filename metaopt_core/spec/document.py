@@ -1,7 +1,7 @@
-"""YAML text as a tree in which every key and every value knows its place, so that a mistake can be pointed at.
+"""YAML text as a tree in which every key and every value knows its place, so that a message can point to a mistake.
 
 Scalars follow YAML 1.2's core schema: `1e-3` is a number, `on`, `no`, `12:30` and `2026-01-01` are text, `010` is ten. Aliases,
-merge keys and tags are refused: pipelines share settings through `extends`, and a file means what it shows.
+merge keys and tags are refused: pipelines share settings through `extends`, and a file has no hidden meaning.
 """
 
 import re
@@ -13,9 +13,9 @@ import yaml
 
 from metaopt_core.spec.base import DEEPEST, unfit
 
-MOST_VALUES = 10_000  # of a file and what it includes, hundreds of pipelines: reading them takes half a second
-_LONGEST = 60  # characters of what was found, in a message
-_LONGEST_PROBLEM = 120  # and of PyYAML's own words, which quote
+MOST_VALUES = 10_000  # of a file with its includes: hundreds of pipelines, which take half a second to read
+_LONGEST = 60  # characters of a found value in a message
+_LONGEST_PROBLEM = 120  # characters of PyYAML's own messages, which quote
 
 _INTEGER = re.compile(r"[-+]?[0-9]+")
 _OCTAL_OR_HEXADECIMAL = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
@@ -31,7 +31,7 @@ class Place:
     source: str
     line: int | None = None
     column: int | None = None
-    pipeline: str | None = None  # the pipeline in whose block it stands
+    pipeline: str | None = None  # the pipeline whose block it is in
 
     def __str__(self) -> str:
         source = printable(self.source)
@@ -40,7 +40,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A mistake: where, at which key (dotted; empty for the file as a whole), and what is wrong and expected."""
+    """A mistake: its place, its key (dotted; empty for the file as a whole), and what is wrong and expected."""
 
     place: Place
     path: str
@@ -61,7 +61,7 @@ BROKEN = Broken()
 class Node:
     """A scalar (`value` is None, bool, int, float or str), a list of nodes, or a mapping from keys to entries.
 
-    text: a scalar as it was written, between quotes if it is a str.
+    text: a scalar as it was written, in quotes if it is a str.
     """
 
     place: Place
@@ -75,7 +75,7 @@ class Node:
 
     @property
     def size(self) -> int:
-        """How many values there are, with all that are inside others."""
+        """The number of values, including nested ones."""
         items: list[Node] = self.value if isinstance(self.value, list) else [entry.node for entry in self.entries.values()]
         return 1 + sum(item.size for item in items)
 
@@ -86,7 +86,7 @@ class Node:
         return [item.plain() for item in self.value] if isinstance(self.value, list) else self.value
 
     def describe(self) -> str:
-        """What an error message says was found here."""
+        """The node in words, for an error message that says what was found."""
         match self.value:
             case {}:
                 return f"a mapping with {shown(', '.join(self.value))}" if self.value else "an empty mapping"
@@ -116,12 +116,12 @@ def scalar(text: str) -> bool | int | float | str | None:
     if _OCTAL_OR_HEXADECIMAL.fullmatch(text):
         return int(text, 0)
     if _FLOAT.fullmatch(text):
-        return float(re.sub(r"\.([a-zA-Z])", r"\1", text))  # Python writes .inf and .nan without the point
+        return float(re.sub(r"\.([a-zA-Z])", r"\1", text))  # Python writes .inf and .nan without the dot
     return text
 
 
 def read_file(text: str, name: str, most: int = MOST_VALUES) -> tuple[Node | None, list[Mistake]]:
-    """The tree of a pipelines file, or none if it is no YAML, and the mistakes that show without knowing what keys mean.
+    """The tree of a pipelines file, or none if it is not YAML, and the mistakes that show without knowing what keys mean.
 
     most: how many values it may have.
     """
@@ -130,13 +130,13 @@ def read_file(text: str, name: str, most: int = MOST_VALUES) -> tuple[Node | Non
 
 
 def read_value(text: str, source: str, path: tuple[str, ...]) -> tuple[Node | None, list[Mistake]]:
-    """The same for the value of a `--set` option, by the same rules; `source` is the whole option and `path` its key."""
+    """The same for the value of a `--set` option; `source` is the whole option and `path` its key."""
     reader = _Reader(source, is_file=False)
     return reader.read(text, path), reader.mistakes
 
 
 class _TooMuchError(Exception):
-    """The file is larger or deeper than any spec needs to be, and is not read on."""
+    """The file is larger or deeper than any spec needs to be, so reading stops."""
 
     def __init__(self, place: Place, message: str) -> None:
         self.place, self.message = place, message
@@ -207,7 +207,7 @@ class _Reader:
 
     def _scalar(self, event: yaml.ScalarEvent, place: Place, path: tuple[str, ...]) -> Node:
         text = _joined(event.value)
-        if wrong := unfit(text):  # by an escape: as they are, YAML has none of these characters
+        if wrong := unfit(text):  # only through an escape: YAML refuses these characters themselves
             return self._broken(place, path, wrong)
         if event.style:
             return Node(place, text, f'"{text}"')
@@ -257,7 +257,7 @@ class _Reader:
     def _place(self, event: yaml.Event, path: tuple[str, ...]) -> Place:
         if not self.is_file:
             return Place(self.source)
-        assert event.start_mark is not None  # every event that the parser makes has one
+        assert event.start_mark is not None  # the parser gives every event one
         pipeline = path[1] if len(path) > 1 and path[0] == "pipelines" else None
         return Place(self.source, event.start_mark.line + 1, event.start_mark.column + 1, pipeline)
 
@@ -285,7 +285,7 @@ _TAB = "a tab, expected spaces"
 
 
 def _syntax_message(error: yaml.MarkedYAMLError) -> str:
-    """PyYAML's words in plainer ones, where a user is likely to meet them."""
+    """A plainer version of PyYAML's message, for the common mistakes."""
     problem, context = str(error.problem), str(error.context)
     if "'\\t' that cannot start" in problem:
         return _TAB
@@ -319,19 +319,19 @@ def dotted(path: tuple[str | int, ...]) -> str:
 
 
 def shown(text: str, longest: int = _LONGEST) -> str:
-    """A text of the user's as messages show it: printable, in one line, and not longer than it takes to find it."""
+    """The user's text as messages show it: printable, on one line, and just long enough to find it."""
     return printable(text if len(text) <= longest else f"{text[: longest - 3]}…")
 
 
 def printable(text: str) -> str:
-    """With an escape for each character that a terminal has no picture of, or would obey."""
+    """The text with an escape for each character that a terminal can't show or would interpret."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _joined(text: str) -> str:
-    """With the two halves of each surrogate pair, as JSON escapes them, made one character."""
+    """The text with each surrogate pair, as JSON escapes them, joined into one character."""
     if text.isprintable():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")

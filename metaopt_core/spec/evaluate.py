@@ -12,20 +12,20 @@ from metaopt_core.spec.generate import shipped
 from metaopt_core.spec.metric import MetricPath
 
 IN_DISTRIBUTION = "in-distribution"
-"""The name of the test tasks that are not shifted, where results say which ones they are of."""
+"""The name of the unshifted test tasks in results."""
 
 
 class ShiftSpec(Spec):
-    """What a variant of the test tasks changes: settings of `generate` that training does not know, and of the protocol.
+    """What a variant of the test tasks changes: settings of `generate`, unknown to training, and of the protocol.
 
-    Settings of a distribution are checked by the pipeline as a whole, which knows the distribution.
+    Settings of a distribution are checked by the whole pipeline, which knows the distribution.
     """
 
     model_config = ConfigDict(extra="allow")
 
     ways: Ways | None = Field(
         None,
-        description="Classification: another number of classes. Further outputs start as those that were learned, one by one.",
+        description="Classification: another number of classes. Additional outputs start as copies of the learned ones, in order.",
     )
     shots: Positive | None = Field(None, description="Another number of support examples (per class).")
     queries: Positive | None = Field(None, description="Another number of query examples (per class).")
@@ -36,21 +36,21 @@ class ShiftSpec(Spec):
 
     @property
     def said(self) -> dict[str, Any]:
-        """Key → value of all that it changes."""
+        """Key → value of everything that it changes."""
         return {key: value for key, value in self if value is not None}
 
     @property
     def changes(self) -> dict[str, Any]:
-        """What it changes of the distribution."""
+        """What it changes in the distribution."""
         return {key: value for key, value in self.said.items() if key not in PROTOCOL}
 
 
 PROTOCOL = frozenset({"ways", "shots", "queries"})
-"""What a variant changes of the protocol, whatever the distribution."""
+"""What a variant may change in the protocol, for any distribution."""
 
 
 def _with_shifts_of_all() -> type[ShiftSpec]:
-    """The model with what any distribution that ships can shift, for the schema and for messages that name types."""
+    """The model with everything that any shipped distribution can shift, for the schema and for messages that name types."""
     fields: dict[str, Any] = {}
     for distribution in shipped():
         fields |= {name: (field.annotation, field) for name, field in distribution.Shift.model_fields.items()}
@@ -78,7 +78,7 @@ class EvaluateSpec(Spec):
     steps: Positive = Field(
         10,
         description="Adaptation steps; every number from 0 to this is recorded. Methods are compared after "
-        "`train.validation.steps` of them, or after the last where these are fewer.",
+        "`train.validation.steps` of them, or after the last one if there are fewer.",
     )
     shots: Positive | None = Field(
         None, description="Support examples (per class); none means as in training, the most if that is a range."
@@ -92,24 +92,24 @@ class EvaluateSpec(Spec):
     )
     baseline_lrs: Annotated[tuple[StepSize, ...], Field(min_length=1), BeforeValidator(as_tuple)] | None = Field(
         None,
-        description="Step sizes from which each baseline takes the one that is best on the meta-validation tasks; none means 0.03, "
-        "0.1, 0.3, 1, 3 and 10 times that of the inner loop.",
+        description="Step sizes from which each baseline uses the one that does best on the meta-validation tasks; none means "
+        "0.03, 0.1, 0.3, 1, 3 and 10 times that of the inner loop.",
     )
     adaptation: Literal["plain", "safe"] = Field(
         "plain",
         description="How the logged model adapts: `plain` gradient descent, or `safe`, with step sizes that halve until the "
-        "support loss falls, and stopping once adaptation surely harms a held-out part of a support set of 25 or more. Both are "
-        "evaluated.",
+        "support loss falls, and which stops once adaptation clearly harms a held-out part of a support set of 25 or more. Both "
+        "are evaluated.",
     )
     shifted: Annotated[dict[str, AnyShift | None], Field(max_length=100), AfterValidator(_variant_names)] | None = Field(
         None,
-        description="Variants of the test tasks that differ from what was trained on, by name; each says what it changes. One that "
-        "is null is left out.",
+        description="Variants of the test tasks that differ from the training tasks, by name; each says what it changes. Null "
+        "leaves one out.",
     )
     over_training: bool = Field(
         False,
-        description="Whether the parameters of every validation are evaluated on the meta-test tasks, too, as a curve. They choose "
-        "nothing, but whoever looks at them and then changes a setting has used the test tasks to choose it.",
+        description="Whether the parameters at every validation are also evaluated on the meta-test tasks, as a curve. The "
+        "pipeline does not choose by it; if you change a setting because of it, you have used the test tasks to choose.",
     )
     metrics: Annotated[tuple[MetricPath, ...], BeforeValidator(as_tuple)] = Field(
         (), description="Further metrics by import path, as in [mypackage.metrics:median_error]; those that ship are always there."

@@ -1,4 +1,4 @@
-"""What pydantic refuses, in sentences: which key, what was found there, what was expected, and what was probably meant."""
+"""pydantic's errors as sentences: which key, what was found there, what was expected, and what was probably meant."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from metaopt_core.spec.document import BROKEN, Node, shown
 from metaopt_core.spec.schema import Schema, kind_key, kinds, member_of, models_schema, resolve
 
 Path = tuple[str | int, ...]
-_MOST_NAMED = 50  # of the alternatives that a message lists
-_MEANT = {"gpu": "cuda"}  # what is meant by words whose letters are closer to another one
+_MOST_NAMED = 50  # alternatives that a message lists
+_MEANT = {"gpu": "cuda"}  # words that mean one value but are spelled more like another
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Refusal:
 
     path: keys and list indices from the pipeline's block to what is wrong.
     at_key: it is about the key (or, if that is missing, the block around it) rather than about the value.
-    unknown: the key has no meaning.
-    absence: it says that something is missing, which an unreadable `extends` may be the reason of.
+    unknown: there is no such key.
+    absence: something is missing, possibly because `extends` could not be read.
     """
 
     path: Path
@@ -35,7 +35,7 @@ class Refusal:
 
 
 def refusals(error: ValidationError, block: Node) -> Iterator[Refusal]:
-    """Every mistake that pydantic found in a pipeline's block; nothing about values that were reported before."""
+    """Every mistake that pydantic found in a pipeline's block, except for values that were already reported."""
     for details in error.errors(include_url=False):
         if details["type"] == "impossible":
             for path, message in details["ctx"]["problems"]:
@@ -63,7 +63,7 @@ def _refusal(details: ErrorDetails, block: Node) -> Refusal | None:
         case "union_tag_invalid":
             key = (*path, str(kind_key(schema)))
             tag = _find(block, key)
-            assert tag is not None  # it was found to be invalid
+            assert tag is not None  # its value was invalid
             expected = either(kinds(schema)) + (", or an import path module:Class" if key == ("generate", "distribution") else "")
             return None if tag.value is BROKEN else Refusal(key, _unexpected(expected, tag, kinds(schema)))
         case "component" if not details["msg"].startswith("expected "):
@@ -72,15 +72,15 @@ def _refusal(details: ErrorDetails, block: Node) -> Refusal | None:
             expected = f"a whole number of at most {MOST}"
         case "too_long" if found is not None and isinstance(found.value, dict):
             expected = f"at most {details['ctx']['max_length']} of them"
-        case "address":  # what was found may be a secret
+        case "address":  # the found value may be a secret
             return Refusal(path, details["msg"])
         case "finite_number":
             expected = expectation(schema).replace("number", "finite number")
-        case "missing" | "too_long" | "too_short":  # of a list: what is expected is said of the list as a whole
+        case "missing" | "too_long" | "too_short":  # in a list: the message describes the list as a whole
             path, schema, _ = _follow(details["loc"][:-1]) if isinstance(path[-1], int) else (path, schema, around)
             found, expected = _find(block, path), expectation(schema)
         case _:
-            own = details["msg"].startswith("expected ")  # the models' own validators say what they expect
+            own = details["msg"].startswith("expected ")  # our own validators' messages say what they expect
             expected = details["msg"].removeprefix("expected ") if own else expectation(schema)
     assert found is not None  # a value was refused
     absence = details["type"] == "schedule" and isinstance(found.value, dict) and not {"cron", "every"} & set(found.value)
@@ -94,7 +94,7 @@ def _unexpected(expected: str, found: Node, candidates: Iterable[str] = ()) -> s
 def _candidates(kind: str, schema: Schema) -> Iterable[str]:
     """Values that may have been meant."""
     if kind == "timezone":
-        from zoneinfo import available_timezones  # reads a folder, so only when needed
+        from zoneinfo import available_timezones  # it reads a folder, so import it only when needed
 
         return sorted(available_timezones())
     alternatives = [resolve(schema), *schema.get("anyOf", ())]
@@ -102,7 +102,7 @@ def _candidates(kind: str, schema: Schema) -> Iterable[str]:
 
 
 def suggestion(found: Any, candidates: Iterable[str]) -> str:
-    """`, did you mean …?` for the likeliest of some words, or nothing."""
+    """`, did you mean …?` with the most similar word, or nothing."""
     words = {word.lower(): word for word in candidates}
     wanted = _MEANT.get(found.lower(), found.lower()) if isinstance(found, str) else ""
     close = get_close_matches(wanted, words, n=1)
@@ -110,13 +110,13 @@ def suggestion(found: Any, candidates: Iterable[str]) -> str:
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
-    """The message for a key that has no meaning in its place."""
+    """The message for an unknown key."""
     known = list(known)
     return f"unknown key{suggestion(key, known) or f', expected {either(known)}'}"
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
-    """The message for a name that refers to nothing."""
+    """The message for an unknown name."""
     known = list(known)
     return f"no {kind} {shown(name)}{suggestion(name, known) or f', expected {either(known)}'}"
 
@@ -145,7 +145,7 @@ def _expectation(schema: Schema) -> str:
         case "object" if "minProperties" in schema or schema.get("additionalProperties") is True:
             return "a mapping from keys, as in train.inner.lr"
         case "array" if "prefixItems" in schema:
-            return "a list of two numbers"  # a range: the one fixed-length list there is
+            return "a list of two numbers"  # a range: the only fixed-length list
         case "array" if not schema["items"]:
             return f"a list of {schema.get('minItems', 0)} or more values"
         case "array":
@@ -171,7 +171,7 @@ def _bounds(schema: Schema) -> str:
 
 
 def either(options: Iterable[Any], word: str = "or") -> str:
-    """`a, b or c`; of very many the first ones."""
+    """`a, b or c`; only the first ones of very many."""
     *most, last = [str(option) for option in options]
     if len(most) >= _MOST_NAMED:
         most, last = most[: _MOST_NAMED - 1], "others"
@@ -179,7 +179,7 @@ def either(options: Iterable[Any], word: str = "or") -> str:
 
 
 def _follow(location: tuple[int | str, ...]) -> tuple[Path, Schema, Schema]:
-    """The path that a pydantic location stands for (it also holds a tag for each choice), its schema, and that of its block."""
+    """The path of a pydantic location (which also contains a tag for each choice), its schema, and the schema of its block."""
     path: list[int | str] = []
     schema: Schema = models_schema()
     around: Mapping[str, Any] = schema

@@ -1,7 +1,7 @@
-"""The pipelines files that a command reads: the one that it names, and those which that one includes.
+"""The pipelines files that a command reads: the one that it names, and those that it includes.
 
-`include: ../pipelines.yaml` makes the pipelines of another file known in this one: they can be extended, and run by name. Every
-name is defined once. A path is relative to the file in which it stands.
+`include: ../pipelines.yaml` makes the pipelines of another file available in this one: they can be extended, and run by name. Every
+name is defined once. A path is relative to the file that contains it.
 """
 
 import os
@@ -26,11 +26,11 @@ _MOST_FILES = 50
 
 @dataclass
 class Files:
-    """What one file and all that it includes say.
+    """The content of a file and all its includes.
 
     blocks: name → block of every pipeline, those of the file itself first.
     folders: each file, as messages name it, and the folder that its relative paths start from. The file itself is the first.
-    whole: all of them could be read; otherwise a pipeline that seems not to be there may be.
+    whole: all files could be read; otherwise a pipeline that seems to be missing may exist.
     """
 
     blocks: dict[str, Entry] = field(default_factory=dict)
@@ -49,11 +49,11 @@ def read(path: Path) -> Files:
 @dataclass
 class _Reading:
     files: Files = field(default_factory=Files)
-    names: dict[Path, str] = field(default_factory=dict)  # real path → how messages name the file, of every file that was begun
+    names: dict[Path, str] = field(default_factory=dict)  # real path of every file begun → its name in messages
     values: int = 0
 
     def read(self, path: Path, name: str, included: Place | None, around: dict[Path, str]) -> None:
-        """included: where a file says that it includes this one. around: the files that are being read, by real path."""
+        """included: the place of the include. around: the files that are being read, by real path."""
         target = real(path)
         self.names[target] = name
         self.files.folders[name] = Path(name).absolute().parent
@@ -137,10 +137,10 @@ class _Reading:
         return blocks.entries
 
     def _twice(self, name: str, first: Entry, second: Entry) -> None:
-        """A name that two files define: the one that includes the other is where it can be changed."""
+        """Report a name that two files define, in the including file, where it can be changed."""
         main = next(iter(self.files.folders))
         here, there = (first, second) if first.key.source == main else (second, first)
-        message = f"also defined in {there.key}, expected another name: with `extends: {name}` it takes over those settings"
+        message = f"also defined in {there.key}, expected another name: with `extends: {name}` it inherits those settings"
         self._report(here.key, shown(name), message)
 
     def _report(self, place: Place, path: str, message: str) -> None:
@@ -148,7 +148,7 @@ class _Reading:
 
 
 class _UnreadableError(Exception):
-    """No text can be had of a file, and why; place: where in it, if it could be read so far."""
+    """A file can't be read as text, and why; place: where in the file, if it was readable up to there."""
 
     def __init__(self, message: str, place: Place | None = None) -> None:
         super().__init__(message)

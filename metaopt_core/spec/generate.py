@@ -1,4 +1,4 @@
-"""`generate`: a distribution that ships, chosen by its name, or one of the user's, by its import path."""
+"""`generate`: a shipped distribution, chosen by name, or the user's own, by import path."""
 
 from typing import TYPE_CHECKING, Annotated, Any, Union
 
@@ -16,7 +16,7 @@ def shipped() -> tuple[type[DistributionSpec], ...]:
 
 
 def _resolved(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
-    """A distribution of the user's, else one of those that ship."""
+    """The user's distribution if an import path is given, else a shipped one."""
     if isinstance(value, DistributionSpec) and is_import_path(value.distribution):
         return value
     if not (isinstance(value, dict) and is_import_path(value.get("distribution"))):

@@ -1,4 +1,4 @@
-"""Combinations of values, each fine alone, that no run could carry out."""
+"""Impossible combinations of values, each of which is valid by itself."""
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
@@ -18,7 +18,7 @@ from metaopt_core.spec.train import TrainSpec
 
 
 def impossibilities(spec: Resolved) -> Iterator[Impossibility]:
-    """Combinations of values, each fine alone, that no run could carry out."""
+    """Impossible combinations in a spec, each with the key that has to change."""
     yield from _unfit(spec, ())
     yield from _plain_impossibilities(spec)
     for name, shift in spec.shifts.items():
@@ -33,7 +33,7 @@ def impossibilities(spec: Resolved) -> Iterator[Impossibility]:
 
 
 def _unfit(value: Any, path: tuple[str, ...], depth: int = 0) -> Iterator[Impossibility]:
-    """What a pipelines file may not hold either. A spec may also come from Prefect's API, or from Python."""
+    """Values that a pipelines file can't contain, in a spec that came from Prefect's API or from Python."""
     if isinstance(value, str):
         if wrong := unfit(value):
             yield path, wrong
@@ -49,7 +49,7 @@ def _unfit(value: Any, path: tuple[str, ...], depth: int = 0) -> Iterator[Imposs
 
 
 def _plain_impossibilities(spec: Resolved, trains: bool = True) -> Iterator[Impossibility]:
-    """trains: whether tasks of these ways are trained on, or evaluated alone."""
+    """trains: whether tasks with these ways are used for training, or only for evaluation."""
     yield from _impossibilities_of_targets(spec)
     yield from spec.generate.impossibilities(_asked(spec, trains))
     yield from _train_impossibilities(spec.train)
@@ -76,7 +76,7 @@ def _asked(spec: Resolved, trains: bool) -> Asked:
 
 
 def _impossibilities_of_targets(spec: Resolved) -> Iterator[Impossibility]:
-    """What tasks with real targets, or with classes, can't have, whatever the distribution."""
+    """What is impossible for tasks with real targets, or with classes, in any distribution."""
     noun, train, shape = spec.generate.noun, spec.train, spec.generate.shape
     if spec.generate.targets == "classes":
         if train.ways is None:
@@ -122,7 +122,7 @@ def _train_impossibilities(train: TrainSpec) -> Iterator[Impossibility]:
                 f"{model.groups} groups of {indivisible[0]} filters: expected a divisor",
             )
     kind, inner = train.meta_gradient, train.inner
-    known = None if isinstance(model, ModuleSpec) else model.adaptable  # a module's names are known once it is made
+    known = None if isinstance(model, ModuleSpec) else model.adaptable  # a module's names are known only once it is made
     if isinstance(inner.adapts, tuple) and known and (unknown := unknown_parameter(inner.adapts, known)) is not None:
         yield ("train", "inner", "adapts"), unknown
     if train.learns_sizes and inner.lr_bounds is None and (train.validation.steps or 0) > inner.steps:
@@ -194,7 +194,7 @@ def _sweep_impossibilities(spec: Resolved, sweep: SweepSpec) -> Iterator[Impossi
 
 
 def _shift_impossibilities(spec: Resolved, name: str, shift: ShiftSpec) -> Iterator[Impossibility]:
-    """What a variant changes that its tasks don't have, and what would be impossible for a pipeline of its own."""
+    """What a variant changes that its tasks don't have, and what would be impossible in a pipeline of its own."""
     generate, place, changes = spec.generate, ("evaluate", "shifted", name), shift.changes
     if not shift.said:
         shiftable = [
@@ -217,7 +217,7 @@ def _shift_impossibilities(spec: Resolved, name: str, shift: ShiftSpec) -> Itera
         yield (*place, key), why
     before = set(_plain_impossibilities(spec))
     try:
-        type(generate).Shift.model_validate(changes)  # of a distribution that doesn't ship, nothing is checked before
+        type(generate).Shift.model_validate(changes)  # for a user's distribution, nothing has been checked before
         shifted = spec.shifted_by(shift)
     except ValidationError as error:
         yield from problems_of(error, type(generate).Shift, place)

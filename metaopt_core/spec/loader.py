@@ -1,7 +1,7 @@
 """`pipelines.yaml` → checked pipelines, or every mistake of the file at once.
 
 A pipeline's block is merged over the block that it `extends`, `--set` options are merged over that, and the models check the
-result. Keys and values keep their places through both merges, so that an inherited mistake is named once, where it was written.
+result. Keys and values keep their places through both merges, so that an inherited mistake is reported once, where it was written.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,15 +23,15 @@ from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.spec.schema import Schema, kind_key, kinds, member_of, models_schema, resolve
 from metaopt_core.spec.train import ALGORITHMS, TrainSpec
 
-_MOST_MISTAKES = 300  # after which no further pipeline is checked
-_MOST_CHECKED = 200_000  # values of all pipelines, each with what it extends: two seconds
-_MOST_TRIED = 2_000  # values of sweeps that are checked beforehand; a trial checks its own
+_MOST_MISTAKES = 300  # after this many, no further pipeline is checked
+_MOST_CHECKED = 200_000  # values of all pipelines, each with what it extends; takes two seconds
+_MOST_TRIED = 2_000  # values of sweeps that are checked beforehand; trials check their own
 _MOST_OF_CIRCLE = 10
 _LONGEST_OPTION = 200  # characters of an option in messages
 
 
 class SpecError(UserError):
-    """Every mistake of a pipelines file and of the `--set` options given with it: a line each, in the order of the file."""
+    """All mistakes in a pipelines file and in the `--set` options given with it: one a line, in the order of the file."""
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
         unique = dict.fromkeys(mistakes)
@@ -45,7 +45,7 @@ class SpecError(UserError):
 class Pipelines(dict[str, PipelineSpec]):
     """Checked pipelines by name, those of the file itself first, then those that it includes.
 
-    included: name → file, as messages name it, of those that another file defines.
+    included: for pipelines that another file defines, name → file as messages name it.
     """
 
     def __init__(self, specs: Mapping[str, PipelineSpec], included: Mapping[str, str]) -> None:
@@ -54,13 +54,13 @@ class Pipelines(dict[str, PipelineSpec]):
 
 
 def load(path: Path, overrides: Mapping[str, Sequence[str]] = MappingProxyType({})) -> Pipelines:
-    """Reads and checks a pipelines file, with what it includes.
+    """Read and check a pipelines file and its includes.
 
     path: the file; messages name it as it is given here.
-    overrides: pipeline → `--set` options, each `KEY.KEY=VALUE` with a value in YAML. They change that pipeline alone, not those
-        that extend it, and the file has to be right without them.
+    overrides: pipeline → `--set` options, each `KEY.KEY=VALUE` with a value in YAML. They change only that pipeline, not those that
+        extend it, and the file has to be valid without them.
 
-    A relative path of data is taken as beside the file in which it is written, or, in an option, beside `path`. Raises SpecError.
+    A relative path of data is relative to the file that contains it; in an option, to the folder of `path`. Raises SpecError.
     """
     found = files.read(path)
     if not found.blocks:
@@ -77,7 +77,7 @@ def load(path: Path, overrides: Mapping[str, Sequence[str]] = MappingProxyType({
         checked[name] = _check(name, merged[name], blocks[name].key, lineage.complete, said, effort)
         mistakes += checked[name].mistakes
         if effort.values < 0 or len(mistakes) > _MOST_MISTAKES:
-            message = "more than can be checked at once: what comes after this pipeline is not, expected less of it"
+            message = "more than can be checked at once: the pipelines after this one are not checked, expected fewer"
             raise SpecError([*mistakes, Mistake(blocks[name].key, name, message)])
     specs = {name: (checked[name].spec, merged[name]) for name in blocks}
     for name, given in overrides.items():
@@ -97,7 +97,7 @@ def load(path: Path, overrides: Mapping[str, Sequence[str]] = MappingProxyType({
 
 
 def _beside(spec: PipelineSpec, block: Node, found: Files) -> PipelineSpec:
-    """The spec with relative paths of data taken as beside the file in which they are written, wherever the command runs."""
+    """The spec with relative paths of data resolved from the file that contains them, wherever the command runs."""
     main = next(iter(found.folders.values()))
     changed: dict[str, Any] = {}
     for key, entry in block.entries["generate"].node.entries.items():
@@ -111,18 +111,18 @@ def _beside(spec: PipelineSpec, block: Node, found: Files) -> PipelineSpec:
 
 @dataclass(frozen=True)
 class _Lineage:
-    """parent: the pipeline that one extends. complete: it and all that it extends in turn could be read."""
+    """parent: the pipeline that is extended. complete: it and everything that it extends in turn could be read."""
 
     parent: str | None
     complete: bool
 
 
 def _lineages(found: Files) -> dict[str, _Lineage]:
-    """What each pipeline extends, parents before those that extend them."""
+    """What each pipeline extends, parents first."""
     targets = {name: _extended(name, entry.node, found) for name, entry in found.blocks.items()}
     lineages: dict[str, _Lineage] = {}
     for first in found.blocks:
-        chain: dict[str, None] = {}  # ordered, and quick to search
+        chain: dict[str, None] = {}  # a dict, because it is ordered and quick to search
         name: str | None = first
         while name is not None and name not in lineages and name not in chain:
             chain[name] = None
@@ -148,7 +148,7 @@ def _report_circle(members: Sequence[str], found: Files) -> None:
 
 
 def _extended(name: str, block: Node, found: Files) -> str | None:
-    """The pipeline that a block extends, if there is one that it can."""
+    """The pipeline that a block extends, if it names an existing one."""
     if "extends" not in block.entries:
         return None
     node = block.entries["extends"].node
@@ -168,7 +168,7 @@ def _no_such_pipeline(wanted: str, name: str, found: Files) -> str:
     if close := explain.suggestion(wanted, known):
         return f"{start}{close}" + (f" There are {explain.either(known, 'and')}" if len(known) > 1 else "")
     others = f"expected {explain.either(known)}" if known else "and no other to extend"
-    return f"{start}, {others}; `include: FILE` at the top takes over those of another file"
+    return f"{start}, {others}; `include: FILE` at the top adds those of another file"
 
 
 def _without_extends(block: Node) -> Node:
@@ -179,7 +179,7 @@ def _without_extends(block: Node) -> Node:
 
 
 def _merge(lower: Node, upper: Node, schema: Schema | None = None) -> Node:
-    """Mappings are merged key by key; anything else is replaced, and so is a mapping that becomes one of another kind."""
+    """Merge mappings key by key; replace anything else, also a mapping that becomes another kind of model."""
     schema = resolve(models_schema() if schema is None else schema)
     if not isinstance(lower.value, dict) or not isinstance(upper.value, dict):
         return upper
@@ -200,7 +200,7 @@ def _merge(lower: Node, upper: Node, schema: Schema | None = None) -> Node:
 
 
 def _below_algorithm(lower: Node, upper: Node, schema: Schema) -> Node:
-    """What is left of a `train` block below one that names another algorithm, whose preset replaces what it stands for."""
+    """A lower layer's `train` block below one that names another algorithm, whose preset replaces the settings of the first."""
     if schema.get("title") != TrainSpec.__name__ or "algorithm" not in upper.entries:
         return lower
     algorithm = upper.entries["algorithm"].node.value
@@ -221,7 +221,7 @@ def _without(block: Node, brought: Mapping[str, Any]) -> Node:
 
 
 def _kind(block: Node, schema: Schema) -> Any:
-    """Which of the models a block is for, if it says so."""
+    """Which of several models a block is for, if it says so."""
     if key := kind_key(schema):
         return block.entries[key].node.value if key in block.entries else None
     named = [tag for tag in kinds(schema) if tag in block.entries]
@@ -229,7 +229,7 @@ def _kind(block: Node, schema: Schema) -> Any:
 
 
 def _together(lower: Place, upper: Place) -> Place:
-    """Two `--set` options below one key stand for it together; otherwise the upper layer does."""
+    """The place of a merged mapping: both options if two `--set` options are below one key, else the upper layer's."""
     if lower.line is None and upper.line is None and lower != upper:
         return Place(f"{lower.source} {upper.source}")
     return upper
@@ -239,7 +239,7 @@ def _together(lower: Place, upper: Place) -> Place:
 
 
 def _options(options: Sequence[str], mistakes: list[Mistake]) -> tuple[Place, Node]:
-    """The place of all options together, and the block that they amount to."""
+    """The place of all options together, and the block that they form."""
     everywhere = Place(" ".join(_option_place(option).source for option in options))
     block = Node(everywhere, {})
     for option in options:
@@ -265,7 +265,7 @@ def _options(options: Sequence[str], mistakes: list[Mistake]) -> tuple[Place, No
 def _option_place(option: str) -> Place:
     key, _, value = option.partition("=")
     if key.strip() == "log.tracking_uri" and addresses.problem(value):
-        option = f"{key}=…"  # a secret may be in it
+        option = f"{key}=…"  # it may contain a secret
     short = option if len(option) <= _LONGEST_OPTION else f"{option[: _LONGEST_OPTION - 1]}…"
     return Place(f"--set {short}")
 
@@ -275,7 +275,7 @@ def _option_place(option: str) -> Place:
 
 @dataclass(frozen=True)
 class _Checked:
-    """spec: the pipeline, if it is right. said: path and message of every mistake, those of its parents included."""
+    """spec: the pipeline, if it is valid. said: path and message of every mistake, including its parents'."""
 
     spec: PipelineSpec | None
     mistakes: list[Mistake] = field(default_factory=list)
@@ -284,18 +284,18 @@ class _Checked:
 
 @dataclass
 class _Effort:
-    """What may still be checked: values of pipelines, for each variant once more, and values that a sweep may try."""
+    """How much may still be checked: values of pipelines, which count again for each variant, and values that a sweep may try."""
 
     values: int = _MOST_CHECKED
     tried: int = _MOST_TRIED
 
 
 def _check(name: str, block: Node, layer: Place, complete: bool, said: frozenset[tuple[str, str]], effort: _Effort) -> _Checked:
-    """Checks a merged block.
+    """Check a merged block.
 
     layer: the place of the upper layer: the pipeline's key, or the `--set` options.
-    complete: all lower layers are there; otherwise what seems to be missing may be in them.
-    said: what was said of the lower layers.
+    complete: all lower layers could be read; otherwise what seems to be missing may be in them.
+    said: the mistakes already reported for the lower layers.
     """
     mistakes = []
     if "name" in block.entries:
@@ -319,7 +319,7 @@ def _check(name: str, block: Node, layer: Place, complete: bool, said: frozenset
         place, written_here = _locate(block, refusal, layer)
         remark = (dotted(refusal.path), refusal.message)
         if remark in said and not written_here:
-            continue  # said of a lower layer, where it is to be mended
+            continue  # reported for a lower layer, where it has to be mended
         repeated.add(remark)
         mistakes.append(_mistake(place, refusal.path, refusal.message))
     return _Checked(spec, mistakes, frozenset(repeated))
@@ -331,7 +331,7 @@ def _validate(values: Mapping[str, Any], block: Node) -> tuple[PipelineSpec | No
     except ValidationError as error:
         refused = list(islice(explain.refusals(error, block), _MOST_MISTAKES))
         wrong = {str(details["loc"][0]) for details in error.errors() if details["loc"]}
-    # The models look for impossible combinations where each value is right. Blocks that no combination needs must not hide them.
+    # The models look for impossible combinations only if each value is valid. A mistake in an unrelated block must not hide them.
     optional = models_schema()["properties"].keys() - set(models_schema()["required"])
     if wrong and wrong <= optional:
         _, more = _validate({key: value for key, value in values.items() if key not in wrong}, block)
@@ -340,10 +340,10 @@ def _validate(values: Mapping[str, Any], block: Node) -> tuple[PipelineSpec | No
 
 
 def _locate(block: Node, refusal: explain.Refusal, layer: Place) -> tuple[Place, bool]:
-    """Where a mistake is to be pointed at, and whether the key or value that it is about was written there.
+    """The place to report for a mistake, and whether the key or value that it is about was written there.
 
-    A value is to blame itself. For a key or a combination it is the deepest key on the path that the upper layer has written: the
-    lower layers were right without it.
+    A wrong value is reported at its own place. A key or a combination is reported at the deepest key on the path that the upper
+    layer wrote, because the lower layers were valid without it.
     """
     place, written, node, key = layer, False, block, layer
     for depth, part in enumerate(refusal.path, 1):

@@ -12,7 +12,7 @@ from metaopt_core.spec.base import Spec
 
 def _model_name(name: str) -> str:
     if not re.fullmatch(r"[\w .-]+", name) or not re.search(r"\w", name):
-        raise PydanticCustomError("model_name", "expected a name of letters, digits, spaces and the signs _ . - alone")
+        raise PydanticCustomError("model_name", "expected a name of only letters, digits, spaces and the signs _ . -")
     return name
 
 
@@ -31,11 +31,11 @@ class LogSpec(Spec):
     tracking_uri: Address | None = Field(
         None,
         description="MLflow server; none means the environment variable MLFLOW_TRACKING_URI, else the embedded store. Without "
-        "credentials: these are read from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN.",
+        "credentials, which are read from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN.",
     )
     experiment: str | None = Field(None, min_length=1, description="MLflow experiment; none means the pipeline's name.")
     register_as: Annotated[str, AfterValidator(_model_name)] | None = Field(
         None,
-        description="Registered model that gets a version of each run of the pipeline as the file has it; of a run with other "
-        "values only with `--register`. None means no version.",
+        description="Registered model that gets a version from each run of the pipeline as it is in the file; from a run with "
+        "other values only with `--register`. None means no version.",
     )

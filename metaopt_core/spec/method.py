@@ -1,7 +1,7 @@
-"""The contract of a method, as far as planning and reports ask for it: what it is called, and what it applies to.
+"""The contract of a method, the part that planning and reports need: its names, and what it applies to.
 
-A method is one of the things that are compared on the meta-test tasks. `metaopt_core.methods.contract` has the other side: how it
-is trained, and how it adapts and predicts. Nobody outside of a method asks which one it is.
+Methods are what is compared on the meta-test tasks. `metaopt_core.methods.contract` has the other side: how a method is trained,
+and how it adapts and predicts. No code outside a method asks which one it is.
 """
 
 from typing import Annotated, Any, ClassVar, Protocol
@@ -15,7 +15,7 @@ from metaopt_core.spec.distribution import Targets
 
 
 class Named(Protocol):
-    """What methods ask of `train`."""
+    """What methods need to know of `train`."""
 
     @property
     def label(self) -> str:
@@ -23,11 +23,11 @@ class Named(Protocol):
 
     @property
     def slug(self) -> str:
-        """The same as results, files and metrics have it."""
+        """Its name in results, files and metrics."""
 
 
 class MethodInfo:
-    """What is declared of a method.
+    """What a method declares.
 
     name: in results, files and metrics. rank: its place in tables, the smaller the earlier. color, line: in figures, as matplotlib
     takes them. baseline: false for what the pipeline is there to learn. trained: whether it has a training of its own. optional:

@@ -40,7 +40,7 @@ class Metric:
 
     @property
     def __module__(self) -> str:  # type: ignore[override]
-        """That of its function, which is what computes it."""
+        """The module of its function, which computes it."""
         return str(self.of.__module__)
 
     def component_name(self) -> str:
@@ -48,7 +48,7 @@ class Metric:
 
 
 def metric(**declared: Any) -> Callable[[Callable[..., Any]], Metric]:
-    """Make a metric of a function: its name is the function's, unless `name` gives another."""
+    """Make a metric from a function, whose name it takes unless `name` is given."""
 
     def of(function: Callable[..., Any]) -> Metric:
         return Metric(**{"name": function.__name__, "of": function, **declared})
@@ -57,7 +57,7 @@ def metric(**declared: Any) -> Callable[[Callable[..., Any]], Metric]:
 
 
 def metric_names() -> tuple[str, ...]:
-    """The names of the metrics that ship and that every task has a number of."""
+    """The names of the shipped metrics that have a number for every task."""
     return tuple(dict.fromkeys(one.name for one in known(METRICS, Metric).values() if not one.pooled))
 
 
@@ -75,7 +75,7 @@ def _path(path: str) -> str:
 
 
 class _Schema:
-    """The names, asked for when a schema is made: metrics are components, and import this module."""
+    """The names, looked up only when a schema is made, because metrics are components and import this module."""
 
     def __get_pydantic_json_schema__(self, *_: Any) -> dict[str, Any]:
         return {"enum": sorted(metric_names(), reverse=True)}

@@ -1,4 +1,4 @@
-"""Which networks a spec may name, their settings, and what follows from these alone: parameters' names, the smallest pictures."""
+"""The networks that a spec may name, their settings, and what follows from these: parameter names, the smallest pictures."""
 
 import fnmatch
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ class PicturesSpec(Spec):
     @model_validator(mode="before")
     @classmethod
     def _renamed(cls, values: Any) -> Any:
-        """`batch_norm: transductive` is how `normalization: transductive` used to be written."""
+        """Accept `batch_norm: transductive`, the former spelling of `normalization: transductive`."""
         if isinstance(values, dict) and values.get("batch_norm") == "transductive":
             kept = {key: value for key, value in values.items() if key != "batch_norm"}
             return {"normalization": "transductive", **kept}
@@ -39,9 +39,9 @@ class PicturesSpec(Spec):
 
     normalization: Literal["transductive", "per_step", "group", "layer", "none"] = Field(
         "transductive",
-        description="Whose statistics normalize: `transductive` is batch norm by those of the current batch, the query batch "
-        "included, as in the paper; `per_step` is the same with a scale and a shift for each inner step (MAML++); `group` and "
-        "`layer` are by those of each example alone; `none` adds a bias instead.",
+        description="Which statistics normalize: `transductive` is batch norm by those of the current batch, including the query "
+        "batch, as in the paper; `per_step` is the same with a scale and a shift for each inner step (MAML++); `group` and "
+        "`layer` use those of each example by itself; `none` adds a bias instead.",
     )
     groups: Positive = Field(8, description="Groups of filters, for the normalization `group`.")
 
@@ -50,14 +50,14 @@ class PicturesSpec(Spec):
         """The normalization in words, as results state it."""
         return {
             "transductive": "transductive batch norm",
-            "per_step": "per-step batch norm, of baselines the same in all steps",
+            "per_step": "per-step batch norm, for baselines the same in all steps",
             "group": f"group norm of {self.groups} groups",
             "layer": "layer norm",
             "none": "no normalization",
         }[self.normalization]
 
     def _of_norm(self, name: str) -> tuple[str, ...]:
-        """Names of the parameters of a normalization that an inner loop can move: not of those that each step has its own of."""
+        """Names of a normalization's parameters that an inner loop can move, not those of which each step has its own."""
         if self.normalization == "per_step":
             return ()
         return (f"{name}.shift",) if self.normalization == "none" else (f"{name}.scale", f"{name}.shift")
@@ -70,8 +70,8 @@ class Conv4Spec(PicturesSpec):
     filters: Positive = Field(64, description="Filters of each convolution.")
     pooling: bool = Field(
         False,
-        description="False: convolutions with stride 2, as the paper has it for Omniglot. True: with stride 1, then 2×2 "
-        "max-pooling, as it has it for natural pictures, with 32 filters.",
+        description="False: convolutions with stride 2, as in the paper for Omniglot. True: stride 1, then 2×2 max-pooling, as in "
+        "the paper for natural pictures, with 32 filters.",
     )
 
     @property
@@ -120,17 +120,17 @@ class ResNet12Spec(PicturesSpec):
 
 
 class ModuleSpec(Spec):
-    """A custom torch.nn.Module, the user's. Its class takes `outputs` by name, their number, and `input_shape` if it wants to."""
+    """The user's torch.nn.Module. Its class takes `outputs`, their number, by name, and optionally `input_shape`."""
 
     name: Literal["module"] = Field(description="Which network.")
     path: ImportPath = Field(
-        description="Where its class is imported from, as in mypackage.nets:Net; beside the pipelines file, or on Python's path."
+        description="Import path of its class, as in mypackage.nets:Net, beside the pipelines file or on Python's path."
     )
     arguments: dict[str, Any] = Field({}, description="Further arguments of the class, by name.")
 
 
 def too_small(model: Conv4Spec | ResNet12Spec, height: int, width: int) -> str | None:
-    """Why pictures of a size are nothing for a network; none if they are."""
+    """Why pictures of a size are too small for a network; none if they aren't."""
     smallest = 2**model.halvings
     if min(height, width) >= smallest:
         return None
@@ -140,7 +140,7 @@ def too_small(model: Conv4Spec | ResNet12Spec, height: int, width: int) -> str |
 
 
 def unknown_parameter(wanted: Iterable[str], names: Iterable[str]) -> str | None:
-    """What is wrong with patterns of parameters' names, of which each has to match some; none if nothing is."""
+    """The message for a pattern that matches no parameter's name; none if all match."""
     names = list(names)
     for pattern in wanted:
         if not fnmatch.filter(names, pattern):

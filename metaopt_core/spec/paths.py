@@ -11,7 +11,7 @@ from metaopt_core.errors import UserError
 
 
 def expanded(path: str) -> Path:
-    """The path with `~` or `~user` at its beginning resolved. Raises UserError where there is no such user."""
+    """The path with a leading `~` or `~user` resolved. Raises UserError if there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -20,7 +20,7 @@ def expanded(path: str) -> Path:
 
 
 def real(path: Path) -> Path:
-    """The path without links, as far as it exists. Path.resolve raises RuntimeError for a link to itself; this does not."""
+    """The path without links, as far as it exists. Unlike Path.resolve it raises no RuntimeError for a link to itself."""
     return Path(os.path.realpath(path))
 
 
@@ -33,4 +33,4 @@ def _path(text: str) -> str:
 
 
 WrittenPath = Annotated[str, AfterValidator(_path)]
-"""A path in a spec, which may begin with `~`; relative ones are relative to the file that they are written in."""
+"""A path in a spec, which may begin with `~`; relative ones are relative to the file that contains them."""

@@ -1,7 +1,7 @@
 """One pipeline of `pipelines.yaml`: the four stages together, checked as a whole.
 
-These models are also the parameters of the Prefect flows, so a spec that arrives through Prefect's API meets the same rules as one
-that was read from a file.
+These models are also the parameters of the Prefect flows, so a spec that arrives through Prefect's API is checked by the same rules
+as one that was read from a file.
 """
 
 from typing import Self
@@ -14,7 +14,7 @@ from metaopt_core.spec.resolved import Resolved
 
 
 class PipelineSpec(Resolved):
-    """One pipeline, with all defaults filled in, that a run can carry out."""
+    """One valid pipeline, with all defaults filled in."""
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -1,4 +1,4 @@
-"""Values for dotted keys of a spec: put in place for a trial of a sweep, and checked by the rules of the spec itself beforehand."""
+"""Values for dotted keys of a spec: inserted for a trial of a sweep, and checked beforehand by the rules of the spec itself."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.spec.sweep import RangeSpec, SweepSpec
 from metaopt_core.spec.train import without_what_it_brings
 
-STAGES = ("generate", "train", "evaluate")  # whose values can change the objective
+STAGES = ("generate", "train", "evaluate")  # only their values can change the objective
 _MOST_CHECKED = 100  # whole numbers of a range that are checked one by one
 
 
@@ -28,7 +28,7 @@ def with_values(spec: PipelineSpec, values: Mapping[str, Any], **changes: Any) -
 
 
 def value_at(spec: PipelineSpec, key: str) -> Any:
-    """The value at a dotted key, defaults included, as JSON; none where there is no such key."""
+    """The value at a dotted key, including defaults, as JSON; none if there is no such key."""
     value: Any = spec.model_dump(mode="json")
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
@@ -48,16 +48,16 @@ Candidate = tuple[Path, str, Node]
 
 
 def refusals(candidates: Iterable[Candidate], block: Node, check: Callable[[Node], list[Refusal]]) -> Iterator[Refusal]:
-    """Every value of a sweep that its key would not take.
+    """Every value of a sweep that its key would refuse.
 
-    block: the pipeline's block, right but for the sweep. check: what is wrong with such a block.
+    block: the pipeline's block, valid except for the sweep. check: returns what is wrong with such a block.
     """
     base = Node(block.place, {key: entry for key, entry in block.entries.items() if key != "sweep"})
     found: dict[Path, Refusal] = {}
     refused: set[str] = set()
     for path, key, value in candidates:
         if path == ("parameters", key) and key in refused:
-            continue  # between the bounds of a range one mistake is enough
+            continue  # one mistake for each range is enough
         parts = key.split(".")
         no_key = parts[0] not in STAGES or len(parts) > DEEPEST
         for refusal in [_not_a_stage(key)] if no_key else check(_placed(base, parts, value)):
@@ -71,7 +71,7 @@ def refusals(candidates: Iterable[Candidate], block: Node, check: Callable[[Node
 
 
 def candidates(sweep: SweepSpec, block: Node) -> Iterator[Candidate]:
-    """Everything that a trial may be given; of a range its ends, and what is between them if it is little."""
+    """Every value that a trial may get; for a range its bounds, and the numbers between them if there are few."""
     node = block.entries["sweep"].node
     for key, parameter in sweep.parameters.items():
         given = node.entries["parameters"].node.entries[key].node.entries

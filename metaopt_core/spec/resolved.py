@@ -1,4 +1,4 @@
-"""What a pipeline's spec says once all defaults are filled in: no default is written anywhere else."""
+"""A pipeline's spec with all defaults filled in; no default is written anywhere else."""
 
 from collections.abc import Mapping
 from typing import Literal, Self
@@ -19,33 +19,33 @@ from metaopt_core.spec.train import TrainSpec
 
 
 class Resolved(Spec):
-    """One pipeline with all defaults filled in, each of its values fine alone."""
+    """One pipeline with all defaults filled in, each of whose values is valid by itself."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="The pipeline's key in pipelines.yaml.")
     description: str = Field("", description="One line for `metaopt list`.")
     seed: Seed = Field(0, description="Every random number is a function of it.")
     seeds: Repetitions = Field(
         1,
-        description="How often it is trained, with seed, seed + 1, … on the same data; more than once, results are also averaged "
-        "over the seeds.",
+        description="How often it is trained, with seeds seed, seed + 1, … on the same data; with more than one, results are also "
+        "averaged over the seeds.",
     )
     splits: Repetitions = Field(
         1,
-        description="How often it runs on other data, with generate.seed, generate.seed + 1, …: other splits and held-out tasks; "
-        "more than once, results are also averaged over them.",
+        description="How often it runs on other data (splits and held-out tasks), with generate.seed, generate.seed + 1, …; with "
+        "more than one, results are also averaged over them.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="`auto` is the GPU where there is one, else the CPU. Not part of a result's identity."
+        "auto", description="`auto` is the GPU if there is one, else the CPU. Not part of a result's identity."
     )
     generate: GenerateSpec = Field(description="Stage 1: the task distribution.")
     train: TrainSpec = Field(description="Stage 2: meta-training.")
     evaluate: EvaluateSpec = Field(EvaluateSpec(), description="Stage 3: adaptation to new tasks.")
     log: LogSpec = Field(LogSpec(), description="Stage 4: the MLflow run.")
-    sweep: SweepSpec | None = Field(None, description="What `metaopt sweep` searches; a run takes no notice of it.")
-    schedule: ScheduleSpec | None = Field(None, description="When `metaopt serve` runs it; none means only when asked.")
+    sweep: SweepSpec | None = Field(None, description="What `metaopt sweep` searches; `metaopt run` ignores it.")
+    schedule: ScheduleSpec | None = Field(None, description="When `metaopt serve` runs it; none means only on demand.")
 
     def located(self, environment: Mapping[str, str]) -> Self:
-        """The same with what the environment variables of a run say of where data are. Raises UserError."""
+        """The same, with the places of data that environment variables name. Raises UserError."""
         generate = self.generate.located(environment)
         return self if generate is self.generate else self.model_copy(update={"generate": generate})
 
@@ -66,7 +66,7 @@ class Resolved(Spec):
 
     @property
     def validation_fewest_shots(self) -> int | None:
-        """The fewest support examples of a validation task, where each draws its own number."""
+        """The fewest support examples of a validation task, if each draws its own number."""
         return None if self.train.validation.shots else self.train.fewest_shots
 
     @property
@@ -87,7 +87,7 @@ class Resolved(Spec):
 
     @property
     def shifted(self) -> "dict[str, Self]":
-        """The variants of the test tasks, each as the pipeline that would evaluate nothing else; for `evaluate` alone."""
+        """The variants of the test tasks, each as a pipeline that evaluates nothing else; only for `evaluate`."""
         return {name: self.shifted_by(shift) for name, shift in self.shifts.items()}
 
     @property
@@ -118,7 +118,7 @@ class Resolved(Spec):
 
     @property
     def import_paths(self) -> tuple[str, ...]:
-        """The import paths of all that is the user's own: network, distribution, methods, metrics."""
+        """The import paths of the user's own components: network, distribution, methods, metrics."""
         model = self.train.model
         named = [self.generate.distribution, *(self.train.baselines or ()), *self.evaluate.metrics]
         named += [model.path] if isinstance(model, ModuleSpec) else []
@@ -126,17 +126,17 @@ class Resolved(Spec):
 
     @property
     def learned(self) -> MethodInfo:
-        """The method that the pipeline is there to learn."""
+        """The method that the pipeline learns, which the others are compared with."""
         return next(method for method in self.methods if not method.baseline and method.trained)
 
     @property
     def model_method(self) -> str:
-        """The key of the method that the logged model adapts by."""
+        """The key of the method by which the logged model adapts."""
         return next(method.key(self.train) for method in self.methods if method.of_model == self.evaluate.adaptation)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """What methods are judged by on such tasks; the first is what they are compared by."""
+        """The metrics for such tasks; methods are compared by the first."""
         named: list[Metric] = [find(METRICS, Metric, name) for name in self.evaluate.metrics]
         fitting = [one for one in (*known(METRICS, Metric).values(), *named) if one.targets == self.generate.targets]
         return tuple(sorted(fitting, key=lambda one: one.rank))
@@ -152,7 +152,7 @@ class Resolved(Spec):
         return min(self.validation_steps, self.evaluate.steps)
 
     def shifted_by(self, shift: ShiftSpec) -> Self:
-        """The pipeline that would evaluate a variant of the test tasks and nothing else."""
+        """The pipeline that evaluates a variant of the test tasks and nothing else."""
         protocol = {"shots": shift.shots or self.evaluate_shots, "queries": shift.queries or self.evaluate_queries, "shifted": None}
         changes = {
             "generate": self.generate.shifted(shift.changes),

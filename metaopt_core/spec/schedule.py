@@ -43,7 +43,7 @@ def duration(text: str) -> str:
 
 def seconds_of(duration: str) -> int:
     match = _DURATION.fullmatch(duration)
-    assert match is not None  # the validator has seen to it
+    assert match is not None  # the validator has checked
     return int(match[1]) * _UNIT_SECONDS[match[2]]
 
 
@@ -55,7 +55,7 @@ class CronSchedule(Spec):
 
 
 class IntervalSchedule(Spec):
-    """Runs again and again after a fixed time."""
+    """Runs repeatedly at a fixed interval."""
 
     every: Annotated[str, AfterValidator(duration)] = Field(
         description="Time between two starts: a number and s, m, h or d, as in 6h."
@@ -67,7 +67,7 @@ class IntervalSchedule(Spec):
 
 
 def _kind_of_schedule(value: Any) -> str | None:
-    """The tag of a schedule: the one of `cron` and `every` that is given."""
+    """The tag of a schedule: whichever of `cron` and `every` is given."""
     given = value if isinstance(value, dict) else getattr(value, "model_fields_set", ())
     kinds = [kind for kind in ("cron", "every") if kind in given]
     return kinds[0] if len(kinds) == 1 else None

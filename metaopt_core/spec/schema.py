@@ -1,8 +1,8 @@
 """JSON Schema (draft 2020-12) of `pipelines.yaml`, for editors: derived from the models, adapted to what a file may leave out.
 
 A block in the file may be partial, since `extends` can supply the rest. So nothing inside a pipeline is required, and a choice
-between models (`distribution`, a network's `name`, a schedule) becomes one mapping with the keys of all, of which a rule then
-admits those of the kind that is named. The loader checks more, and what it says is what counts.
+between models (`distribution`, a network's `name`, a schedule) becomes one mapping with the keys of all models, restricted by a
+rule to those of the chosen one. The loader checks more than the schema and has the last word.
 """
 
 import copy
@@ -17,7 +17,7 @@ Schema = dict[str, Any]
 
 @cache
 def models_schema() -> Schema:
-    """The JSON Schema of a whole PipelineSpec, as pydantic derives it. Shared: not to be changed."""
+    """The JSON Schema of a whole PipelineSpec, as pydantic derives it. Shared, so don't change it."""
     return PipelineSpec.model_json_schema()
 
 
@@ -33,9 +33,9 @@ def resolve(schema: Schema) -> Schema:
 
 
 def kinds(schema: Schema) -> dict[str, Schema]:
-    """The models among which a resolved schema chooses, by the tag that chooses; empty if it is no choice.
+    """The models among which a resolved schema chooses, by their tags; empty if it is not a choice.
 
-    The tag is the value of a key that all have (`kind_key`), or else the one key that a model requires.
+    The tag is the value of a key that all models have (`kind_key`), or else the one key that a model requires.
     """
     members = [resolve(member) for member in schema.get("oneOf", ())]
     key = kind_key(schema)
@@ -43,13 +43,13 @@ def kinds(schema: Schema) -> dict[str, Schema]:
 
 
 def kind_key(schema: Schema) -> str | None:
-    """The key whose value chooses among `kinds`, if it is a value that does."""
+    """The key whose value chooses among `kinds`, if there is one."""
     key: str | None = schema.get("discriminator", {}).get("propertyName")
     return key
 
 
 def member_of(schema: Schema) -> Schema:
-    """The schema of what a mapping with free keys holds, so far as there is one."""
+    """The schema of the values of a mapping with free keys, if there is one."""
     members = schema.get("additionalProperties")
     return members if isinstance(members, dict) else {}
 
@@ -60,15 +60,15 @@ def file_schema() -> Schema:
     pipeline = _block(models_schema())
     extends = {
         "type": "string",
-        "description": "A pipeline of this file, or of one that it includes, whose settings are taken over: mappings are merged "
-        "key by key, anything else is replaced.",
+        "description": "A pipeline of this file, or of one that it includes, whose settings are inherited: mappings are merged key "
+        "by key, anything else is replaced.",
     }
     pipeline["properties"] = {"extends": extends} | {k: v for k, v in pipeline["properties"].items() if k != "name"}
     pipeline["description"] = "One pipeline: generate, train, evaluate, log. Its key is its name."
     whole = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "metaopt pipelines",
-        "description": "What to meta-learn: the pipelines that `metaopt run` and `metaopt serve` know.",
+        "description": "What to meta-learn: the pipelines for `metaopt run` and `metaopt serve`.",
         "type": "object",
         "properties": {
             "pipelines": {
@@ -95,7 +95,7 @@ def file_schema() -> Schema:
 
 
 def _block(schema: Schema) -> Schema:
-    """A model's schema with nothing required, and with each of its choices as one mapping."""
+    """A model's schema with nothing required, and with each choice as one mapping."""
     block = copy.deepcopy({key: value for key, value in schema.items() if key not in ("title", "required", "$defs")})
     for key, value in block["properties"].items():
         choice = resolve(value)
@@ -125,7 +125,7 @@ def _choice(choice: Schema) -> Schema:
 
 
 def _references(schema: Any, definitions: Schema) -> Iterator[str]:
-    """The names of all definitions that a schema refers to, directly or not. (The models hold no circle.)"""
+    """The names of all definitions that a schema refers to, directly or not. (The models contain no circle.)"""
     if isinstance(schema, dict):
         if "$ref" in schema:
             name = schema["$ref"].removeprefix("#/$defs/")

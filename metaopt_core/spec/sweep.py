@@ -12,29 +12,29 @@ from metaopt_core.spec.schedule import duration, seconds_of
 
 
 class RangeSpec(Spec):
-    """Numbers from `low` to `high`, both included; whole ones where the key takes no other."""
+    """Numbers from `low` to `high`, both included; whole ones if the key takes no others."""
 
     low: float = Field(description="Smallest value.")
     high: float = Field(description="Largest value.")
-    log: bool = Field(False, description="Whether the search goes by the logarithm, as suits step sizes.")
+    log: bool = Field(False, description="Whether to search on a logarithmic scale, as suits step sizes.")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if not self.low < self.high or (self.log and self.low <= 0):
-            raise PydanticCustomError("bounds", "expected low to be less than high, and greater than 0 where log is true")
+            raise PydanticCustomError("bounds", "expected low to be less than high, and greater than 0 if log is true")
         return self
 
     @field_serializer("low", "high")
     def _as_written(self, bound: float) -> int | float:
-        """A whole number without a point, as a key that takes no other wants it."""
+        """A whole number as an int, for keys that take no others."""
         return int(bound) if bound.is_integer() else bound
 
 
 class ChoicesSpec(Spec):
-    """One of some values, in no order."""
+    """One of several values, without an order."""
 
     choices: Annotated[tuple[Any, ...], Field(min_length=2), BeforeValidator(as_tuple)] = Field(
-        description="The values; a list or a whole block can be one."
+        description="The values; each may also be a list or a whole block."
     )
 
 
@@ -57,11 +57,11 @@ ParameterSpec = Annotated[
 
 
 class ObjectiveSpec(Spec):
-    """What the best trial is best at: what `evaluate` measures, but on the meta-validation tasks."""
+    """What trials are judged by: what `evaluate` measures, but on the meta-validation tasks."""
 
-    metric: MetricName = Field("loss", description="`loss` is minimized, `accuracy` maximized; or another metric of such tasks.")
+    metric: MetricName = Field("loss", description="`loss` is minimized, `accuracy` maximized; or another metric for such tasks.")
     steps: Positive | None = Field(
-        None, description="Adaptation steps after which it is measured; none means those at which methods are compared."
+        None, description="Adaptation steps after which it is measured; none means those after which methods are compared."
     )
 
 
@@ -71,16 +71,16 @@ class SweepSpec(Spec):
     parameters: Annotated[dict[str, ParameterSpec], Field(min_length=1)] = Field(
         description="Dotted key of generate, train or evaluate → the values to search."
     )
-    trials: Positive | None = Field(None, description="How many settings are tried; none means as many as fit into `time`.")
+    trials: Positive | None = Field(None, description="How many settings to try; none means as many as fit into `time`.")
     time: Annotated[str, AfterValidator(duration)] | None = Field(
-        None, description="No trial begins after this much time with trials running: a number and s, m, h or d, as in 8m."
+        None, description="No trial starts after trials have run for this long: a number and s, m, h or d, as in 8m."
     )
-    objective: ObjectiveSpec = Field(ObjectiveSpec(), description="What the best trial is best at.")
+    objective: ObjectiveSpec = Field(ObjectiveSpec(), description="What trials are judged by.")
     pruning: Literal["median", "none"] = Field(
-        "median", description="`median` ends a trial that validates worse than the median of the others did at the same iteration."
+        "median", description="`median` stops a trial that validates worse than the median of the others at the same iteration."
     )
     trial: dict[str, Any] = Field(
-        {}, description="Dotted key → value in trials alone, such as fewer iterations; the best setting then runs without them."
+        {}, description="Dotted key → value only for trials, such as fewer iterations; the best setting then runs without them."
     )
 
     @model_validator(mode="after")
@@ -91,5 +91,5 @@ class SweepSpec(Spec):
 
     @property
     def seconds(self) -> float:
-        """The time that there is for trials."""
+        """The time budget of trials."""
         return math.inf if self.time is None else seconds_of(self.time)

@@ -24,33 +24,33 @@ from metaopt_core.spec.networks import ModelSpec, PicturesSpec
 class InnerSpec(Spec):
     """The inner loop: gradient descent on the support set."""
 
-    lr: StepSize = Field(0.01, description="Step size α of the inner loop, or where learned step sizes begin.")
+    lr: StepSize = Field(0.01, description="Step size α of the inner loop; the initial value of learned step sizes.")
     steps: Positive = Field(1, description="Gradient steps from the initialization to the adapted parameters, in training.")
     learned_lr: Literal["none", "scalar", "per_layer_and_step", "per_parameter"] = Field(
         "none",
-        description="Which step sizes the outer loop learns, by its own step size: none, one `scalar`, `per_layer_and_step` one "
-        "for each tensor of parameters and inner step (MAML++), or `per_parameter` one for each number in them (Meta-SGD).",
+        description="Which step sizes the outer loop learns, with its own step size: none, one `scalar`, `per_layer_and_step`: one "
+        "for each parameter tensor and inner step (MAML++), or `per_parameter`: one for each number (Meta-SGD).",
     )
     lr_bounds: Annotated[tuple[float, float], BeforeValidator(as_tuple), AfterValidator(ascending)] | None = Field(
-        None, description="Learned step sizes are kept between these two after every outer step; none means that they are free."
+        None, description="Learned step sizes are clipped to these bounds after every outer step; none means no bounds."
     )
     adapts: Literal["all", "head", "body"] | Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(as_tuple)] = Field(
         "all",
-        description="Which parameters the inner loop moves: `all`, the `head` alone, which is the last layer (ANIL), the `body` "
-        "alone, which is all the rest (BOIL), or a list of names, as in [conv3.*, linear.*].",
+        description="Which parameters the inner loop moves: `all`, only the `head`, which is the last layer (ANIL), only the "
+        "`body`, which is the rest (BOIL), or a list of names, as in [conv3.*, linear.*].",
     )
     rule: Literal["gradient_descent", "momentum", "adam"] = Field(
-        "gradient_descent", description="What a step makes of a gradient; it is differentiated like all of the inner loop."
+        "gradient_descent", description="How a step uses a gradient; it is differentiated like the rest of the inner loop."
     )
     momentum: Annotated[float, Field(gt=0, lt=1)] = Field(0.9, description="μ of the rule `momentum`.")
     clip_norm: StepSize | None = Field(None, description="Largest norm of a task's gradient; none means no clipping.")
     minibatch: Positive | None = Field(
-        None, description="Support examples of an inner step, which takes the next ones; none means all of them in every step."
+        None, description="Support examples of one inner step; each step takes the next ones. None means all of them in every step."
     )
 
 
 class ShotsRange(Spec):
-    """A range of numbers of support examples, from which each training task draws its own."""
+    """A range from which each training task draws its number of support examples."""
 
     low: Positive = Field(description="The fewest support examples (per class) of a training task.")
     high: Positive = Field(description="The most.")
@@ -63,7 +63,7 @@ class ShotsRange(Spec):
 
 
 def _shots(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
-    """One message for a value that neither type takes, where pydantic has one for each type."""
+    """One message for a value that neither type accepts, instead of pydantic's one for each type."""
     try:
         return validated(value)
     except ValidationError:
@@ -84,11 +84,11 @@ class ImplicitSpec(Spec):
 
     proximal: StepSize | None = Field(
         None,
-        description="λ: the inner loss gets λ/2 times the squared distance from the initialization; none means 0.2 / `inner.lr`, a "
-        "fifth of the way back in each step.",
+        description="λ: the inner loss gets λ/2 times the squared distance from the initialization; none means 0.2 / `inner.lr`, "
+        "so that each step goes a fifth of the way back.",
     )
     solver_steps: Positive = Field(
-        5, description="Steps of conjugate gradients; `solver_residual` in the curves says what is left."
+        5, description="Steps of conjugate gradients; the curve `solver_residual` shows the remaining residual."
     )
 
 
@@ -97,26 +97,26 @@ class OuterSpec(Spec):
 
     lr: StepSize = Field(0.001, description="Adam's step size.")
     schedule: Literal["constant", "cosine"] = Field(
-        "constant", description="`cosine` lets the step size fall to zero over the iterations."
+        "constant", description="`cosine` lowers the step size to zero over the iterations."
     )
     clip_norm: StepSize | None = Field(None, description="Largest norm of the meta-gradient; none means no clipping.")
 
 
 class ValidationSpec(Spec):
-    """Meta-validation during training; the parameters with the lowest loss after `steps` steps are the ones that are kept."""
+    """Meta-validation during training; the parameters with the lowest loss after `steps` steps are kept."""
 
     every: Positive = Field(1000, description="Iterations between two validations.")
     steps: Positive | None = Field(
         None,
-        description="Adaptation steps: the horizon at which the model will be used; none means 10, or as many as `inner.steps` "
-        "where step sizes are learned for each step or parameter.",
+        description="Adaptation steps: the horizon at which the model will be used; none means 10, or `inner.steps` if step sizes "
+        "are learned for each step or parameter.",
     )
     shots: Positive | None = Field(
         None, description="Support examples a class; none means as in training, a number for each task if that is a range."
     )
     queries: Positive | None = Field(None, description="Query examples a class; none means as in training.")
     patience: Positive | None = Field(
-        None, description="Validations in a row without a better loss after which training stops; none means that it never does."
+        None, description="Training stops after this many validations in a row without a better loss; none means never."
     )
 
 
@@ -137,11 +137,11 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     },
     "imaml": {"meta_gradient": "implicit", "inner": {"steps": 5, "clip_norm": 3.0}},
 }
-"""What the names of algorithms stand for; a network that doesn't normalize by a batch has none of `model`.
+"""The presets that algorithm names stand for; `model` is left out for a network that doesn't normalize by a batch.
 
-A name brings what belongs to it: where a pipeline takes over another one's settings and names another algorithm, or `--set` does,
-what the name stands for replaces what the lower layer says. Settings beside the name override it. `validation.steps` of none is
-the horizon that fits: as many steps as learned step sizes were learned for.
+If a pipeline that extends another one names another algorithm, or `--set` does, the preset replaces these settings of the lower
+layer. Settings beside the name override the preset. `validation.steps` of none is the matching horizon: the number of steps that
+step sizes were learned for.
 """
 
 
@@ -155,7 +155,7 @@ class TrainSpec(Spec):
     @model_validator(mode="wrap")
     @classmethod
     def _named(cls, values: Any, validated: ModelWrapValidatorHandler[Self]) -> Self:
-        """Fill in what the algorithm's name stands for, where the spec says nothing itself. It counts as not set."""
+        """Fill in the algorithm's preset where the spec sets nothing itself. These values count as not set."""
         name = values.get("algorithm") if isinstance(values, dict) else None
         if not isinstance(name, str):
             return validated(values)
@@ -178,25 +178,25 @@ class TrainSpec(Spec):
     queries: Positive = Field(description="Query examples (per class) that judge the adapted parameters.")
     reduction: Literal["mean", "sum_over_ways"] = Field(
         "mean",
-        description="How a task's losses become one: `mean` over its examples, or that times the number of ways, as the 2017 code "
-        "does, which acts like a step size `ways` times as large.",
+        description="How a task's losses are reduced: `mean` over its examples, or that times the number of ways, as in the 2017 "
+        "code, which acts like a step size `ways` times as large.",
     )
     algorithm: Literal["maml", "fomaml", "reptile", "anil", "boil", "meta-sgd", "maml++", "imaml"] = Field(
         "maml",
-        description="A name for several of the choices below. Explicit settings override the preset.",
+        description="A preset for several of the choices below. Explicit settings override it.",
     )
     meta_gradient: Literal["exact", "first_order", "reptile", "implicit"] = Field(
         "exact",
         description="`exact`, through the inner loop (MAML); `first_order`, without second derivatives (FOMAML); `reptile`, the "
-        "direction that the inner loop took on all examples of a task; `implicit`, from where the inner loop ends alone (iMAML).",
+        "direction that the inner loop took on all examples of a task; `implicit`, from the end of the inner loop only (iMAML).",
     )
     outer_loss: Literal["last_step", "multi_step"] = Field(
         "last_step",
-        description="Which query losses count: after the `last_step`, or (MAML++) after every step, all alike at first and then "
-        "with increasing weight on the last.",
+        description="Which query losses count: after the `last_step`, or (MAML++) after every step, with equal weights at first "
+        "and then with increasing weight on the last.",
     )
     multi_step_share: Share = Field(
-        0.15, description="Share of the iterations in which `multi_step` counts more than the last step."
+        0.15, description="Share of the iterations, from the first, in which `multi_step` counts more than the last step."
     )
     first_order_share: Share = Field(
         0.0, description="Share of the iterations, from the first, in which `exact` leaves out second derivatives (MAML++)."
@@ -207,29 +207,29 @@ class TrainSpec(Spec):
     validation: ValidationSpec = Field(ValidationSpec(), description="Meta-validation during training.")
     baselines: Annotated[tuple[BaselineName, ...], BeforeValidator(as_tuple)] | None = Field(
         None,
-        description="Baselines that are compared as well: `pretrained` on all tasks together, `protonet`, the nearest class mean "
-        "in a learned embedding (classification only), or one of your own by import path; none means all that ship and apply.",
+        description="Baselines to compare with: `pretrained` on all tasks together, `protonet`, the nearest class mean in a "
+        "learned embedding (classification only), or your own by import path; none means all shipped ones that apply.",
     )
     pretrain_iterations: Positive | None = Field(
-        None, description="Iterations of each of the baselines; none means as many as `iterations`."
+        None, description="Iterations of each baseline; none means as many as `iterations`."
     )
     backward: Literal["auto", "recursion", "unrolled"] = Field(
         "auto",
-        description="Whether inner steps are kept for the way back (`unrolled`) or made again (`recursion`: memory does not grow "
-        "with them); the exact meta-gradient is the same. `auto` takes what is quicker by measurement, and fits into memory.",
+        description="Whether inner steps are kept for the backward pass (`unrolled`) or recomputed (`recursion`: memory does not "
+        "grow with them); the exact meta-gradient is the same. `auto` measures which is faster and fits into memory.",
     )
     precision: Literal["float32", "tf32", "bfloat16"] = Field(
         "float32",
         description="How a GPU computes the network in training; parameters and both loops' updates are float32. A CPU computes in "
-        "float32 whatever this says.",
+        "float32 regardless.",
     )
     compile: Literal["auto", "on", "off"] = Field(
         "auto",
-        description="Whether torch.compile makes the meta-gradient's functions; `auto` does it for long training runs where the "
-        "network has no compiled loops of its own.",
+        description="Whether torch.compile compiles the meta-gradient; `auto` does so for long training runs if the network has no "
+        "compiled loops of its own.",
     )
     checkpoint_every: StepSize = Field(
-        30.0, description="Seconds between two checkpoints. Does not change the result, so changing it re-runs nothing."
+        30.0, description="Seconds between two checkpoints. It does not affect the result, so changing it re-runs nothing."
     )
 
     @property
@@ -249,7 +249,7 @@ class TrainSpec(Spec):
 
     @property
     def learns_sizes(self) -> bool:
-        """Whether there are learned step sizes that fit the steps of training alone."""
+        """Whether there are learned step sizes that fit only the steps of training."""
         return self.inner.learned_lr in {"per_parameter", "per_layer_and_step"}
 
     @property
@@ -259,13 +259,12 @@ class TrainSpec(Spec):
 
     @property
     def slug(self) -> str:
-        """The same as results, files and metrics have it."""
+        """Its name in results, files and metrics."""
         return self.label.lower().replace("+", "p")
 
 
 def without_what_it_brings(algorithm: str, block: Mapping[str, Any]) -> dict[str, Any]:
-    """A `train` block of a lower layer below one that names another algorithm: what the name stands for replaces what is below
-    it."""
+    """A lower layer's `train` block below one that names another algorithm, without the settings that the preset replaces."""
     return _without(block, ALGORITHMS.get(algorithm, {}))
 
 

@@ -1,6 +1,6 @@
 """Where the source of a custom module is: found without importing it, so that planning is quick and runs none of it.
 
-A module is looked for on Python's path, at whose end the folder of the pipelines file is put where a run begins.
+Modules are looked up on Python's path, to whose end a run adds the folder of the pipelines file.
 """
 
 import ast
@@ -17,31 +17,31 @@ from metaopt_core.spec.paths import real
 
 
 def beside(pipelines_file: Path) -> Path:
-    """The folder of a pipelines file; for one that a sweep wrote, that of the file that was searched."""
+    """The folder of a pipelines file; for a file that a sweep wrote, that of the sweep's own pipelines file."""
     folder = real(pipelines_file).parent
     return next((path.parent for path in (folder, *folder.parents) if path.name == ".metaopt"), folder)
 
 
 def look_in(folder: Path) -> None:
-    """Put a folder on Python's path, behind all else."""
+    """Append a folder to Python's path."""
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
 
 
 def sources(path: str) -> dict[str, Path]:
-    """The file of an import path (`module:Class`) and those that it imports from beside it, by their names.
+    """The file of an import path (`module:Class`) and the files beside it that it imports, by their names.
 
-    What it imports of installed libraries is left out, and so is all that an installed module imports. Raises UserError where there
-    is no such module, or one of them is no Python.
+    Installed libraries are left out, and so is everything that an installed module imports. Raises UserError if there is no such
+    module, or one of the files is not Python.
     """
     return dict(sorted(_files(path).items()))
 
 
 def check_class(path: str, arguments: Iterable[str], given: Iterable[str]) -> None:
-    """Look at the source of a network's class, without running it, for what would be refused once it runs.
+    """Check the source of a network's class, without running it, for mistakes that would fail later.
 
-    arguments: names that the spec gives; given: those that the class gets from us, if it takes them. Where the class is not written
-    out in its module (it is imported or made there), there is nothing to see. Raises UserError.
+    arguments: names in the spec; given: those that we pass if the class takes them. A class that is imported or built in its module
+    can't be checked. Raises UserError.
     """
     module, _, name = path.partition(":")
     tree = _tree(_main_file(path))
@@ -76,7 +76,7 @@ def _main_file(path: str) -> Path:
 
 
 def _bound(tree: ast.Module) -> set[str]:
-    """The names that a module may bind, wherever in it that stands."""
+    """The names that a module may bind, anywhere in it."""
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     names |= {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef | ast.FunctionDef)}
     imported = [alias for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]
@@ -85,10 +85,10 @@ def _bound(tree: ast.Module) -> set[str]:
 
 @dataclass(frozen=True)
 class Needed:
-    """What modules need to be imported elsewhere.
+    """What modules need to be importable elsewhere.
 
-    files: those that are not installed, by their paths below the folder that they are imported from. libraries: the top-level
-    modules of what has to be installed.
+    files: those that are not installed, by their paths below the folder from which they are imported. libraries: the top-level
+    modules that have to be installed.
     """
 
     files: Mapping[str, Path]
@@ -96,10 +96,10 @@ class Needed:
 
 
 def needed(modules: Iterable[str], known: Mapping[str, Path]) -> Needed:
-    """The files of modules and of all that they import, wherever it lies, and the installed libraries that these import.
+    """The files of modules and of everything that they import, wherever it is, and the installed libraries that these import.
 
-    known: top-level packages whose files count although they may be installed, and the folder that each is in. What is imported
-    for a type checker alone does not count. Raises UserError for a file that is no Python.
+    known: top-level packages whose files count although they may be installed, and the folder that each is in. Imports only
+    for a type checker do not count. Raises UserError for a file that is not Python.
     """
     importlib.invalidate_caches()  # a file may have been written since
     files: dict[str, Path] = {}
@@ -121,7 +121,7 @@ def needed(modules: Iterable[str], known: Mapping[str, Path]) -> Needed:
 
 
 def _folder_of(top: str) -> Path | None:
-    """The folder that holds a top-level module or package of the user's; none for one that is installed, or isn't there."""
+    """The folder of the user's top-level module or package; none if it is installed or missing."""
     if top in sys.stdlib_module_names or (spec := _spec(top)) is None:
         return None
     places = list(spec.submodule_search_locations or ([spec.origin] if spec.origin else []))
@@ -179,7 +179,7 @@ def _missing(module: str) -> UserError:
 def _spec(top: str) -> ModuleSpec | None:
     try:
         return importlib.util.find_spec(top)
-    except ValueError:  # it is running, and has none
+    except ValueError:  # it is the running script, which has none
         return None
 
 
@@ -206,9 +206,9 @@ def _bytes(file: Path) -> bytes:
 def _tree(file: Path) -> ast.Module:
     try:
         return ast.parse(_bytes(file))
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the latter two: expressions of endless depth
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: expressions nested too deeply
         line = getattr(error, "lineno", None)
-        raise UserError(f"train.model.path: {file}{f':{line}' if line else ''}: no Python that can be read: {error}") from None
+        raise UserError(f"train.model.path: {file}{f':{line}' if line else ''}: not valid Python: {error}") from None
 
 
 def _installed(root: Path) -> bool:

@@ -1,6 +1,6 @@
-"""A pipeline as the text of a pipelines file, by the rules by which `document` reads one: what was written is read as it was.
+"""A pipeline as the text of a pipelines file, by the same rules by which `document` reads one, so that it reads back unchanged.
 
-PyYAML writes by YAML 1.1, where the text `1e5` needs no quotes, and `on` does.
+PyYAML writes YAML 1.1, in which the text `1e5` needs no quotes but `on` does.
 """
 
 from collections.abc import Mapping
@@ -16,21 +16,21 @@ _WIDTH = 120
 
 
 def spec_yaml(spec: PipelineSpec) -> str:
-    """The spec as a pipelines file of its own, with all defaults filled in."""
+    """The spec as its own pipelines file, with all defaults filled in."""
     body = spec.model_dump(mode="json")
     return pipelines_yaml({body.pop("name"): body})
 
 
 def pipelines_yaml(pipelines: Mapping[str, Any]) -> str:
-    """A pipelines file of blocks by their names, each of plain dicts, lists and scalars."""
+    """A pipelines file from name → block, each of plain dicts, lists and scalars."""
     return str(yaml.dump({"pipelines": dict(pipelines)}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH))
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes a text where it would be read as something else without quotes."""
+    """Quotes a text that would be read as something else without quotes."""
 
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
-        """The tag of what would be read if this stood there without quotes."""
+        """The tag that this text would have without quotes."""
         if kind is not yaml.ScalarNode or not implicit[0]:
             return str(super().resolve(kind, value, implicit))
         if value == "<<":
@@ -41,7 +41,7 @@ class _Dumper(yaml.SafeDumper):
             return "tag:yaml.org,2002:int"
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
-        """Equal parts are written out: aliases are not read."""
+        """Write equal parts out, because aliases are refused when reading."""
         return True
 
 

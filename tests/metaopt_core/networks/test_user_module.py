@@ -89,7 +89,7 @@ def test_sources_are_found_without_running_them() -> None:
 
 def test_source_that_is_no_python_is_named_with_its_line(folder: Path) -> None:
     (folder / "own_b.py").write_text("a = 1\nb = = 2\n")
-    with pytest.raises(UserError, match=r"own_b.py:2: no Python that can be read: invalid syntax"):
+    with pytest.raises(UserError, match=r"own_b.py:2: not valid Python: invalid syntax"):
         user_source.sources("own_a.nets:Net")
 
 

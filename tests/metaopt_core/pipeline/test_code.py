@@ -65,8 +65,8 @@ COMPUTED = [
     ("metaopt_core/spec/resolved.py", r"shift\.shots or self\.evaluate_shots", "self.evaluate_shots", {EVALUATE, LOG}),
     (
         "metaopt_core/spec/resolved.py",
-        r"self\.train\.validation\.shots or self\.train\.shots",
-        "self.train.shots",
+        r"self\.train\.validation\.shots or self\.train\.most_shots",
+        "self.train.most_shots",
         {TRAIN, EVALUATE, LOG},
     ),
     (

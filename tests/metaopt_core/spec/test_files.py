@@ -124,15 +124,15 @@ def test_name_that_is_defined_twice() -> None:
     text = "include: [../shared.yaml, ../second.yaml]\npipelines:\n  waves: {extends: letters}\n"
     Path("second.yaml").write_text("pipelines:\n  letters: {extends: waves}\n")
     assert complaints(text) == [
-        "own/pipelines.yaml:3:3: waves: also defined in shared.yaml:2:3, expected another name: with `extends: waves` it takes over those settings",
-        "second.yaml:2:3: letters: also defined in shared.yaml:5:3, expected another name: with `extends: letters` it takes over those settings",
+        "own/pipelines.yaml:3:3: waves: also defined in shared.yaml:2:3, expected another name: with `extends: waves` it inherits those settings",
+        "second.yaml:2:3: letters: also defined in shared.yaml:5:3, expected another name: with `extends: letters` it inherits those settings",
     ]  # fmt: skip
 
 
 def test_unknown_pipeline_is_told_what_there_is_in_all_files() -> None:
     assert complaints("include: ../shared.yaml\npipelines: {mine: {extends: zzz}}\n") == [
         "own/pipelines.yaml:2:29: mine.extends: no pipeline zzz in this file and what it includes, expected waves or letters; "
-        "`include: FILE` at the top takes over those of another file"
+        "`include: FILE` at the top adds those of another file"
     ]
 
 

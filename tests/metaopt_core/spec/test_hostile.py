@@ -103,7 +103,7 @@ def test_text_without_end_is_refused_in_time(folder: Path, text: str) -> None:
         (f"description: {'9' * 5000}", "description: found a number of 5000 digits, expected a smaller one"),
         ("seeds: 1000000", "seeds: expected a whole number from 1 to 1000, found 1000000"),
         ("seed: 9223372036854775807\n    seeds: 2", "seeds: 2 from 9223372036854775807 on, but no seed is larger than 9223372036854775807: expected fewer"),
-        (f"extends: {'x' * 1000}", f"extends: no pipeline {'x' * 57}… in this file, and no other to extend; `include: FILE` at the top takes over those of another file"),
+        (f"extends: {'x' * 1000}", f"extends: no pipeline {'x' * 57}… in this file, and no other to extend; `include: FILE` at the top adds those of another file"),
         (f"{'x' * 1000}: 1", f"{'x' * 57}…: unknown key, expected extends, description, seed, seeds, splits, device, generate, train, evaluate, log, sweep or schedule"),
         (f"*{'x' * 1000} : 1", f"waves: *{'x' * 57}… is an alias, expected the value itself (`extends` shares settings)"),
         (f"seed: !{'x' * 1000} 1", f"seed: tag !{'x' * 56}…, expected a plain value without a tag"),
@@ -123,7 +123,7 @@ def test_value_without_measure_is_named_shortly(folder: Path, block: str, line: 
         ("shots: 5", "shots: 5\n      inner: {momentum: 2}", "train.inner.momentum: expected a number greater than 0 and less than 1, found 2"),
         ("shots: 5", "shots: 5\n      first_order_share: 2", "train.first_order_share: expected a number from 0 to 1, found 2"),
         ("register_as: waves", f"register_as: {'a' * 10_001}", "log.register_as: a text of 10001 characters, expected at most 10000"),
-        ("register_as: waves", f"register_as: {'a' * 9_999}/", "log.register_as: expected a name of letters, digits, spaces and the signs _ . - alone, found \"" + "a" * 56 + "…"),
+        ("register_as: waves", f"register_as: {'a' * 9_999}/", "log.register_as: expected a name of only letters, digits, spaces and the signs _ . -, found \"" + "a" * 56 + "…"),
     ],
 )  # fmt: skip
 def test_number_beyond_all_measure_is_refused(folder: Path, right: str, wrong: str, line: str) -> None:

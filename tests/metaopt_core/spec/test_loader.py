@@ -276,8 +276,8 @@ def test_unknown_pipeline_to_extend(folder: Path) -> None:
         "pipelines.yaml:17:20: other.extends: no pipeline bsae in this file, did you mean base? There are base and child"
     ]
     assert complaints(BASE + "  child: {extends: base}\n  other: {extends: zzz}\n") == [
-        "pipelines.yaml:17:20: other.extends: no pipeline zzz in this file, expected base or child; `include: FILE` at the top takes "
-        "over those of another file"
+        "pipelines.yaml:17:20: other.extends: no pipeline zzz in this file, expected base or child; `include: FILE` at the top adds "
+        "those of another file"
     ]
 
 

@@ -42,7 +42,7 @@ def complaints(line: str) -> list[str]:
         ("train.inner.steps: {low: 1, high: 2.5}", "parameters.train.inner.steps.high: expected a whole number of at least 1, found 2.5"),
         ("train.outer.schedule: {choices: [constant, cosin]}", "parameters.train.outer.schedule.choices[1]: expected constant or cosine, found \"cosin\", did you mean cosine?"),
         ("train.model.hidden: {choices: [[8], [0]]}", "parameters.train.model.hidden.choices[1]: train.model.hidden[0]: expected a whole number of at least 1, found 0"),
-        ("train.outer.lr: {low: 2, high: 1}", "parameters.train.outer.lr: expected low to be less than high, and greater than 0 where log is true, found a mapping with low, high"),
+        ("train.outer.lr: {low: 2, high: 1}", "parameters.train.outer.lr: expected low to be less than high, and greater than 0 if log is true, found a mapping with low, high"),
         ("train.outer.lr: {low: 0.1, choices: [1, 2]}", "parameters.train.outer.lr: expected a mapping with either low and high, or choices, found a mapping with low, choices"),
         ("log.experiment: {choices: [a, b]}", "parameters.log.experiment: no key that the objective depends on, expected one of generate, train or evaluate, as in train.inner.lr"),
         ("trian.shots: {low: 1, high: 2}", "parameters.trian.shots: no key that the objective depends on, did you mean train?"),

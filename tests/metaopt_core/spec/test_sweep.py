@@ -25,7 +25,7 @@ def test_the_keys_of_a_parameter_say_whether_it_is_a_range_or_choices() -> None:
 
 @pytest.mark.parametrize("bounds", [{"low": 2, "high": 1}, {"low": 1, "high": 1}, {"low": 0, "high": 1, "log": True}])
 def test_a_range_has_its_smaller_number_first_and_a_logarithm_where_it_goes_by_that(bounds: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="expected low to be less than high, and greater than 0 where log is true"):
+    with pytest.raises(ValidationError, match="expected low to be less than high, and greater than 0 if log is true"):
         RangeSpec.model_validate(bounds)
 
 

@@ -103,7 +103,7 @@ def test_package_that_is_a_link(package: Path) -> None:
 @pytest.mark.parametrize("text", ["(" * 5000, "-" * 200_000 + "1", "x" + ".a" * 100_000, "\x00", "a = = 1"])
 def test_file_that_is_no_python_is_named(package: Path, text: str) -> None:
     (package / "own_b.py").write_text(text)
-    with pytest.raises(UserError, match=r"own_b.py(:1)?: no Python that can be read: "):
+    with pytest.raises(UserError, match=r"own_b.py(:1)?: not valid Python: "):
         user_source.sources("own_a.nets:Net")
 
 

@@ -197,5 +197,5 @@ def test_a_process_that_has_loaded_a_model_can_still_use_an_installed_metaopt(fo
 
 def test_code_that_is_no_python_is_named(folder: Path) -> None:
     (folder / "project/own_package/settings.py").write_text("a = = 1\n")
-    with pytest.raises(UserError, match=r"settings.py:1: no Python that can be read"):
+    with pytest.raises(UserError, match=r"settings.py:1: not valid Python"):
         code(["own_package.nets:Net"])
