@@ -16,17 +16,23 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file
+from scipy.special import ndtri
 from torch import Tensor
 
 from metaopt_core.distributions.batch import Episode, HeldOutSplit, Prediction, TaskBatch, TaskDistribution, Tasks
+from metaopt_core.evaluation.metrics.weighting import mean_over_queries
 from metaopt_core.meta.learner import Learner, device_named
 from metaopt_core.meta.parallel import side_by_side
 from metaopt_core.methods.contract import DEVIATION, TOGETHER, Adapter, Method, Setting
 from metaopt_core.networks.network import Params
 from metaopt_core.progress import bar
+from metaopt_core.spec.distribution import TaskShape
 from metaopt_core.spec.evaluate import IN_DISTRIBUTION
 from metaopt_core.spec.metric import Metric
 from metaopt_core.spec.pipeline import PipelineSpec
+
+INTERVALS, COVERAGE = (50, 80, 95), "coverage_"
+"""Of predictive distributions, the intervals whose coverage is measured, in percent; and the column that has it, before the number."""
 
 Answers = tuple[Tensor, Tensor, Tensor | None]
 """Outputs [tasks, queries, outputs], targets and weights of some tasks' queries, on the CPU."""
@@ -46,8 +52,8 @@ class Prepared:
 class Measured:
     """What methods did on the test tasks.
 
-    tasks: a row a variant, method and task (see `evaluate`). pooled: variant → method → metric → the number of all tasks together,
-    at the horizon.
+    tasks: a row a variant, method, task and support set (see `evaluate`). pooled: variant → method → metric → the number of all
+    tasks together, at the horizon.
     """
 
     tasks: pd.DataFrame
@@ -67,13 +73,16 @@ def prepare(setting: Setting, methods: Sequence[Method], trained: Mapping[str, P
     return found
 
 
-def held_out_tasks(spec: PipelineSpec, distribution: TaskDistribution, split: HeldOutSplit) -> Tasks:
-    """The tasks of a split in the shape that the spec evaluates."""
-    return Tasks.held_out(distribution, split, Episode(spec.train.ways, spec.evaluate_shots, spec.evaluate_queries))
+def held_out_tasks(
+    spec: PipelineSpec, distribution: TaskDistribution, split: HeldOutSplit, shots: int | None = None, repeat: int = 0
+) -> Tasks:
+    """The tasks of a split in the shape that the spec evaluates, with as many support examples as it says at most."""
+    episode = Episode(spec.train.ways, shots or spec.evaluate_shots, spec.evaluate_queries, repeat=repeat)
+    return Tasks.held_out(distribution, split, episode)
 
 
 def test_tasks(spec: PipelineSpec, distribution: TaskDistribution) -> Tasks:
-    """The meta-test tasks in the shape that the spec evaluates."""
+    """The meta-test tasks in the shape that the spec evaluates, with as many support examples as it says at most."""
     return held_out_tasks(spec, distribution, "test")
 
 
@@ -96,19 +105,25 @@ def objective(setting: Setting, params: Params, metric: str, steps: int) -> floa
     return torch.cat(values).double().mean().item()
 
 
-def evaluate(setting: Setting, compared: Sequence[Prepared]) -> Measured:
-    """Evaluate every method on every meta-test task, and on every task of each shifted variant.
+def evaluate(setting: Setting, compared: Sequence[Prepared], split: HeldOutSplit = "test") -> Measured:
+    """Evaluate every method on every meta-test task, with every number of support examples and as often as the spec says, and on
+    every task of each shifted variant.
 
     A row a variant, method and task: `variant`, `method`, `task`, `inner_lr`, and NAME_K for each metric after K = 0 …
     `evaluate.steps` steps; a method that takes fewer keeps the number after its last one. A task has the same number in every
-    variant of a regression: there it is the same draw in other ranges. At the horizon, of each query of a classification:
+    variant of a regression: there it is the same draw in other ranges. With several numbers of support examples, or several
+    repeats, there is a row for each, with `shots` and `repeat`. At the horizon, of methods that say how sure they are,
+    `coverage_50` and so on: the share of a task's queries that lie within such an interval; of each query of a classification:
     `confidence`, the probability of the predicted class, and `correct`; of the task, `groups`: its classes.
     Where the network normalizes by its batch,
     `inductive_NAME`, and where it does so for every step, `collected_NAME`, not of shifted variants.
+    split: that of the tasks; the meta-validation tasks are evaluated as trained for alone, and once.
     """
     spec, device, tables = setting.spec, device_named(setting.spec.device), []
     pooled: dict[str, dict[str, dict[str, float]]] = {}
-    total, done, lock = len(compared) * spec.generate.held_out.test_tasks * (1 + len(spec.shifts)), 0, Lock()
+    several = len(spec.evaluated_shots) > 1 or spec.evaluate.repeats > 1
+    variants = list(_variants(setting, split))
+    total, done, lock = len(compared) * sum(len(one.tasks) for one in variants), 0, Lock()
     with bar(total, "adapting to new tasks") as progress:
 
         def note(tasks: int, what: str) -> None:
@@ -117,31 +132,51 @@ def evaluate(setting: Setting, compared: Sequence[Prepared]) -> Measured:
                 done += tasks
                 progress.update(done, what)
 
-        for variant, shifted, tasks in _variants(setting):
-            pooled[variant] = {}
+        for variant in variants:
+            tasks, at_most = variant.tasks.kept(), variant.shots == variant.setting.spec.evaluate_shots
             for one in compared:
                 measuring = _Measuring(
-                    shifted, one.adapter.on(shifted).to(device), transductive(setting) and variant == IN_DISTRIBUTION
+                    variant.setting,
+                    one.adapter.on(variant.setting).to(device),
+                    transductive(setting) and variant.name == IN_DISTRIBUTION and at_most,
                 )
-                table, answers = measuring.all(tasks, device, partial(note, what=f"{one.label}, {variant}"))
-                known = {
-                    "variant": variant,
-                    "method": one.key,
-                    "task": np.arange(len(tasks)) if tasks.numbers is None else np.asarray(tasks.numbers),
-                    "inner_lr": one.adapter.inner_lr,
-                }
+                table, answers = measuring.all(tasks, device, partial(note, what=f"{one.label}, {variant.name}"))
+                known: dict[str, Any] = {"variant": variant.name, "method": one.key}
+                known |= {"shots": variant.shots, "repeat": variant.repeat} if several else {}
+                known["task"] = np.arange(len(tasks)) if tasks.numbers is None else np.asarray(tasks.numbers)
+                known["inner_lr"] = one.adapter.inner_lr
                 tables.append(pd.DataFrame(known).join(table))
-                pooled[variant][one.key] = _pooled(shifted.spec.metrics, answers)
+                if at_most:  # a metric of several draws is the mean of theirs
+                    of_variant = pooled.setdefault(variant.name, {}).setdefault(one.key, {})
+                    for name, value in _pooled(variant.setting.spec.metrics, answers).items():
+                        of_variant[name] = of_variant.get(name, 0.0) + (value - of_variant.get(name, 0.0)) / (variant.repeat + 1)
     return Measured(pd.concat(tables, ignore_index=True), pooled)
 
 
-def _variants(setting: Setting) -> Iterator[tuple[str, Setting, Tasks]]:
-    """Name, setting and meta-test tasks: as trained for, then each shifted variant."""
+@dataclass(frozen=True)
+class _Variant:
+    """Tasks to evaluate: of which variant, in which setting, with how many support examples and which draw of them."""
+
+    name: str
+    setting: Setting
+    shots: int
+    repeat: int
+    tasks: Tasks
+
+
+def _variants(setting: Setting, split: HeldOutSplit) -> Iterator[_Variant]:
+    """The meta-test tasks as trained for, then each shifted variant."""
     spec, distribution = setting.spec, setting.distribution
-    yield IN_DISTRIBUTION, setting, test_tasks(spec, distribution).kept()
-    for name, shifted in spec.shifted.items():
-        tasks = test_tasks(shifted, distribution.shifted(spec.shifts[name].changes)).kept()
-        yield name, replace(setting, spec=shifted), tasks
+    repeats = range(spec.evaluate.repeats if split == "test" else 1)
+    for shots in spec.evaluated_shots:
+        for repeat in repeats:
+            tasks = held_out_tasks(spec, distribution, split, shots, repeat)
+            yield _Variant(IN_DISTRIBUTION, setting, shots, repeat, tasks)
+    for name, shifted in spec.shifted.items() if split == "test" else ():
+        of_variant, other = replace(setting, spec=shifted), distribution.shifted(spec.shifts[name].changes)
+        for repeat in repeats:
+            tasks = held_out_tasks(shifted, other, split, repeat=repeat)
+            yield _Variant(name, of_variant, shifted.evaluate_shots, repeat, tasks)
 
 
 @dataclass(frozen=True)
@@ -175,7 +210,8 @@ class _Measuring:
 
         def judge(prefix: str, suffix: str, outputs: Tensor) -> None:
             for one in metrics:
-                columns[f"{prefix}{one.name}{suffix}"] = _of_tasks(one, outputs, tasks, scale).cpu().numpy()
+                values = _of_tasks(one, outputs, tasks, scale) * _unit(self.setting.shape) ** one.power
+                columns[f"{prefix}{one.name}{suffix}"] = values.cpu().numpy()
 
         for step, predictions in enumerate(self.adapter.adapted(tasks)):
             with torch.no_grad():
@@ -187,6 +223,10 @@ class _Measuring:
                     if prefix not in (TOGETHER, DEVIATION):
                         judge(prefix, "", predict(tasks.query_x, tasks.query_weight))
                 at_horizon = outputs.cpu()
+                if DEVIATION in predictions:
+                    deviation = predictions[DEVIATION](tasks.query_x, tasks.query_weight)
+                    for percent, share in _coverage(outputs, deviation, tasks).items():
+                        columns[f"{COVERAGE}{percent}"] = share.cpu().numpy()
                 if self.setting.shape.targets == "classes":
                     confidence, answer = outputs.softmax(-1).max(-1)
                     kept = torch.ones_like(answer, dtype=torch.bool) if tasks.query_weight is None else tasks.query_weight > 0
@@ -202,8 +242,29 @@ class _Measuring:
 
 
 def _of_tasks(metric: Metric, outputs: Tensor, tasks: TaskBatch, scale: float) -> Tensor:
-    values: Tensor = metric.of(outputs, tasks.query_y, tasks.query_weight)
+    support = {"support_mean": support_mean(tasks)} if "support_mean" in metric.takes else {}
+    values: Tensor = metric.of(outputs, tasks.query_y, tasks.query_weight, **support)
     return values * scale if metric.follows_reduction and scale != 1.0 else values
+
+
+def support_mean(tasks: TaskBatch) -> Tensor:
+    """The mean of each task's support targets [tasks, outputs]."""
+    if tasks.support_weight is None:
+        return tasks.support_y.mean(1)
+    weight = tasks.support_weight / tasks.support_weight.sum(1, keepdim=True)
+    return (tasks.support_y * weight[..., None]).sum(1)
+
+
+def _unit(shape: TaskShape) -> float:
+    """What a target of 1 is in the target's own unit; 1 where several targets have units of their own."""
+    return shape.target_scales[0] if len(shape.target_scales) == 1 else 1.0
+
+
+def _coverage(outputs: Tensor, deviation: Tensor, tasks: TaskBatch) -> dict[int, Tensor]:
+    """The share of a task's queries [tasks] within the normal interval that is to hold so many percent of them."""
+    off = (outputs - tasks.query_y).abs() / deviation
+    within = {percent: (off <= ndtri(0.5 + percent / 200)).to(outputs.dtype).mean(-1) for percent in INTERVALS}
+    return {percent: mean_over_queries(each, tasks.query_weight) for percent, each in within.items()}
 
 
 def _pooled(metrics: Sequence[Metric], answers: Sequence[Answers]) -> dict[str, float]:

@@ -105,6 +105,40 @@ def note_survivors(found: Mapping[str, Any], variants: Mapping[str, Mapping[str,
 # --- from a table of tasks ----------------------------------------------------------------------------------------------
 
 
+def one_a_task(table: "pd.DataFrame", shots: int | None = None) -> "pd.DataFrame":
+    """A row a variant, method and task, of those with a number of support examples, or with the largest that the variant has.
+
+    The numbers of a task that was evaluated several times are averaged, so that it counts once; one that is not finite makes its
+    mean so. Lists (of its queries, say) are concatenated.
+    """
+    if "shots" not in table:
+        return table
+    wanted = table.groupby("variant")["shots"].transform("max") if shots is None else shots
+    rows = table[table["shots"] == wanted].drop(columns="shots")
+    if not rows["repeat"].any():
+        return rows.drop(columns="repeat").reset_index(drop=True)
+    rows = rows.drop(columns="repeat")
+    place = rows.groupby(_ROW, sort=False).ngroup().to_numpy()
+    found = rows.drop_duplicates(_ROW).reset_index(drop=True)
+    each = np.split(np.argsort(place, kind="stable"), np.cumsum(np.bincount(place))[:-1])
+    for name in rows.columns.difference([*_ROW, *_SAME_IN_REPEATS]):
+        values = rows[name].to_numpy()
+        if values.dtype == object:
+            found[name] = [_concatenated(values[places]) for places in each]
+        else:
+            with np.errstate(invalid="ignore"):
+                found[name] = np.bincount(place, values.astype(np.float64)) / np.bincount(place)
+    return found
+
+
+_ROW = ["variant", "method", "task"]
+_SAME_IN_REPEATS = ["inner_lr", "groups"]
+
+
+def _concatenated(lists: npt.NDArray[Any]) -> Any:
+    return None if lists[0] is None else np.concatenate(list(lists))
+
+
 def groups_of(table: "pd.DataFrame") -> SharedGroups | None:
     """What tasks share, from a table with a row a task: none where tasks have no groups, or other tasks have none in common."""
     if "groups" not in table or table["groups"].isna().any():
@@ -114,7 +148,7 @@ def groups_of(table: "pd.DataFrame") -> SharedGroups | None:
 
 def of_method(table: "pd.DataFrame", column: str, method: str, larger_is_better: bool = False) -> dict[str, float | None]:
     """Statistics of one column over the tasks that are not shifted, for one method."""
-    rows = _of_method(table, method)
+    rows = one_a_task(_of_method(table, method))
     return statistics(rows[column].to_numpy(np.float64), larger_is_better, groups_of(rows))
 
 
@@ -122,7 +156,7 @@ def between(
     before: "pd.DataFrame", column: str, method: str, after: "pd.DataFrame", column_after: str, method_after: str
 ) -> dict[str, float | None]:
     """`paired`, of what one method does `after` minus what another did `before`: two tables of the same tasks."""
-    first, second = _of_method(before, method), _of_method(after, method_after)
+    first, second = one_a_task(_of_method(before, method)), one_a_task(_of_method(after, method_after))
     return paired(second[column_after].to_numpy(np.float64) - first[column].to_numpy(np.float64), groups_of(second))
 
 

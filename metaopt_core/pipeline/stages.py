@@ -63,7 +63,8 @@ def _train(spec: PipelineSpec) -> dict[str, Any]:
 
 def _evaluate(spec: PipelineSpec) -> dict[str, Any]:
     return flatten("evaluate", spec.evaluate.model_dump(mode="json")) | {
-        "evaluate.shots": spec.evaluate_shots,
+        "evaluate.shots": spec.evaluate_shots if len(spec.evaluated_shots) == 1 else list(spec.evaluated_shots),
+        "evaluate.repeats": spec.evaluate.repeats if spec.evaluate.repeats > 1 else None,
         "evaluate.queries": spec.evaluate_queries,
         "evaluate.inner_lr": spec.evaluate_inner_lr,
         "evaluate.baseline_lrs": list(spec.baseline_lrs),

@@ -86,6 +86,15 @@ class DistributionSpec(Spec):
     noun: ClassVar[str] = "such tasks"
     """What messages call its tasks, in the plural."""
 
+    resamples: ClassVar[bool] = False
+    """Whether a held-out task can be drawn with other support examples (`Episode.repeat`), for `evaluate.repeats`."""
+
+    judged_by: ClassVar[tuple[str, ...] | None] = None
+    """The metrics of its tasks by their names, the one that methods are compared by first; none means all that fit, by rank."""
+
+    usual_baselines: ClassVar[tuple[str, ...]] = ("pretrained", "protonet")
+    """The baselines that are compared where `train.baselines` says nothing, as far as they apply."""
+
     not_identity: ClassVar[frozenset[str]] = frozenset()
     """Settings that say where data are, not what they are."""
 

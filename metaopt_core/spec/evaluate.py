@@ -4,10 +4,20 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, create_model, model_serializer
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    create_model,
+    model_serializer,
+)
 from pydantic_core import PydanticCustomError
 
-from metaopt_core.spec.base import Positive, Spec, StepSize, Ways, as_tuple
+from metaopt_core.spec.base import MOST, Positive, Repetitions, Spec, StepSize, Ways, as_tuple
 from metaopt_core.spec.generate import shipped
 from metaopt_core.spec.metric import MetricPath
 
@@ -72,6 +82,26 @@ def _variant_names(shifts: dict[str, Any]) -> dict[str, Any]:
     return shifts
 
 
+def _shots(value: Any, validated: ValidatorFunctionWrapHandler) -> Any:
+    """One message for a value that neither type takes, where pydantic has one for each type."""
+    try:
+        found = validated(as_tuple(value))
+    except ValidationError:
+        most = f"a whole number of at most {MOST}"
+        few = "a whole number of at least 1, or several as in [5, 10, 20]"
+        raise PydanticCustomError("shots", "expected {text}", {"text": most if _too_many(value) else few}) from None
+    if isinstance(found, tuple) and list(found) != sorted(set(found)):
+        raise PydanticCustomError("shots", "expected different numbers, the smallest one first")
+    return found
+
+
+def _too_many(value: Any) -> bool:
+    return type(value) is int and value > MOST
+
+
+Shots = Annotated[Positive | Annotated[tuple[Positive, ...], Field(min_length=1, max_length=20)], WrapValidator(_shots)]
+
+
 class EvaluateSpec(Spec):
     """Few-shot adaptation to every meta-test task, for the learned parameters and for each baseline."""
 
@@ -80,8 +110,15 @@ class EvaluateSpec(Spec):
         description="Adaptation steps; every number from 0 to this is recorded. Methods are compared after "
         "`train.validation.steps` of them, or after the last one if there are fewer.",
     )
-    shots: Positive | None = Field(
-        None, description="Support examples (per class); none means as in training, the most if that is a range."
+    shots: Shots | None = Field(
+        None,
+        description="Support examples (per class), or several numbers, as in [5, 10, 20]: every method is evaluated with each of "
+        "them, and what asks for one number takes the largest; none means as in training, the most if that is a range.",
+    )
+    repeats: Repetitions = Field(
+        1,
+        description="How often each test task is evaluated, every time with other support examples; a task's numbers are averaged "
+        "before anything else, so that a task counts once.",
     )
     queries: Positive | None = Field(
         None, description="Query examples (per class), for sinusoids on an even grid; none means as in training."

@@ -7,10 +7,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from metaopt_core.spec.base import DEEPEST, LARGEST_SEED, Impossibility, problems_of, unfit
+from metaopt_core.spec.components import METRICS, known
 from metaopt_core.spec.distribution import Asked
 from metaopt_core.spec.evaluate import PROTOCOL, AnyShift, ShiftSpec
 from metaopt_core.spec.method import named_method
-from metaopt_core.spec.metric import metric_names
+from metaopt_core.spec.metric import Metric
 from metaopt_core.spec.networks import Conv4Spec, ModuleSpec, PicturesSpec, ResNet12Spec, too_small, unknown_parameter
 from metaopt_core.spec.resolved import Resolved
 from metaopt_core.spec.sweep import SweepSpec
@@ -53,6 +54,9 @@ def _plain_impossibilities(spec: Resolved, trains: bool = True) -> Iterator[Impo
     yield from _impossibilities_of_targets(spec)
     yield from spec.generate.impossibilities(_asked(spec, trains))
     yield from _train_impossibilities(spec.train)
+    if spec.evaluate.repeats > 1 and not spec.generate.resamples:
+        why = f"{spec.generate.noun} are stored with one support set each"
+        yield ("evaluate", "repeats"), f"{spec.evaluate.repeats} repeats, but {why}: expected 1"
     if spec.evaluate.adaptation == "safe":
         yield from _safe_impossibilities(spec.train)
 
@@ -179,9 +183,10 @@ def _train_impossibilities(train: TrainSpec) -> Iterator[Impossibility]:
 def _sweep_impossibilities(spec: Resolved, sweep: SweepSpec) -> Iterator[Impossibility]:
     names = [one.name for one in spec.metrics if not one.pooled]
     if (name := sweep.objective.metric) not in names:
+        kinds = {one.targets for one in known(METRICS, Metric).values() if one.name == name and not one.pooled}
         of_classes = spec.generate.targets == "real"
         why = "needs classes, and regression tasks have none" if of_classes else "needs real targets, and classes are none"
-        needs = f"{name} {why}" if name in metric_names() else f"no metric {name} for such tasks"
+        needs = f"{name} {why}" if kinds and spec.generate.targets not in kinds else f"no metric {name} for such tasks"
         yield ("sweep", "objective", "metric"), f"{needs}: expected {' or '.join(names)}"
     if (sweep.objective.steps or 0) > spec.evaluate.steps:
         yield (

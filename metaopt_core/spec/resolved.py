@@ -79,7 +79,14 @@ class Resolved(Spec):
 
     @property
     def evaluate_shots(self) -> int:
-        return self.evaluate.shots or self.train.most_shots
+        """The support examples (per class) with which methods are evaluated, or the most of them."""
+        return self.evaluated_shots[-1]
+
+    @property
+    def evaluated_shots(self) -> tuple[int, ...]:
+        """Every number of support examples (per class) with which methods are evaluated, the smallest first."""
+        shots = self.evaluate.shots or self.train.most_shots
+        return shots if isinstance(shots, tuple) else (shots,)
 
     @property
     def evaluate_queries(self) -> int:
@@ -107,11 +114,11 @@ class Resolved(Spec):
         """The methods that are compared, in the order of tables."""
         shipped = [method() for method in known(METHODS, MethodInfo).values()]
         named = [named_method(name) for name in self.train.baselines or () if is_import_path(name)]
-        wanted = self.train.baselines
+        wanted = self.generate.usual_baselines if self.train.baselines is None else self.train.baselines
         compared = [
             method
             for method in shipped
-            if not (method.optional and wanted is not None and method.name not in wanted)
+            if not (method.optional and method.name not in wanted)
             and method.refusal(self.train, self.generate.targets) is None
         ]
         return tuple(sorted(compared + named, key=lambda method: method.rank))
@@ -138,8 +145,11 @@ class Resolved(Spec):
     def metrics(self) -> tuple[Metric, ...]:
         """The metrics for such tasks; methods are compared by the first."""
         named: list[Metric] = [find(METRICS, Metric, name) for name in self.evaluate.metrics]
-        fitting = [one for one in (*known(METRICS, Metric).values(), *named) if one.targets == self.generate.targets]
-        return tuple(sorted(fitting, key=lambda one: one.rank))
+        judged_by = self.generate.judged_by
+        usual = [one for one in known(METRICS, Metric).values() if judged_by is None or one.name in judged_by]
+        fitting = [one for one in (*usual, *named) if one.targets == self.generate.targets]
+        first = {name: place - len(judged_by) for place, name in enumerate(judged_by)} if judged_by else {}
+        return tuple(sorted(fitting, key=lambda one: first.get(one.name, max(0.0, one.rank))))
 
     @property
     def baseline_lrs(self) -> tuple[float, ...]:

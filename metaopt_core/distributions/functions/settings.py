@@ -44,6 +44,7 @@ class FunctionsSettings(DistributionSpec):
     """What distributions of functions of one number have in common."""
 
     Shift: ClassVar[type[Spec]] = FunctionsShift
+    judged_by = ("loss",)
     not_shown = frozenset({"distribution", "held_out", "seed", "support_points"})
 
     x: Range = Field((-5.0, 5.0), description="Bounds of the uniform inputs.")
