@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from metaopt_core.evaluation.by_shots import by_shots
 from metaopt_core.evaluation.metrics.calibration_error import bins
-from metaopt_core.evaluation.protocol import Measured, Prepared, transductive
+from metaopt_core.evaluation.protocol import COVERAGE, INTERVALS, Measured, Prepared, transductive
 from metaopt_core.evaluation.shared_groups import SharedGroups
-from metaopt_core.evaluation.statistics import groups_of, note_survivors, paired, statistics
+from metaopt_core.evaluation.statistics import groups_of, note_survivors, one_a_task, paired, statistics
 from metaopt_core.evaluation.verdict import LOSS, note_changes
 from metaopt_core.methods.contract import COLLECTED, INDUCTIVE, Setting
+from metaopt_core.spec.distribution import TaskShape
 from metaopt_core.spec.evaluate import IN_DISTRIBUTION
 from metaopt_core.spec.metric import Metric
 from metaopt_core.spec.networks import PicturesSpec
@@ -29,10 +31,11 @@ def summarize(setting: Setting, measured: Measured, compared: Sequence[Prepared]
     the logged model adapts by; `differences` compares each pair of methods task by task, at the horizon; `survives`, whether a
     difference does after the correction of Holm for the number of comparisons. `groups`: how many classes or other groups the tasks
     share, over which intervals are then bootstrapped. `shifted`: for each
-    variant the same, with what it `changes`, and each method's `change` (`note_changes`).
+    variant the same, with what it `changes`, and each method's `change` (`note_changes`). All of that is with the largest number
+    of support examples; `by_shots` has the results with each (`by_shots.by_shots`).
     """
     spec = setting.spec
-    rows = dict(iter(measured.tasks.groupby("variant", sort=False)))
+    rows = dict(iter(one_a_task(measured.tasks).groupby("variant", sort=False)))
     found = _summary(setting, rows[IN_DISTRIBUTION], measured.pooled[IN_DISTRIBUTION], compared)
     variants = {}
     for name, shifted in spec.shifted.items():
@@ -42,7 +45,8 @@ def summarize(setting: Setting, measured: Measured, compared: Sequence[Prepared]
         variants[name]["changes"] = spec.shifts[name].model_dump(mode="json")
         note_changes(found, variants[name])
     note_survivors(found, variants)
-    return found | {"shifted": variants}
+    curve = by_shots(setting.spec, measured.tasks[measured.tasks["variant"] == IN_DISTRIBUTION], compared)
+    return found | {"shifted": variants} | curve
 
 
 def _summary(
@@ -55,7 +59,7 @@ def _summary(
     shared = groups_of(next(iter(found.values())))
     return {
         "targets": setting.shape.targets,
-        "metrics": {one.name: as_read(one) for one in spec.metrics},
+        "metrics": {one.name: as_read(one) | _own_unit(one, setting.shape) for one in spec.metrics},
         "primary": by_task[0].name,
         "normalization": _normalization(setting),
         "reduction": spec.train.reduction,
@@ -85,6 +89,11 @@ def as_read(metric: Metric) -> dict[str, Any]:
     return {name: getattr(metric, name) for name in read}
 
 
+def _own_unit(metric: Metric, shape: TaskShape) -> dict[str, str]:
+    """The target's, of a metric that is in it."""
+    return {"unit": shape.target_names[0]} if metric.power == 1 and len(shape.target_names) == 1 else {}
+
+
 def _of_method(
     setting: Setting,
     metrics: Sequence[Metric],
@@ -101,6 +110,8 @@ def _of_method(
         values = {metric: rows[name].to_numpy(np.float64) for metric, name in there.items()}
         return {metric.name: statistics(found, metric.larger_is_better, shared) for metric, found in values.items()} or None
 
+    covered = [percent for percent in INTERVALS if f"{COVERAGE}{percent}" in rows and rows[f"{COVERAGE}{percent}"].notna().any()]
+    coverage = {str(percent): statistics(rows[f"{COVERAGE}{percent}"].to_numpy(np.float64), shared=shared) for percent in covered}
     confidence = "confidence" in rows and bins(np.concatenate(list(rows["confidence"])), np.concatenate(list(rows["correct"])))
     return {
         "label": one.label,
@@ -115,7 +126,7 @@ def _of_method(
         "collected": alone(COLLECTED),
         "pooled": dict(pooled),
         "calibration": confidence or None,
-    }
+    } | ({"coverage": coverage} if coverage else {})
 
 
 def _normalization(setting: Setting) -> str | None:

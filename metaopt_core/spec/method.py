@@ -33,6 +33,9 @@ class MethodInfo:
     takes them. baseline: false for what the pipeline is there to learn. trained: whether it has a training of its own. optional:
     whether it is compared only where `train.baselines` leaves it in. takes_steps: whether it adapts by gradient steps. about: what
     it does, in words that continue its name, for reports.
+    fitted: whether `fit` makes its parameters, without gradient steps. reference: whether a task on which another method is worse
+    than this one is harmed by that method. simple: how simple a baseline is, the smaller the simpler: of several that are as good,
+    the verdict names the simplest.
     of_model: for a way to adapt the pipeline's own parameters, the `evaluate.adaptation` that makes it the logged model's.
     """
 
@@ -43,6 +46,9 @@ class MethodInfo:
     line: ClassVar[str] = "o-"
     baseline: ClassVar[bool] = True
     trained: ClassVar[bool] = False
+    fitted: ClassVar[bool] = False
+    reference: ClassVar[bool] = False
+    simple: ClassVar[float] = 100
     optional: ClassVar[bool] = True
     takes_steps: ClassVar[bool] = False
     of_model: ClassVar[str | None] = None

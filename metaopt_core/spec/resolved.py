@@ -118,8 +118,7 @@ class Resolved(Spec):
         compared = [
             method
             for method in shipped
-            if not (method.optional and method.name not in wanted)
-            and method.refusal(self.train, self.generate.targets) is None
+            if not (method.optional and method.name not in wanted) and method.refusal(self.train, self.generate.targets) is None
         ]
         return tuple(sorted(compared + named, key=lambda method: method.rank))
 
