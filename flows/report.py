@@ -15,7 +15,7 @@ from flows.console import Detail
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.repetitions import record
 from metaopt_core.pipeline.store import StageOutput
-from metaopt_core.reporting import tables, terminal
+from metaopt_core.reporting import tables, tables_by_shots, terminal
 from metaopt_core.reporting.numbers import Reading, counted, settings
 from metaopt_core.reporting.words import in_short
 from metaopt_core.spec.pipeline import PipelineSpec
@@ -62,8 +62,12 @@ def show(
 
 def _show_tables(shown: Console, results: Mapping[str, Any], detail: Detail) -> None:
     everything = detail == Detail.VERBOSE
-    terminal.show(shown, tables.by_step(results, None if everything else tables.steps_shown(results)))
+    by_shots = tables_by_shots.error(results)
+    if everything or by_shots is None:
+        terminal.show(shown, tables.by_step(results, None if everything else tables.steps_shown(results)))
     terminal.show(shown, tables.compared(results))
+    if by_shots:
+        terminal.show(shown, by_shots)
     if everything and (others := tables.other_metrics(results)):
         terminal.show(shown, others)
     if results["shifted"]:

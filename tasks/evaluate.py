@@ -52,6 +52,8 @@ def evaluate(execution: Execution, upstream: dict[str, StageOutput]) -> StageOut
         if curves := figures.training(history, summary, told["best_iteration"], seconds):
             figures.save(curves, folder / "training.png")
         figures.save(figures.losses(table, summary), folder / "losses.png")
+        if len(summary.get("by_shots", ())) > 1:
+            figures.save(figures.by_shots(summary), folder / "by_shots.png")
         if summary["shifted"]:
             figures.save(figures.shifted(summary), folder / "shifted.png")
         if any(method["calibration"] for method in summary["methods"].values()):

@@ -236,7 +236,8 @@ class Tasks:
 
     def picked(self, numbers: Sequence[int]) -> TaskBatch:
         """The tasks of the given numbers."""
-        return TaskBatch.joined([self.draw(number, 1) for number in numbers])
+        places = numbers if self.numbers is None else [list(self.numbers).index(number) for number in numbers]
+        return TaskBatch.joined([self.draw(place, 1) for place in places])
 
     @cached_property
     def part(self) -> int:

@@ -36,7 +36,7 @@ def by_shots(spec: PipelineSpec, table: pd.DataFrame, compared: Sequence[Prepare
     if len(spec.evaluated_shots) == 1 and spec.evaluate.repeats == 1 and reference is None:
         return {}
     metrics = [one for one in spec.metrics if not one.pooled]
-    every = table["task"].nunique() if "task" in table else 0
+    every = table["task"].nunique()
     tables = {shots: one_a_task(table, shots) for shots in spec.evaluated_shots}
     known = {shots: _values(found, metrics, spec.horizon) for shots, found in tables.items()}
     entries = []

@@ -20,7 +20,7 @@ def summarize(summaries: Sequence[Mapping[str, Any]], kind: Literal["seed", "spl
     for variant in shifted.values():
         note_changes(found, variant)
     note_survivors(found, shifted)
-    return found | {"shifted": shifted}
+    return found | {"shifted": shifted} | _by_shots(summaries)
 
 
 def _summary(summaries: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:
@@ -31,11 +31,35 @@ def _summary(summaries: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any
     return {**first, "repetitions": repetitions, "methods": methods, "differences": differences}
 
 
+def _by_shots(summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The results with each number of support examples, if there are any."""
+    if not summaries[0].get("by_shots"):
+        return {}
+    entries = [_entry_by_shots(each) for each in zip(*(summary["by_shots"] for summary in summaries), strict=True)]
+    return {"by_shots": entries, "over_shots": _entry_by_shots([summary["over_shots"] for summary in summaries])}
+
+
+def _entry_by_shots(each: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    methods = {}
+    for name, first in each[0]["methods"].items():
+        of_method = [entry["methods"][name] for entry in each]
+        methods[name] = _measures(of_method) | (
+            {"harmed": _mean([one["harmed"] for one in of_method])} if "harmed" in first else {}
+        )
+    differences = []
+    for pairs in zip(*(entry["differences"] for entry in each), strict=True):
+        means = {name: np.array([pair[name]["mean"] for pair in pairs], np.float64) for name in _names(pairs[0])}
+        differences.append({key: pairs[0][key] for key in ("of", "against")} | {key: paired(found) for key, found in means.items()})
+    counts = {key: sum(entry[key] for entry in each) for key in ("tasks", "left_out") if key in each[0]}
+    return {"shots": each[0].get("shots"), **counts, "methods": methods, "differences": differences}
+
+
 def _method(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     first = results[0]
     rates = {result["inner_lr"] for result in results}
     return {
         **{name: first[name] for name in ("label", "about", "color", "line", "baseline", "takes_steps")},
+        **{name: first[name] for name in ("reference", "simple") if name in first},
         "inner_lr": rates.pop() if len(rates) == 1 else None,
         "steps": [_entry(entries) for entries in zip(*(result["steps"] for result in results), strict=True)],
         "inductive": first["inductive"] and _measures([result["inductive"] for result in results]),

@@ -32,7 +32,7 @@ from metaopt_core.spec.metric import Metric
 from metaopt_core.spec.pipeline import PipelineSpec
 
 INTERVALS, COVERAGE = (50, 80, 95), "coverage_"
-"""Of predictive distributions, the intervals whose coverage is measured, in percent; and the column that has it, before the number."""
+"""The intervals of predictive distributions whose coverage is measured, in percent, and what is before them in a column's name."""
 
 Answers = tuple[Tensor, Tensor, Tensor | None]
 """Outputs [tasks, queries, outputs], targets and weights of some tasks' queries, on the CPU."""

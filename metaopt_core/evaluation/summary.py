@@ -68,6 +68,7 @@ def _summary(
         "ways": spec.train.ways,
         "shots": spec.evaluate_shots,
         "queries": spec.evaluate_queries,
+        "repeats": spec.evaluate.repeats,
         "inner_lr": spec.evaluate_inner_lr,
         "learned_lr": None if learned_lr == "none" else learned_lr.replace("_", " "),
         "baseline_lrs": list(spec.baseline_lrs),
@@ -89,9 +90,9 @@ def as_read(metric: Metric) -> dict[str, Any]:
     return {name: getattr(metric, name) for name in read}
 
 
-def _own_unit(metric: Metric, shape: TaskShape) -> dict[str, str]:
+def _own_unit(metric: Metric, shape: TaskShape) -> dict[str, Any]:
     """The target's, of a metric that is in it."""
-    return {"unit": shape.target_names[0]} if metric.power == 1 and len(shape.target_names) == 1 else {}
+    return {"unit": shape.target_names[0], "in_unit": True} if metric.power == 1 and len(shape.target_names) == 1 else {}
 
 
 def _of_method(
@@ -120,6 +121,8 @@ def _of_method(
         "line": one.method.line,
         "baseline": one.method.baseline,
         "takes_steps": one.method.takes_steps,
+        "reference": one.method.reference,
+        "simple": one.method.simple,
         "inner_lr": inner_lr if np.isfinite(inner_lr) else None,
         "steps": _by_step(metrics, rows, setting.spec.evaluate.steps, shared),
         "inductive": alone(INDUCTIVE),

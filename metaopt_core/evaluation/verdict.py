@@ -104,6 +104,8 @@ def note_changes(before: Summary, after: Summary) -> None:
 
 def worst_tasks(summary: Summary, table: "pd.DataFrame", count: int) -> list[int]:
     """The tasks as trained for in which the method of the logged model has the largest losses at the horizon, the worst first."""
-    rows = table[(table["method"] == summary["model"]) & (table["variant"] == IN_DISTRIBUTION)]
+    from metaopt_core.evaluation.statistics import one_a_task  # SciPy takes a while, and who reads a summary needs none of it
+
+    rows = one_a_task(table[(table["method"] == summary["model"]) & (table["variant"] == IN_DISTRIBUTION)])
     losses = rows[f"{LOSS}_{summary['horizon']}"].fillna(np.inf).to_numpy(np.float64)
     return [int(task) for task in rows["task"].to_numpy()[np.argsort(-losses, kind="stable")[:count]]]

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
+from metaopt_core.evaluation.statistics import one_a_task
 from metaopt_core.evaluation.verdict import LOSS, Summary, at_horizon, variants
 from metaopt_core.reporting.numbers import Reading, counted, settings
 from metaopt_core.spec.evaluate import IN_DISTRIBUTION
@@ -54,6 +55,55 @@ def adaptation(summary: Summary) -> Figure:
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
+
+
+def by_shots(summary: Summary) -> Figure:
+    """Each method's mean by the number of support examples, with its 95% interval: those that are not baselines, the best of the
+    baselines and the reference; the other baselines in grey."""
+    reading, entries = Reading(summary), summary["by_shots"]
+    shown = _most_interesting(summary)
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    axes = figure.subplots()
+    shots, within = [entry["shots"] for entry in entries], []
+    for name, result in summary["methods"].items():
+        each = [entry["methods"][name][reading.name] for entry in entries]
+        mean, half = (np.array([values[key] for values in each], np.float64) for key in ("mean", "ci95"))
+        if name not in shown:
+            axes.plot(shots, mean, color="lightgray", linewidth=0.8, zorder=1)
+            continue
+        axes.plot(
+            shots, mean, "o-" if not result["baseline"] else "s--", color=result["color"], label=result["label"], markersize=4
+        )
+        axes.fill_between(shots, mean - half, mean + half, color=result["color"], alpha=0.15, linewidth=0)
+        within += [*mean[np.isfinite(mean)]]
+    if len(shown) < len(summary["methods"]):
+        axes.plot([], [], color="lightgray", linewidth=0.8, label="other baselines")
+    if within:
+        margin = 0.15 * (max(within) - min(within)) or 1.0
+        axes.set_ylim(min(within) - margin, max(within) + margin)
+    if reading.percent:
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_xscale("log")
+    axes.set_xticks(shots, [str(number) for number in shots])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    of = "support examples of each class" if summary["ways"] else "support examples of a task"
+    axes.set(xlabel=of, ylabel=reading.heading)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure
+
+
+_BASELINES_DRAWN = 4
+
+
+def _most_interesting(summary: Summary) -> set[str]:
+    """The methods that are not baselines, the best baselines over all numbers of support examples, and the reference."""
+    name, over = summary["primary"], summary["over_shots"]["methods"]
+    sign = -1.0 if summary["metrics"][name]["larger_is_better"] else 1.0
+    known = {method: sign * values[name]["mean"] for method, values in over.items() if values[name]["mean"] is not None}
+    baselines = sorted((method for method in known if summary["methods"][method]["baseline"]), key=lambda method: known[method])
+    others = {method for method, result in summary["methods"].items() if not result["baseline"] or result.get("reference")}
+    return others | set(baselines[:_BASELINES_DRAWN])
 
 
 def _ordinate(axes: Axes, reading: Reading, shown: npt.NDArray[np.float64]) -> None:
@@ -128,7 +178,7 @@ def losses(table: pd.DataFrame, summary: Summary) -> Figure:
     """How the loss at the horizon spreads over the meta-test tasks: the share of tasks with at most that loss, of each method."""
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
-    table = table[table["variant"] == IN_DISTRIBUTION]
+    table = one_a_task(table[table["variant"] == IN_DISTRIBUTION])
     for method, result in summary["methods"].items():
         values = table.loc[table["method"] == method, f"{LOSS}_{summary['horizon']}"].to_numpy(np.float64)
         ordered = np.sort(values[np.isfinite(values)])

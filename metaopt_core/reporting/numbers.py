@@ -72,7 +72,8 @@ class Reading:
     def _plain(self, number: float) -> str:
         if abs(number) >= _HUGE:
             return f"{number:.1e}"
-        return f"{number:,.0f}" if abs(number) >= _GROUPED else f"{number:.{self._decimals}f}"
+        text = f"{number:,.0f}" if abs(number) >= _GROUPED else f"{number:.{self._decimals}f}"
+        return text.replace("-", "−")
 
 
 def _shown(summary: Summary, name: str, pooled: bool) -> list[float]:

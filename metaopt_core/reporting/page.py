@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from metaopt_core.evaluation.statistics import one_a_task
 from metaopt_core.evaluation.verdict import LOSS, Summary, best_baseline, verdict, worst_tasks
 from metaopt_core.methods.contract import compared
 from metaopt_core.pipeline.store import StageOutput
-from metaopt_core.reporting import tables
+from metaopt_core.reporting import tables, tables_by_shots
 from metaopt_core.reporting.facts import asked
 from metaopt_core.reporting.html import images, page
 from metaopt_core.reporting.numbers import NONE, Reading, counted, seconds
@@ -29,7 +30,7 @@ _WORST_NAMED = 10
 def render(spec: PipelineSpec, upstream: Mapping[str, StageOutput]) -> str:
     """The page of one execution, from the outputs of generate, train and evaluate."""
     summary: dict[str, Any] = json.loads((upstream["evaluate"] / "summary.json").read_text())
-    tasks = pd.read_parquet(upstream["evaluate"] / "tasks.parquet")
+    tasks = one_a_task(pd.read_parquet(upstream["evaluate"] / "tasks.parquet"))
     history = pd.read_parquet(upstream["train"] / "history.parquet")
     trained = upstream["train"].extra
     return page(
@@ -68,6 +69,8 @@ def _tables(summary: Summary) -> dict[str, Table | None]:
         "pairs": tables.pairs(summary),
         "other_metrics": tables.other_metrics(summary),
         "by_step": tables.by_step(summary),
+        "by_shots": tables_by_shots.error(summary),
+        "by_shots_in_unit": tables_by_shots.in_unit(summary),
         "shifted": tables.shifted(summary) if summary["shifted"] else None,
         "shifted_in_short": tables.shifted_in_short(summary) if summary["shifted"] else None,
     }

@@ -170,14 +170,16 @@ def _tasks(one: Past, name: str) -> tuple[Any, Any]:
     """The metric of the logged model on every test task at its horizon [tasks], and the tasks' groups if they have any."""
     import pyarrow.parquet as parquet
 
+    from metaopt_core.evaluation.statistics import one_a_task
+
     path, summary = one.folders["evaluate"] / "tasks.parquet", one.summary
     column = f"{name}_{summary['horizon']}"
     there = parquet.read_schema(path).names
-    wanted = ["variant", "method", "task", column, *(["groups"] if "groups" in there else [])]
+    wanted = ["variant", "method", "task", column, *(name for name in ("shots", "repeat", "groups") if name in there)]
     chosen = [("variant", "=", IN_DISTRIBUTION), ("method", "=", summary["model"])]
-    table = parquet.read_table(path, columns=wanted, filters=chosen).sort_by("task")
-    groups = np.array(table["groups"].to_pylist(), np.int64) if "groups" in there else None
-    return table[column].to_numpy().astype(np.float64), groups
+    table = one_a_task(parquet.read_table(path, columns=wanted, filters=chosen).to_pandas()).sort_values("task")
+    groups = np.array(table["groups"].tolist(), np.int64) if "groups" in there else None
+    return table[column].to_numpy(np.float64), groups
 
 
 def _same_tasks(executions: Sequence[Past]) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from metaopt_core.evaluation.verdict import Summary, verdict
-from metaopt_core.reporting import figures, tables
+from metaopt_core.reporting import figures, tables, tables_by_shots
 from metaopt_core.reporting.html import image, page
 from metaopt_core.reporting.numbers import NONE, Reading
 from metaopt_core.reporting.page import tiles
@@ -22,6 +22,8 @@ def render(spec: PipelineSpec, summary: Summary, each: Mapping[str, Summary], re
     drawn = {"adaptation": figures.adaptation(summary)}
     if summary["shifted"]:
         drawn["shifted"] = figures.shifted(summary)
+    if len(summary.get("by_shots", ())) > 1:
+        drawn["by_shots"] = figures.by_shots(summary)
     return page(
         "repetitions.html",
         title=spec.name,
@@ -36,6 +38,8 @@ def render(spec: PipelineSpec, summary: Summary, each: Mapping[str, Summary], re
             "pairs": tables.pairs(summary),
             "other_metrics": tables.other_metrics(summary),
             "by_step": tables.by_step(summary),
+            "by_shots": tables_by_shots.error(summary),
+            "by_shots_in_unit": tables_by_shots.in_unit(summary),
             "shifted": tables.shifted(summary) if summary["shifted"] else None,
         },
         reports={which: path.as_uri() for which, path in reports.items()},

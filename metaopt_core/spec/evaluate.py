@@ -115,17 +115,17 @@ class EvaluateSpec(Spec):
         description="Support examples (per class), or several numbers, as in [5, 10, 20]: every method is evaluated with each of "
         "them, and what asks for one number takes the largest; none means as in training, the most if that is a range.",
     )
-    repeats: Repetitions = Field(
-        1,
-        description="How often each test task is evaluated, every time with other support examples; a task's numbers are averaged "
-        "before anything else, so that a task counts once.",
-    )
     queries: Positive | None = Field(
         None, description="Query examples (per class), for sinusoids on an even grid; none means as in training."
     )
     inner_lr: StepSize | None = Field(
         None,
         description="Step size of adaptation; none means as in training. Learned step sizes stay.",
+    )
+    repeats: Repetitions = Field(
+        1,
+        description="How often each test task is evaluated, every time with other support examples; a task's numbers are averaged "
+        "before anything else, so that a task counts once.",
     )
     baseline_lrs: Annotated[tuple[StepSize, ...], Field(min_length=1), BeforeValidator(as_tuple)] | None = Field(
         None,

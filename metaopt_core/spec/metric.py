@@ -23,8 +23,8 @@ class Metric:
     judges. larger_is_better: its direction. form: how it is written, `percent` for shares. unit: of a number, if it has one.
     rank: the metric with the smallest one is what methods are compared by. pooled: it is a number of all tasks' queries together
     (they are handed over as one task). follows_reduction: it is multiplied by what `train.reduction` multiplies the training's
-    loss by. power: how it scales with the target (0: not at all, 1: like the target itself), so that results are in the target's
-    own unit. takes: what `of` takes besides, by its names: `support_mean` [tasks, outputs]. about: what it says, in words that continue its title, for reports.
+    loss by. power: 1 where it is in the target's unit, so that results are, too. takes: what `of` takes besides, by its names:
+    `support_mean` [tasks, outputs]. about: what it says, in words that continue its title, for reports.
     """
 
     name: str

@@ -73,7 +73,9 @@ def publish_repetitions(
 
 def _result_points(run: Run, summary: Mapping[str, Any], time: float, model_id: str | None = None) -> "list[Metric]":
     """All that a summary says; the model's numbers at the horizon are the logged model's, too."""
-    points = [run.point(*number, time) for number in (*results.curves(summary), *results.differences(summary))]
+    points = [
+        run.point(*number, time) for number in (*results.curves(summary), *results.by_shots(summary), *results.differences(summary))
+    ]
     return points + [run.point(*number, time, model_id) for number in results.at_horizon(summary)]
 
 
@@ -102,7 +104,7 @@ def _log_files(run: Run, upstream: Mapping[str, StageOutput], summary: Mapping[s
         "summary": pd.DataFrame(results.rows(summary)),
         "differences": pd.json_normalize(summary["differences"], sep="_").dropna(axis=1, how="all"),
         "tasks": tasks,
-    }
+    } | ({"by_shots": pd.DataFrame(rows)} if (rows := results.rows_by_shots(summary)) else {})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "tables").mkdir()

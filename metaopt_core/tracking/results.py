@@ -33,6 +33,16 @@ def curves(summary: Mapping[str, Any]) -> list[Number]:
     return found
 
 
+def by_shots(summary: Mapping[str, Any]) -> list[Number]:
+    """Every method with each number of support examples, which is the step: `meta_test_by_shots/loss/reptile`."""
+    return [
+        Number(f"meta_test_by_shots/{name}/{method}", entry["shots"], value)
+        for entry in summary.get("by_shots", ())
+        for method, results in entry["methods"].items()
+        for name, value in _finite(_means(results) | _plain(results)).items()
+    ]
+
+
 def _curves(prefix: str, variant: Mapping[str, Any], counts: bool) -> Iterator[Number]:
     for method, results in variant["methods"].items():
         for entry in entries(results):
@@ -84,6 +94,19 @@ def rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
                 for name, statistics in _measures(entry).items():
                     row |= {f"{name}_{key}": value for key, value in statistics.items()}
                 found.append(row)
+    return found
+
+
+def rows_by_shots(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The same with each number of support examples, one a number and method."""
+    found = []
+    for entry in summary.get("by_shots", ()):
+        for method, results in entry["methods"].items():
+            row = {"shots": entry["shots"], "method": summary["methods"][method]["label"], "tasks": entry["tasks"]}
+            row |= _plain(results)
+            for name, statistics in _measures(results).items():
+                row |= {f"{name}_{key}": value for key, value in statistics.items()}
+            found.append(row)
     return found
 
 

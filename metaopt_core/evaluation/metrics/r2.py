@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SMALLEST = 1e-4
-"""Mean squared distance of a task's query targets from its support mean below which they count as constant. Targets of tables are in
-units of the training tasks' standard deviation, of which this is a hundredth."""
+"""The mean squared distance of a task's query targets from its support mean below which they count as constant. Targets of tables
+are in units of the training tasks' standard deviation, of which this is a hundredth."""
 
 _ABOUT = (
     "1 less the squared error as a share of that of the support mean: 1 is perfect, 0 is no better than the mean of the examples "
@@ -20,7 +20,7 @@ _ABOUT = (
 
 @metric(title="R²", targets="real", rank=20, larger_is_better=True, takes=("support_mean",), about=_ABOUT)
 def r2(outputs: "Tensor", targets: "Tensor", weight: "Tensor | None", support_mean: "Tensor") -> "Tensor":
-    """outputs and targets [tasks, queries, outputs]; weight [tasks, queries]; support_mean [tasks, outputs]; a share a task [tasks].
+    """outputs and targets [tasks, queries, outputs]; weight [tasks, queries]; support_mean [tasks, outputs]; a number a task.
 
     0 for the support mean itself in any task, also in one whose targets are constant.
     """
