@@ -72,7 +72,7 @@ def test_repeats_of_a_task_are_averaged_before_anything_else(setting: Setting, m
         statistics = entry["methods"]["maml"]["r2"]
         assert (entry["shots"], entry["tasks"], entry["left_out"]) == (shots, TASKS, 0)
         assert statistics["mean"] == pytest.approx(of_tasks.mean())
-        half = of_tasks.sem() * 2.5705818  # Student's t with 5 degrees of freedom
+        half = float(of_tasks.std()) / TASKS**0.5 * 2.5705818  # Student's t with 5 degrees of freedom
         assert statistics["ci95"] == pytest.approx(half)
     assert found["shots"] == max(SHOTS)  # and the headline is that of the largest number
     assert found["methods"]["maml"]["steps"][1]["r2"]["mean"] == pytest.approx(statistics["mean"])
