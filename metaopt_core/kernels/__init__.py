@@ -1,15 +1,14 @@
-"""Compiled loops for what PyTorch has no single operation for: optional, and behind this interface alone.
+"""Compiled loops for which PyTorch has no single operation: optional, and only behind this interface.
 
     configure(folder)   where the compiled library is kept; by default in the user's cache folder
-    usable(*tensors)    whether the loops are there and can work on such tensors
+    usable(*tensors)    whether the loops are available for these tensors
 
 and, for tensors that are usable, the operations of `operations` (convolution, batch norm with ReLU, the squared error of a small
-fully connected network). They have no derivatives of their own; whoever calls them builds derivatives out of them. Each checks the
+fully connected network). They have no derivatives of their own; callers build derivatives from them. Each checks the
 type, shape and layout of every tensor before C reads it, and raises ValueError.
 
-The reference is PyTorch: every caller does the same with PyTorch's operations where `usable` says no (on a GPU, in other types of
-numbers, while torch.compile traces, without a C compiler), and the tests hold one against the other. If the library can't be made,
-one line says so.
+PyTorch is the reference: if `usable` says no (on a GPU, for other dtypes, while torch.compile traces, without a C compiler), every
+caller does the same with PyTorch's operations, and the tests compare the two. If the library can't be compiled, one line says so.
 """
 
 from metaopt_core.kernels.library import configure, usable

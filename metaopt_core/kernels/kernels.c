@@ -53,7 +53,7 @@ typedef struct {
     size new;
 } Outer;
 
-/* Vector v of a tile begins at column f + AT(v): one after the other, but for the last one, which may lie over the one before. */
+/* Vector v of a tile begins at column f + AT(v): one after the other, except the last one, which may overlap the one before. */
 #define AT(v) ((v) == NV - 1 ? last : (v) * step)
 #define TILE(name, vec, NV_)                                                                           \
     INLINE void rows_##name(const Rows *a, size f, size last, const int R) {                           \
@@ -111,7 +111,7 @@ TILE(64x3, vec64, 3)
 TILE(64x4, vec64, 4)
 #endif
 
-/* A block of 32 bytes by 32 bytes, in registers: at each stage, halves of ever wider pairs of rows change places. */
+/* A block of 32 bytes by 32 bytes, in registers: at each stage, halves of increasingly wide pairs of rows are swapped. */
 #define LANES ((size)(32 / sizeof(real)))
 
 INLINE void transpose_block(const real *restrict matrix, real *restrict to, size rows, size columns) {
@@ -182,7 +182,7 @@ static void outer_product(Outer a, size rows) {
     const size R = rows < ROWS ? 1 : ROWS;
     for (size i = 0; i < rows; i += R) {
         a.first = i + R > rows ? rows - R : i;
-        a.new = i - a.first; /* the rows before it are there already */
+        a.new = i - a.first; /* the rows before it have been read already */
         a.to = to + a.first * a.width;
         if (R == ROWS) outer_columns(&a, ROWS);
         else outer_columns(&a, 1);
@@ -224,7 +224,7 @@ void convolve(const real *x, const real *weight, const real *zeros, real *y, siz
     }
 }
 
-/* The gradient by x: a position of x takes part in the outputs whose filter lies over it, 1, 2 or 4 of them by the position's parity.
+/* The gradient by x: a position of x takes part in the outputs whose filter covers it, 1, 2 or 4 of them by the position's parity.
    scratch: 9 C K. */
 void convolve_input_gradient(const real *dy, const real *weight, const real *zeros, real *dx, real *scratch, size T, size shared, size N,
                              size H, size W, size C, size K) {
@@ -236,7 +236,7 @@ void convolve_input_gradient(const real *dy, const real *weight, const real *zer
             const size u0 = parity / 2, v0 = parity % 2, U = (H - u0 + 1) / 2, V = (W - v0 + 1) / 2, M = N * U * V, R = M < ROWS ? 1 : ROWS;
             int which[TAPS];
             Rows a = {.taps = 0, .depth = K, .width = C};
-            for (int t = 0; t < TAPS; t++) /* output i is over input u with tap r where u = 2 i - 1 + r */
+            for (int t = 0; t < TAPS; t++) /* output i covers input u with tap r if u = 2 i - 1 + r */
                 if ((t / 3 + u0) % 2 == 1 && (t % 3 + v0) % 2 == 1) {
                     a.with[a.taps] = scratch + t * C * K;
                     which[a.taps++] = t;
@@ -275,7 +275,7 @@ void convolve_weight_gradient(const real *x, const real *dy, const real *zeros, 
                     const size count = M - m < DEPTH ? M - m : DEPTH;
                     outer_product((Outer){{pointers + t * M + m}, {dy + m * K}, 1, count, K, 0, dweight + t * C * K, m > 0}, C);
                 }
-        } else { /* few channels fill no rows, all taps' together do */
+        } else { /* few channels don't fill a row, but those of all taps do */
             for (int t = 0; t < TAPS; t++)
                 for (size m = 0; m < M; m++)
                     for (size c = 0; c < C; c++) scratch[(m * TAPS + t) * C + c] = pointers[t * M + m][c];
@@ -298,7 +298,7 @@ void convolve_weight_gradient(const real *x, const real *dy, const real *zeros, 
    Derived by hand; the tests hold them against automatic differentiation. */
 
 #define SPAN 64 /* channels at a time */
-#define PART 32 /* rows that are summed in `real`; what they come to is summed in double, so that errors don't grow with the rows */
+#define PART 32 /* rows that are summed in `real`; their sums are added in double, so that errors don't grow with the rows */
 
 /* A part of the rows at a time, block of channels by block: memory is read in order. A full block has a width that the compiler
    knows; the last one may be narrower. */
@@ -313,7 +313,7 @@ void convolve_weight_gradient(const real *x, const real *dy, const real *zeros, 
 #define CHANNELS for (int k = 0; k < n; k++)
 #define ALL_CHANNELS for (int k = 0; k < wide; k++)
 
-#define HERE(of) real of##_[BLOCK]; CHANNELS of##_[k] = of[block + k]; /* the block's part, to stay in registers */
+#define HERE(of) real of##_[BLOCK]; CHANNELS of##_[k] = of[block + k]; /* the block's part, kept in registers */
 #define PRE (factor_[k] * z[at + k] + constant_[k]) /* y is relu of it */
 
 INLINE void affine(const real *scale, const real *shift, const real *mean, const real *rstd, real *factor, real *constant, int wide) {
@@ -354,7 +354,7 @@ static void backward(const real *restrict dy, const real *restrict z, const real
         real sg[BLOCK] = {0}, sgh[BLOCK] = {0};
         HERE(factor) HERE(constant) HERE(mean)
         EACH_ROW CHANNELS {
-            real d = dy[at + k], g = PRE <= 0 ? 0 : d; /* read in any case, or no vectors are made of it */
+            real d = dy[at + k], g = PRE <= 0 ? 0 : d; /* read unconditionally, or the loop is not vectorized */
             sg[k] += g;
             sgh[k] += g * (z[at + k] - mean_[k]);
         }
@@ -479,7 +479,7 @@ static void add_bias(real *restrict z, const real *restrict b, size N, size K, i
 /* zero where a is */
 static void mask(real *restrict z, const real *restrict a, size count) {
     for (size i = 0; i < count; i++) {
-        const real value = z[i]; /* read in any case, or no vectors are made of it */
+        const real value = z[i]; /* read unconditionally, or the loop is not vectorized */
         z[i] = a[i] == 0 ? 0 : value;
     }
 }

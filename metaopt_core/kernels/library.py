@@ -1,8 +1,8 @@
-"""The library that kernels.c is compiled to: made at its first use by the machine's C compiler for its own processor, and kept.
+"""The library compiled from kernels.c, at its first use, by the machine's C compiler for its own processor; then cached.
 
-Whoever can write such a file runs code in every process that loads it. So it is loaded only from a folder that is this user's
-alone, if it is this user's, nobody else can write it, and its SHA-256 is the one that was noted when it was made. Otherwise (cut
-short, or left there by somebody else) it is made again.
+Anybody who can write this file can run code in every process that loads it. So it is loaded only from a private folder of this
+user, if it belongs to this user, nobody else can write it, and its SHA-256 is the one recorded when it was compiled. Otherwise
+(truncated, or planted by somebody else) it is compiled again.
 """
 
 import ctypes
@@ -31,14 +31,14 @@ _configured: Path | None = None
 
 
 def configure(folder: Path | None) -> None:
-    """Keep the compiled library in a folder, which becomes this user's alone (mode 0700); none means the user's cache folder."""
+    """Keep the compiled library in a folder, which becomes private (mode 0700); none means the user's cache folder."""
     global _configured
     _configured = folder
     _library.cache_clear()
 
 
 def usable(*tensors: Tensor) -> bool:
-    """Whether the kernels are there and can work on such tensors: on a CPU, all in float32 or all in float64."""
+    """Whether the kernels are available for these tensors: on a CPU, all in float32 or all in float64."""
     first = tensors[0]
     return (
         first.is_cpu
@@ -58,11 +58,11 @@ def call(name: str, dtype: torch.dtype, *arguments: Argument) -> None:
     """Call a function of kernels.c: a tensor becomes a pointer to its numbers, none a null pointer, a number a `long long` or a
     `double`.
 
-    It reads and writes what it is told to: `operations` checks every tensor before.
+    It reads and writes unchecked memory: `operations` checks every tensor first.
     """
     library = _library(dtype) if dtype in _TYPES else None
     if library is None:
-        raise RuntimeError("the compiled kernels are not to be had here: ask kernels.usable before")
+        raise RuntimeError("the compiled kernels are not available here: check kernels.usable first")
     function = getattr(library, name)
     values = [
         ctypes.c_void_p(argument.data_ptr()) if isinstance(argument, Tensor) else _C_TYPES[type(argument)](argument)
@@ -77,7 +77,7 @@ def call(name: str, dtype: torch.dtype, *arguments: Argument) -> None:
 
 @cache
 def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The library for a type of numbers. If it can't be made, one line says so."""
+    """The library for a dtype. If it can't be compiled, one line says so."""
     try:
         command = _command(dtype)
         folder = _private_folder()
@@ -101,7 +101,7 @@ def _command(dtype: torch.dtype) -> list[str]:
 
 
 def _identity(command: list[str]) -> str:
-    """What the compiled file depends on: source, command, compiler and processor."""
+    """A digest of what the compiled file depends on: source, command, compiler and processor."""
     version = subprocess.run([command[0], "--version"], check=True, capture_output=True, text=True).stdout
     cpuinfo = Path("/proc/cpuinfo")
     flags = [line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")][:1] if cpuinfo.exists() else []
@@ -110,7 +110,7 @@ def _identity(command: list[str]) -> str:
 
 
 def _private_folder() -> Path:
-    """The folder of compiled files, made if it isn't there: the configured one unless it is another user's, else in the cache."""
+    """The folder of compiled files, made if missing: the configured one unless it is another user's, else one in the cache."""
     cache = platformdirs.user_cache_path("metaopt") / "compiled"
     if _configured is None:
         return _made_private(cache)
@@ -131,12 +131,12 @@ def _made_private(folder: Path) -> Path:
 
 
 def _digest(made: Path) -> Path:
-    """The file that says what a compiled file's content was when it was made."""
+    """The file with the digest that a compiled file had when it was made."""
     return made.with_suffix(".sha256")
 
 
 def _trusted(made: Path) -> bool:
-    """Whether a compiled file is this user's, nobody else can write it, and it is as it was made."""
+    """Whether a compiled file is this user's, nobody else can write it, and it is unchanged."""
     try:
         if not all(_ours(path) for path in (made, _digest(made))):
             return False
@@ -152,7 +152,7 @@ def _ours(path: Path) -> bool:
 
 
 def _compile(command: list[str], made: Path) -> None:
-    """Each of the two files appears whole or not at all, whoever else compiles it now."""
+    """Compile. Each of the two files appears whole or not at all, even if other processes compile it, too."""
     with tempfile.TemporaryDirectory(dir=made.parent) as folder:
         unfinished, digest = Path(folder) / made.name, Path(folder) / _digest(made).name
         subprocess.run([*command, "-o", unfinished, SOURCE, "-lm"], check=True, capture_output=True, text=True)

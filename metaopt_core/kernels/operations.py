@@ -28,7 +28,7 @@ def convolve(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def convolve_input_gradient(grad: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
-    """The gradient by x, of a shape, from the one by y."""
+    """The gradient by x, which has this shape, from the gradient by y."""
     tasks, channels, filters = shape[0], shape[-1], weight.shape[-1]
     _expect("the gradient by y", grad, _halved(shape, filters), grad)
     stored, shared = _stored(weight, (tasks, 3, 3, channels, filters), grad)
@@ -39,7 +39,7 @@ def convolve_input_gradient(grad: Tensor, weight: Tensor, shape: torch.Size) -> 
 
 
 def convolve_weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
-    """The gradient by the weight from the one by y: [tasks, 3, 3, channels, filters]."""
+    """The gradient by the weight from the gradient by y: [tasks, 3, 3, channels, filters]."""
     shape, filters = _pictures(x), grad.shape[-1]
     _expect("the gradient by y", grad, _halved(shape, filters), x)
     tasks, channels, rows = shape[0], shape[-1], grad.shape[1] * grad.shape[2] * grad.shape[3]
@@ -51,7 +51,7 @@ def convolve_weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
 
 
 class Normal(NamedTuple):
-    """What the derivatives of normalization with ReLU need of the way there."""
+    """What the derivatives of normalization with ReLU need from the forward pass."""
 
     x: Tensor  # [tasks, …, channels]
     scale: Tensor  # [tasks, channels], like all that follow
@@ -60,7 +60,7 @@ class Normal(NamedTuple):
     rstd: Tensor
 
     def checked(self) -> tuple[int, int, int]:
-        """Tasks, rows of a task and channels, once every tensor has been checked."""
+        """Check every tensor. Returns the numbers of tasks, rows of a task and channels."""
         if self.x.dim() < 3:
             raise ValueError(f"x has shape {list(self.x.shape)}: expected [tasks, …, channels]")
         tasks, channels = self.x.shape[0], self.x.shape[-1]
@@ -80,7 +80,7 @@ def norm_relu(x: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> tuple[
 
 
 def norm_relu_gradient(grad: Tensor, at: Normal) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients by x, scale and shift from the one by y."""
+    """The gradients by x, scale and shift from the gradient by y."""
     sizes = at.checked()
     _expect("the gradient by y", grad, at.x.shape, at.x)
     by_x, by_scale, by_shift = torch.empty_like(at.x), torch.empty_like(at.scale), torch.empty_like(at.scale)
@@ -103,9 +103,9 @@ class SquaredErrorLoops:
     """The squared error of a fully connected network with ReLU on the examples of each task, by one loop over tasks.
 
     widths: units from the input to the output; x [tasks, examples, widths[0]]; y [tasks, examples, widths[-1]]; weights [tasks,
-    examples] of the examples, or none for `uniform` weights. All are checked here, once; parameters are checked at each call.
+    examples] of the examples, or none for `uniform` weights. All are checked once, here; parameters are checked at each call.
 
-    Parameters are one tensor [tasks, all of them], of each layer the weight [inputs, units] and then the bias.
+    Parameters are one tensor [tasks, number of parameters]: for each layer the weight [inputs, units], then the bias.
     """
 
     def __init__(self, widths: tuple[int, ...], x: Tensor, y: Tensor, weights: Tensor | None, uniform: float):
@@ -123,7 +123,7 @@ class SquaredErrorLoops:
         self._layers, self._work_size = (len(widths) - 1, self._sizes.widths), self._work_of(tasks)
 
     def work(self) -> Tensor:
-        """Memory for `gradient`, which leaves in it what `product` at the same place reads."""
+        """Working memory for `gradient`, in which it leaves what `product` at the same parameters reads."""
         return self._x.new_empty(self._work_size)
 
     def gradient(self, theta: Tensor, work: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,7 +136,7 @@ class SquaredErrorLoops:
         return losses, found
 
     def product(self, theta: Tensor, direction: Tensor, work: Tensor) -> Tensor:
-        """The Hessian's product with a direction like theta, at the theta of the last gradient, whose `work` it is."""
+        """The Hessian's product with a direction like theta, at the theta of the last `gradient` with this `work`."""
         theta, stride = self._parameters(theta)
         _expect("the direction", direction, theta.shape, self._x)
         _expect("work", work, (self._work_size,), self._x, contiguous=True)
@@ -146,8 +146,8 @@ class SquaredErrorLoops:
         return found
 
     def exact(self, query: "SquaredErrorLoops", theta: Tensor, lr: float, steps: int) -> tuple[Tensor, Tensor]:
-        """The queries' losses [tasks] after so many steps of gradient descent, and the sum [1, …] of their exact gradients by where
-        it starts."""
+        """The queries' losses [tasks] after `steps` steps of gradient descent, and the sum [1, …] of their exact gradients by the
+        starting point."""
         if (query.tasks, query.widths, query._x.dtype) != (self.tasks, self.widths, self._x.dtype):
             raise ValueError(
                 f"support sets of {self.tasks} tasks for a network of {self.widths} in {self._x.dtype}, query sets of "
@@ -168,8 +168,7 @@ class SquaredErrorLoops:
         call(name, self._x.dtype, self.tasks, self.examples, *self._layers, *arguments)
 
     def _parameters(self, theta: Tensor) -> tuple[Tensor, int]:
-        """The parameters as the loops read them, and how many numbers there are from one task's to the next's: 0 where all tasks
-        share them."""
+        """The parameters as the loops read them, and their stride from one task to the next: 0 if all tasks share them."""
         _expect("the parameters", theta, (self.tasks, self._sizes.parameters), self._x)
         if theta.stride(0) == 0 and theta.stride(1) == 1:
             return theta, 0
@@ -207,14 +206,14 @@ def _halved(shape: torch.Size, filters: int) -> tuple[int, ...]:
 
 
 def _stored(weight: Tensor, shape: tuple[int, ...], like: Tensor) -> tuple[Tensor, bool]:
-    """What is stored of the tasks' weights, and whether all tasks share it."""
+    """The stored weights of the tasks, and whether all tasks share them."""
     _expect("the filters", weight, shape, like)
     shared = weight.stride(0) == 0
     return (weight[:1] if shared else weight).contiguous(), shared
 
 
 def _expect(name: str, tensor: Tensor, shape: tuple[int, ...], like: Tensor, contiguous: bool = False) -> None:
-    """Raises ValueError unless a tensor is what C takes it for."""
+    """Raises ValueError unless a tensor has the shape, dtype and layout that the C code assumes."""
     fits = tensor.shape == shape and tensor.dtype == like.dtype and tensor.is_cpu and not tensor.is_neg()
     if fits and (not contiguous or tensor.is_contiguous()):
         return

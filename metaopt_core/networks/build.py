@@ -1,4 +1,4 @@
-"""From a spec to the network that it names."""
+"""Building the network that a spec names."""
 
 import math
 from dataclasses import replace
@@ -16,8 +16,8 @@ from metaopt_core.spec.networks import Conv4Spec, MLPSpec, ModelSpec, ModuleSpec
 def build(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int, steps: int | None = None) -> Network:
     """The network that a spec names, for inputs of a shape (without task and example dimensions) and a number of outputs.
 
-    steps: of the inner loop that it is for; without one, `per_step` has nothing to differ in and becomes `transductive`. Raises
-    UserError where they don't go together.
+    steps: of the inner loop that it is for; without one, `per_step` becomes `transductive`, because there are no steps to
+    distinguish. Raises UserError if the network doesn't fit the inputs.
     """
     if isinstance(spec, MLPSpec):
         return MLP((math.prod(input_shape), *spec.hidden, outputs))
@@ -39,5 +39,5 @@ def build(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int, steps: in
 
 
 def without_steps(network: Network) -> Network:
-    """The network as it is where every step has the same parameters."""
+    """The network with the same parameters in every step."""
     return replace(network, normalization=TRANSDUCTIVE) if isinstance(network, Conv4 | ResNet12) and network.per_step else network

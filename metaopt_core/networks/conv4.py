@@ -19,10 +19,10 @@ class Conv4:
     """Four blocks of 3×3 convolution (padding 1), normalization and ReLU, then a linear layer (Finn, Abbeel, Levine 2017).
 
     Without pooling, convolutions have stride 2 and the linear layer takes the mean over the remaining positions (section 5.2). With
-    pooling, they have stride 1, 2×2 max-pooling ends each block, and the linear layer takes all remaining positions, as the paper's
-    code does for natural pictures. size: height and width of the pictures, which only that asks for.
+    pooling, they have stride 1, 2×2 max-pooling ends each block, and the linear layer takes all remaining positions, as in the
+    paper's code for natural pictures. size: height and width of the pictures, needed only with pooling.
 
-    Convolutions have no bias: the shift of what follows does its work.
+    Convolutions have no bias: the shift of the normalization after them replaces it.
     """
 
     channels: int

@@ -1,9 +1,9 @@
-"""The pieces of a convolutional block, for tasks that each have weights of their own, closed under differentiation.
+"""The pieces of a convolutional block, for tasks that each have their own weights, closed under differentiation.
 
 Pictures are stored as [tasks, examples, height, width, channels]. On a CPU, convolution and its two gradients, which are each
-other's derivatives, are compiled loops (`kernels`), and so is normalization with ReLU, with a first and a second derivative of
-its own. Elsewhere they are PyTorch's operations: a batched matrix product of patches with weights, and elementary ones. With
-stride 1, a CPU takes PyTorch's grouped convolution.
+other's derivatives, are compiled loops (`kernels`), and so is normalization with ReLU, with its own first and second derivative.
+Elsewhere they are PyTorch's operations: a batched matrix product of patches with weights, and elementwise ones. With stride 1, a
+CPU uses PyTorch's grouped convolution.
 """
 
 from typing import Any
@@ -116,13 +116,13 @@ class _WeightGradient(Function):
 
 
 def _folded(x: Tensor) -> Tensor:
-    """[tasks, examples, h, w, c] as a picture an example, with all tasks' channels: [examples, tasks · c, h, w]"""
+    """[tasks, examples, h, w, c] as one picture for each example, with the channels of all tasks: [examples, tasks · c, h, w]"""
     return x.permute(1, 0, 4, 2, 3).flatten(1, 2).contiguous(memory_format=torch.channels_last)
 
 
 class _Grouped(Function):
-    """(x, weight) → y: PyTorch's convolution with stride 1 and a group a task, x [examples, tasks · c, h, w], weight
-    [tasks · k, c, 3, 3]. PyTorch's own second derivative of it goes through the groups one by one; these don't."""
+    """(x, weight) → y: PyTorch's convolution with stride 1 and one group for each task, x [examples, tasks · c, h, w], weight
+    [tasks · k, c, 3, 3]. PyTorch's own second derivative of it loops over the groups; these don't."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -191,7 +191,7 @@ class _NormReLU(Function):
 
 
 class _NormReLUGradient(Function):
-    """The gradients of `_NormReLU` by x, scale and shift, as a function of the one by y and of x and scale."""
+    """The gradients of `_NormReLU` by x, scale and shift, as a function of the gradient by y and of x and scale."""
 
     @staticmethod
     def forward(ctx: Any, grad: Tensor, *made: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -48,7 +48,7 @@ class MLP:
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, int]]:
-        """Of the parameters, in their order."""
+        """Shapes of the parameters, in order."""
         layers = enumerate(zip(self.widths, self.widths[1:], strict=False))
         return {
             f"layer{layer}.{kind}": (inputs if kind == "weight" else 1, units)

@@ -1,4 +1,4 @@
-"""Networks as pure functions of (parameters, inputs), written for a batch of tasks that each have parameters of their own.
+"""Networks as pure functions of (parameters, inputs), written for a batch of tasks that each have their own parameters.
 
 Parameters are a dictionary name → tensor. An initialization has the plain shapes; a network is applied to parameters with a leading
 task dimension, [tasks, …], and to inputs [tasks, examples, …]. There is no loop over tasks: a linear layer is one batched matrix
@@ -17,7 +17,7 @@ from metaopt_core.distributions.random import Stream, uniform
 Params = dict[str, Tensor]
 
 ACTIVATIONS_AT_ONCE = 1_350_000
-"""Activations that fill a CPU's caches, found by trial."""
+"""Activations that fill a CPU's caches, found by experiment."""
 
 
 def joined(tensors: Sequence[Tensor]) -> Tensor:
@@ -33,11 +33,11 @@ def joined(tensors: Sequence[Tensor]) -> Tensor:
 
 
 class Network(Protocol):
-    """What adaptation asks of a network."""
+    """What adaptation needs of a network."""
 
     @property
     def outputs(self) -> int:
-        """How many outputs an example has."""
+        """The number of outputs for an example."""
 
     def check(self, shape: torch.Size) -> None:
         """Raises ValueError unless it takes inputs of a shape, without task and example dimensions."""
@@ -48,11 +48,11 @@ class Network(Protocol):
 
     @property
     def examples_at_once(self) -> int:
-        """How many examples, over all tasks, are quickest to put through the network together."""
+        """How many examples, over all tasks, are fastest to process together."""
 
     @property
     def small(self) -> bool:
-        """Whether its matrix products are too small for a second thread to help (waiting for each other costs threads more)."""
+        """Whether its matrix products are too small for a second thread to help (synchronization costs more)."""
 
     @property
     def looped(self) -> bool:
@@ -60,7 +60,7 @@ class Network(Protocol):
 
     @property
     def transductive(self) -> bool:
-        """Whether an example's outputs depend on the other examples of its task that go through the network with it."""
+        """Whether an example's outputs depend on the other examples of its task in the same call."""
 
     @property
     def per_step(self) -> frozenset[str]:
@@ -70,15 +70,15 @@ class Network(Protocol):
         """Initial parameters, in float32 on the CPU, as a function of the seed."""
 
     def __call__(self, params: Mapping[str, Tensor], x: Tensor, weight: Tensor | None = None) -> Tensor:
-        """Outputs [tasks, examples, outputs] of parameters [tasks, …], of those with rows one, on inputs [tasks, examples, …].
+        """Outputs [tasks, examples, outputs] for parameters [tasks, …] and inputs [tasks, examples, …]. Parameters with a
+        row for each step are passed as one row.
 
-        weight [tasks, examples]: by which examples count where a batch normalizes itself; those of weight 0 change no other's
-        outputs.
+        weight [tasks, examples]: weights of the examples in batch normalization; those with weight 0 don't affect others' outputs.
         """
 
 
 def examples_that_fit(size: tuple[int, int], widths: tuple[int, ...], layers: int = 1) -> int:
-    """How many examples fill a CPU's caches, where each of some blocks halves the pictures."""
+    """How many examples fill a CPU's caches, if each block halves the pictures."""
     activations = sum(layers * filters * (size[0] >> block) * (size[1] >> block) for block, filters in enumerate(widths))
     return max(1, ACTIVATIONS_AT_ONCE // activations)
 

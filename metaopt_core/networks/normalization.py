@@ -1,7 +1,7 @@
-"""Normalization in convolutional networks, for tasks that each have a scale and a shift of their own.
+"""Normalization in convolutional networks, for tasks that each have their own scale and shift.
 
-What differs is whose statistics normalize: those of the whole batch of a task's examples, so that a prediction depends on the other
-queries, those of each example alone, or those of batches before.
+The kinds differ in which statistics normalize: those of the whole batch of a task's examples, so that a prediction depends on the
+other queries, those of each example by itself, or those of earlier batches.
 """
 
 from collections.abc import Mapping
@@ -19,8 +19,8 @@ EPSILON = 1e-5
 @dataclass(frozen=True)
 class Normalization:
     """kind: `transductive` is batch norm by the statistics of the batch at hand (Ioffe, Szegedy 2015), `per_step` the same with a
-    scale and a shift for every inner step (Antoniou, Edwards, Storkey 2019, section 4), `group` goes by the statistics of each
-    example's groups of channels (Wu, He 2018), `layer` by those of its channels all together, `none` adds the shift alone.
+    scale and a shift for every inner step (Antoniou, Edwards, Storkey 2019, section 4), `group` uses the statistics of each
+    example's groups of channels (Wu, He 2018), `layer` those of all its channels together, `none` only adds the shift.
 
     groups: how many groups of channels `group` makes. steps: how many inner steps `per_step` has rows for.
     """
@@ -31,7 +31,7 @@ class Normalization:
 
     @property
     def by_batch(self) -> bool:
-        """Whether an example is normalized by what is in its batch beside it."""
+        """Whether an example is normalized by the other examples in its batch."""
         return self.kind in {"transductive", "per_step"}
 
     def per_step(self, params: Mapping[str, Tensor]) -> frozenset[str]:
@@ -50,7 +50,7 @@ class Normalization:
     def __call__(self, params: Mapping[str, Tensor], name: str, x: Tensor, weight: Tensor | None = None) -> Tensor:
         """x [tasks, examples, h, w, channels], with a layer's scale and shift [tasks, channels]: like x.
 
-        weight [tasks, examples]: by which examples count in the statistics of a batch.
+        weight [tasks, examples]: weights of the examples in the statistics of a batch.
         """
         scale, shift = params.get(f"{name}.scale"), params[f"{name}.shift"]
         if scale is None:
@@ -63,7 +63,7 @@ class Normalization:
         return _normalized(x.flatten(2, 3), groups, scale[:, None, None], shift[:, None, None]).view(x.shape)
 
     def with_relu(self, params: Mapping[str, Tensor], name: str, x: Tensor, weight: Tensor | None = None) -> Tensor:
-        """The same, then ReLU; if it goes by the batch, where all examples count alike, by compiled loops if there are any."""
+        """The same, then ReLU; by compiled loops if there are any, if it normalizes by a batch of equally weighted examples."""
         if self.by_batch and weight is None:
             return norm_relu(x, params[f"{name}.scale"], params[f"{name}.shift"], EPSILON)
         return self(params, name, x, weight).relu()
@@ -77,7 +77,7 @@ Statistics = Mapping[str, tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Noted(Normalization):
-    """Batch norm that notes the statistics that it normalizes by, [tasks, channels] each."""
+    """Batch norm that records the statistics that it normalizes by, [tasks, channels] each."""
 
     noted: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
@@ -91,7 +91,7 @@ class Noted(Normalization):
 
 @dataclass(frozen=True)
 class Given(Normalization):
-    """Batch norm by statistics of former batches, [channels] each."""
+    """Batch norm by statistics of earlier batches, [channels] each."""
 
     statistics: Statistics = field(default_factory=dict)
 
@@ -124,7 +124,7 @@ def _by_statistics(x: Tensor, mean: Tensor, variance: Tensor, scale: Tensor, shi
 def _normalized(x: Tensor, groups: int | None, scale: Tensor, shift: Tensor) -> Tensor:
     """x [..., positions, channels] by the statistics of each channel, or of each group of channels; scale and shift broadcast.
 
-    In passes over x that are as few, and as even, as they can be: a channel's statistics first, then those of its group.
+    With as few passes over x as possible: first a channel's statistics, then those of its group.
     """
     variance, mean = torch.var_mean(x, -2, correction=0, keepdim=True)
     if groups is not None:

@@ -20,8 +20,9 @@ class ResNet12:
     """Four residual blocks, the mean over the remaining positions, then a linear layer (Lee, Maji, Ravichandran, Soatto 2019,
     section 4.1, without its regularization).
 
-    A block is three 3×3 convolutions (stride 1), each normalized, with leaky ReLU between them; a 1×1 convolution of what came in,
-    normalized, is added; then leaky ReLU and 2×2 max-pooling. widths: filters of each block. size: height and width of pictures.
+    A block is three 3×3 convolutions (stride 1), each normalized, with leaky ReLU between them; a 1×1 convolution of the block's
+    input, normalized, is added; then leaky ReLU and 2×2 max-pooling. widths: filters of each block. size: height and width of
+    pictures.
     """
 
     channels: int

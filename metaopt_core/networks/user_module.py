@@ -1,7 +1,7 @@
-"""A custom torch.nn.Module, the user's, as a network: one functional call, batched over tasks by torch.vmap.
+"""The user's torch.nn.Module as a network: one functional call, batched over tasks by torch.vmap.
 
-What can't be batched (layers that keep statistics or draw random numbers, control flow that depends on data) is found by a trial
-run, before any training, and named with its layer.
+What can't be batched (layers that keep statistics or draw random numbers, control flow that depends on data) is found in a trial
+run before any training, and reported with its layer.
 """
 
 import copy
@@ -41,10 +41,10 @@ _REMEDIES = {
 
 
 def user_module(path: str, arguments: Mapping[str, Any], input_shape: tuple[int, ...], outputs: int) -> "UserModule":
-    """The network of an import path `module:Class`, tried out.
+    """The network of an import path `module:Class`, after a trial run.
 
-    The class gets `arguments`, `outputs` (a number), and `input_shape` where it takes that. Its forward takes [examples,
-    *input_shape] and gives [examples, outputs]. Raises UserError where any of it can't be.
+    The class gets `arguments`, `outputs` (a number), and `input_shape` if it takes it. Its forward maps [examples, *input_shape] to
+    [examples, outputs]. Raises UserError for anything that doesn't work.
     """
     return _made(path, json.dumps(arguments, sort_keys=True), input_shape, outputs)
 
@@ -65,7 +65,7 @@ class UserModule:
         self._path, self._arguments, self._input_shape, self.outputs = path, arguments, input_shape, outputs
         self._class = _class(path)
         self._module = self._instance(0, outputs)
-        self._copies = threading.local()  # a functional call puts the parameters into the module while it runs
+        self._copies = threading.local()  # a functional call inserts the parameters into the module while it runs
         for name, value in self._module.named_parameters():
             if isinstance(value, UninitializedParameter):
                 raise self._mistake(
@@ -96,9 +96,9 @@ class UserModule:
         return self._without_padding(params, x, weight > 0)
 
     def _without_padding(self, params: Mapping[str, Tensor], x: Tensor, counts: Tensor) -> Tensor:
-        """The outputs of the examples that count [tasks, examples], and zeros for the others, which the module doesn't meet.
+        """The outputs of the examples that count [tasks, examples], and zeros for the others, which the module doesn't see.
 
-        A module knows nothing of weights, so those that count do so alike. Tasks of as many of them are computed together.
+        A module knows no weights, so all examples that count have equal weight. Tasks with equally many are computed together.
         """
         number, places = counts.sum(1), counts.logical_not().sort(dim=1, stable=True).indices
         outputs = x.new_zeros(*x.shape[:2], self.outputs)
@@ -121,7 +121,7 @@ class UserModule:
         return torch.vmap(of_task)(dict(params), x)
 
     def _instance(self, number: int, outputs: int) -> nn.Module:
-        """A new instance, as a function of the number."""
+        """A new instance, whose initialization is a function of the number."""
         takes = inspect.signature(self._class).parameters
         given = {"outputs": outputs} | ({"input_shape": self._input_shape} if "input_shape" in takes else {})
         if "outputs" not in takes and not any(one.kind is one.VAR_KEYWORD for one in takes.values()):
@@ -137,7 +137,7 @@ class UserModule:
                 raise UserError(f"train.model: {self._path} can't be made: {_where(error)}") from error
 
     def _last_layer(self) -> tuple[str, ...]:
-        """The parameters whose shape follows the number of outputs, else those of the last layer."""
+        """The parameters whose shape depends on the number of outputs, else those of the last layer."""
         more = dict(self._instance(0, self.outputs + 1).named_parameters())
         mine = dict(self._module.named_parameters())
         following = tuple(name for name, value in mine.items() if name not in more or more[name].shape != value.shape)
@@ -146,9 +146,9 @@ class UserModule:
         return following or tuple(name for name in mine if name.rpartition(".")[0] == list(mine)[-1].rpartition(".")[0])
 
     def _try(self) -> int:
-        """Run two tasks and their first and second derivatives once, and an example of each without the others.
+        """Run two tasks and their first and second derivatives once, and one example of each by itself.
 
-        Returns how many numbers there are between layers for an example.
+        Returns the number of activations of an example.
         """
         tasks, examples = 2, 3
         module, inside, counted = copy.deepcopy(self._module), ["the network"], list[int]()
@@ -198,8 +198,8 @@ class UserModule:
 
 
 def _class(path: str) -> type[nn.Module]:
-    """What an import path names. Raises UserError where it can't be imported or is no class of networks."""
-    user_source.sources(path)  # is there such a module?
+    """The class that an import path names. Raises UserError if it can't be imported or is not a network."""
+    user_source.sources(path)  # raises UserError if there is no such module
     module, _, name = path.partition(":")
     try:
         found = getattr(importlib.import_module(module), name, None)
@@ -212,7 +212,7 @@ def _class(path: str) -> type[nn.Module]:
 
 
 def _where(error: Exception) -> str:
-    """An exception in one line, with the line of source that raised it where that is the user's."""
+    """An exception in one line, with the line of the user's source that raised it, if any."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)

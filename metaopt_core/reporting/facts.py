@@ -1,14 +1,14 @@
-"""What a pipeline asked for, in words."""
+"""The settings of a pipeline in words."""
 
 from metaopt_core.reporting.numbers import counted, settings
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.spec.train import ImplicitSpec, InnerSpec, TrainSpec
 
-_ADAPTED = {"all": "all parameters", "head": "the last layer alone", "body": "all but the last layer"}
+_ADAPTED = {"all": "all parameters", "head": "only the last layer", "body": "all but the last layer"}
 
 
 def asked(spec: PipelineSpec, device: str) -> dict[str, str]:
-    """A line each on tasks, training, network, algorithm, loops and evaluation."""
+    """One line each on tasks, training, network, algorithm, loops and evaluation."""
     train, outer = spec.train, spec.train.outer
     tasks = settings(spec.generate.model_dump(mode="json", exclude=set(spec.generate.not_shown)))
     kind = f"{train.ways}-way " if train.ways else ""

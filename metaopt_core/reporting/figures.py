@@ -1,4 +1,4 @@
-"""Figures, as matplotlib objects of their own: no global state, so nothing to close and no window ever opens."""
+"""Figures, as matplotlib objects without pyplot's global state, so nothing has to be closed and no window opens."""
 
 from pathlib import Path
 from typing import IO
@@ -15,12 +15,12 @@ from metaopt_core.evaluation.verdict import LOSS, Summary, at_horizon, variants
 from metaopt_core.reporting.numbers import Reading, counted, settings
 from metaopt_core.spec.evaluate import IN_DISTRIBUTION
 
-_LOGARITHMIC = 3.0  # times the smallest: from there on the axis of shifted tasks is logarithmic
-_WIDE = 100  # times the median: from there on the scale of curves is logarithmic
+_LOGARITHMIC = 3.0  # times the smallest: beyond that the axis of shifted tasks is logarithmic
+_WIDE = 100  # times the median: beyond that the scale of curves is logarithmic
 
 
 def save(figure: Figure, target: Path | IO[bytes]) -> None:
-    """Write a PNG whose bytes depend on the figure alone."""
+    """Write a PNG whose bytes depend only on the figure."""
     figure.savefig(target, dpi=110, metadata={"Software": None}, format="png")
 
 
@@ -107,7 +107,7 @@ def _most_interesting(summary: Summary) -> set[str]:
 
 
 def _ordinate(axes: Axes, reading: Reading, shown: npt.NDArray[np.float64]) -> None:
-    """Let the vertical axis show these numbers: from 0 on, unless some are negative or a few would flatten all the rest."""
+    """Fit the vertical axis to these numbers: from 0, unless some are negative or a few would flatten the rest."""
     if reading.percent:
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     if shown.size and shown.min() > 0 and shown.max() > _WIDE * np.median(shown):
@@ -119,7 +119,7 @@ def _ordinate(axes: Axes, reading: Reading, shown: npt.NDArray[np.float64]) -> N
 def training(history: pd.DataFrame, summary: Summary, best_iteration: int, seconds: float) -> Figure | None:
     """A metric after adaptation over training, on meta-train and meta-validation tasks, and what evaluation found at the end.
 
-    None if there is no curve, because it was validated once. seconds: what an iteration took; none are drawn where that is 0.
+    None if there is no curve, because there was only one validation. seconds: of an iteration; 0 leaves out the axis of time.
     """
     learned = summary["learned"]
     curves = history[history["phase"] == learned]
@@ -158,7 +158,7 @@ def training(history: pd.DataFrame, summary: Summary, best_iteration: int, secon
 
 
 def calibration(summary: Summary) -> Figure:
-    """Share of right answers by the probability that was given to them, of each method, at the horizon."""
+    """Share of right answers by the probability given to them, for each method, at the horizon."""
     figure = Figure(figsize=(4.6, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":")
@@ -175,7 +175,7 @@ def calibration(summary: Summary) -> Figure:
 
 
 def losses(table: pd.DataFrame, summary: Summary) -> Figure:
-    """How the loss at the horizon spreads over the meta-test tasks: the share of tasks with at most that loss, of each method."""
+    """The loss at the horizon over the meta-test tasks: for each method, the share of tasks with at most that loss."""
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
     table = one_a_task(table[table["variant"] == IN_DISTRIBUTION])
@@ -194,12 +194,12 @@ def losses(table: pd.DataFrame, summary: Summary) -> Figure:
 
 
 def shifted(summary: Summary) -> Figure:
-    """Mean, its 95% interval and median where methods are compared: the test tasks as trained for, and below them each variant."""
+    """Mean, 95% interval and median at the horizon: the unshifted test tasks, and below them each variant."""
     reading, shown = Reading(summary), variants(summary)
     count = len(summary["methods"])
     figure = Figure(figsize=(7.5, 1.4 + 0.2 * count * len(shown)), layout="constrained")
     axes = figure.subplots()
-    within: list[float] = []  # what the axis shows: where tasks diverged, means and even medians may lie far beyond it
+    within: list[float] = []  # what the axis shows: if tasks diverged, means and even medians may be far beyond it
     for place, (method, result) in enumerate(summary["methods"].items()):
         last = [at_horizon(variant, method) for variant in shown.values()]
         rows = np.arange(len(last)) + 0.66 / count * (place - (count - 1) / 2)
@@ -231,9 +231,9 @@ def shifted(summary: Summary) -> Figure:
 
 
 def _scale(axes: Axes, reading: Reading, within: npt.NDArray[np.float64]) -> None:
-    """Let the horizontal axis show these numbers: shares from 0 to 1, what spans decades on a logarithmic scale."""
+    """Fit the horizontal axis to these numbers: shares from 0 to 1; a logarithmic scale for numbers that span decades."""
     within = within[np.isfinite(within)]
-    if not within.size:  # every mean is of tasks that diverged
+    if not within.size:  # tasks diverged in every row
         return
     low, high = float(within.min()), float(within.max())
     if reading.percent:
@@ -242,7 +242,7 @@ def _scale(axes: Axes, reading: Reading, within: npt.NDArray[np.float64]) -> Non
     elif low > 0 and high > _LOGARITHMIC * low:
         axes.set_xscale("log")
         axes.set_xlim(0.5 * low, 2 * high)
-        subs = (1.0,) if high > 100 * low else (1.0, 2.0, 5.0)  # as many as there is room for
+        subs = (1.0,) if high > 100 * low else (1.0, 2.0, 5.0)  # as many ticks as there is room for
         axes.xaxis.set_major_locator(LogLocator(subs=subs))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())

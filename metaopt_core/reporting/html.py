@@ -60,7 +60,7 @@ def page(template: str, **values: Any) -> str:
 
 
 def images(*folders: Path) -> Iterator[tuple[str, str]]:
-    """Every figure by its file's name, as the data of an image."""
+    """Every figure by its file name, as a data URL."""
     for folder in folders:
         for path in sorted(folder.glob("*.png")):
             yield path.stem, image(path.read_bytes())

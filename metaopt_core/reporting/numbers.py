@@ -1,4 +1,4 @@
-"""How numbers are written, once for the terminal, Markdown, the report and figures."""
+"""The formatting of numbers, shared by the terminal, Markdown, the report and figures."""
 
 import math
 from collections.abc import Mapping
@@ -8,22 +8,22 @@ from metaopt_core.evaluation.verdict import Statistics, Summary, at_horizon, var
 
 NONE = "–"
 NOT_FINITE = "not finite"
-"""What stands for the mean of tasks some of which diverged."""
+"""Replaces the mean of tasks some of which diverged."""
 
 SURVIVES = "*"
-"""Beside a difference that survives the correction for the number of comparisons."""
+"""Marks a difference that survives the correction for the number of comparisons."""
 
 _DECIMALS = 3
 _MANY_DECIMALS = 5
-_GROUPED = 1e3  # from here on thousands are separated, and there are no decimals
-_HUGE = 1e6  # from here on numbers have an exponent: adaptation that diverges makes any size
-_FACTOR = 10.0  # from here on a change is said as a factor
+_GROUPED = 1e3  # from here on with thousands separators and without decimals
+_HUGE = 1e6  # from here on with an exponent: diverging adaptation yields numbers of any size
+_FACTOR = 10.0  # from here on a change is written as a factor
 
 
 class Reading:
-    """How the numbers of one metric are written: of the one that methods are compared by, or of another.
+    """The formatting of one metric's numbers: the one by which methods are compared, or another.
 
-    All of a summary's numbers have the same decimals, so that they can be compared at a glance.
+    All numbers of a summary have the same decimals, so that they can be compared at a glance.
     """
 
     def __init__(self, summary: Summary, name: str | None = None):
@@ -38,7 +38,7 @@ class Reading:
 
     @property
     def heading(self) -> str:
-        """With its unit: `Cross-entropy (nats)`."""
+        """The title with the unit: `Cross-entropy (nats)`."""
         title = self.title[:1].upper() + self.title[1:]
         return f"{title} ({self.unit})" if self.unit else title
 
@@ -53,7 +53,7 @@ class Reading:
         return self.value(statistics["mean"]) + ("" if half is None else f" ± {self.value(half)}")
 
     def difference(self, statistics: Statistics | None) -> str:
-        """With its sign; of shares in percentage points."""
+        """A signed difference; of shares in percentage points."""
         if statistics is None or statistics["mean"] is None:
             return NONE
         mean, half = statistics["mean"], statistics["ci95"]
@@ -61,7 +61,7 @@ class Reading:
         return sign + self._points(abs(mean)) + ("" if half is None else f" ± {self._points(half)}")
 
     def of_differences(self, comparisons: int | None = None) -> str:
-        """What a caption says about differences, so many of which there are."""
+        """A caption's note on differences. comparisons: their number."""
         number = "the number of comparisons" if comparisons is None else counted(comparisons, "comparison")
         said = f"{SURVIVES}: differs from 0 also when corrected for {number} (Holm)"
         return ("differences in percentage points; " if self.percent else "") + said
@@ -77,7 +77,7 @@ class Reading:
 
 
 def _shown(summary: Summary, name: str, pooled: bool) -> list[float]:
-    """The sizes of a metric's numbers at the horizon."""
+    """The magnitudes of a metric's numbers at the horizon."""
     found = []
     for variant in variants(summary).values():
         for method, results in variant["methods"].items():
@@ -87,7 +87,7 @@ def _shown(summary: Summary, name: str, pooled: bool) -> list[float]:
 
 
 def _decimals(sizes: list[float]) -> int:
-    """Three, or as many as the smallest number needs for two digits, unless that makes the largest one too long."""
+    """Three decimals, or as many as the smallest number needs for two digits, unless that makes the largest one too long."""
     if not sizes:
         return _DECIMALS
     of_smallest, of_largest = (1 - math.floor(math.log10(size)) for size in (min(sizes), max(sizes)))
@@ -95,7 +95,7 @@ def _decimals(sizes: list[float]) -> int:
 
 
 def change(fraction: float | None) -> str:
-    """By how much a number lies above or below another: `+55%`, or `×12`."""
+    """By how much a number is above or below another: `+55%`, or `×12`."""
     if fraction is None:
         return ""
     if fraction < _FACTOR:
@@ -133,7 +133,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _setting(value: Any) -> str:
-    if isinstance(value, list):  # bounds are real numbers, and whole ones the sizes of layers
+    if isinstance(value, list):  # two real numbers are bounds; whole numbers are sizes of layers
         return (" to " if all(isinstance(part, float) for part in value) else ", ").join(_number(part) for part in value)
     return _number(value)
 

@@ -1,6 +1,6 @@
-"""The report of a pipeline: one HTML page that needs no other file, for people who want to know what came of it.
+"""The report of a pipeline: one HTML page that needs no other file.
 
-What was asked, what was learned, how well it adapts, on whom it fails, and what it cost. The templates are in `templates/`.
+It shows the settings, what was learned, how well it adapts, where it fails, and what it cost. The templates are in `templates/`.
 """
 
 import json
@@ -52,7 +52,7 @@ def render(spec: PipelineSpec, upstream: Mapping[str, StageOutput]) -> str:
 
 
 def tiles(summary: Summary) -> Iterator[tuple[str, str]]:
-    """The most important numbers, each with what it is."""
+    """The most important numbers, each with its meaning."""
     reading, found = Reading(summary), verdict(summary)
     values = found.entry[reading.name]
     yield reading.interval(values), f"{reading.title} of {summary['methods'][found.model]['label']}, mean ± 95% interval"
@@ -77,7 +77,7 @@ def _tables(summary: Summary) -> dict[str, Table | None]:
 
 
 def _gap(history: pd.DataFrame, learned: str, best_iteration: int | None) -> dict[str, float] | None:
-    """The loss on meta-train and on meta-validation tasks, of the parameters that were kept."""
+    """The loss on meta-train and on meta-validation tasks, with the parameters that were kept."""
     kept = history[(history["phase"] == learned) & (history["iteration"] == best_iteration)]
     values = dict(zip(kept["name"], kept["value"], strict=True))
     names = ("meta_train_loss", "validation_loss")
@@ -120,7 +120,7 @@ def _cost(spec: PipelineSpec, upstream: Mapping[str, StageOutput]) -> dict[str, 
         cells += [f"{iterations / spent:.4g}" if iterations and spent else NONE]
         cells += [f"{shares[name][part]:.0%}" if part in shares.get(name, {}) else NONE for part in parts]
         phases.append(row(labels.get(name, name), *cells))
-    rest = "the percentages are shares of a training's time; what is left went to curves and checkpoints" if parts else ""
+    rest = "the percentages are shares of a training's time; the rest went to curves and checkpoints" if parts else ""
     return {
         "total": total,
         "stages": Table("", columns("stage", "time"), (*stages, row("together", seconds(total), strong=True))),

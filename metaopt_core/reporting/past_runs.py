@@ -19,7 +19,7 @@ _SETTINGS_SHOWN = 4
 
 
 def readable(one: Past) -> bool:
-    """Whether its results are there, in the form in which this version writes them."""
+    """Whether its results exist in this version's format."""
     try:
         verdict(one.summary)
         return {"metrics", "groups"} <= one.summary.keys()
@@ -28,9 +28,9 @@ def readable(one: Past) -> bool:
 
 
 def listed(executions: Sequence[Past]) -> Table:
-    """A row an execution, by pipeline, with the settings in which those of a pipeline differ."""
+    """One row for each execution, by pipeline, with the settings in which the executions of a pipeline differ."""
     rows = []
-    by_name = sorted(executions, key=lambda one: one.pipeline)  # keeps the newest first
+    by_name = sorted(executions, key=lambda one: one.pipeline)  # a stable sort keeps the newest first
     for name, group in groupby(by_name, key=lambda one: one.pipeline):
         of_pipeline = list(group)
         keys = differing(of_pipeline)
@@ -57,14 +57,14 @@ def listed(executions: Sequence[Past]) -> Table:
 
 
 def settings(executions: Sequence[Past]) -> Table:
-    """A row a setting that is not the same in all of them."""
+    """One row for each setting that is not the same in all of them."""
     rows = [row(key, *(_value(one.settings.get(key)) for one in executions)) for key in differing(executions)]
     headings = [Column(f"{one.id}\n{one.pipeline}", left=True, wraps=True) for one in executions]
     return Table("What differs", (Column("", left=True), *headings), tuple(rows))
 
 
 def results(executions: Sequence[Past]) -> Table:
-    """A row a number of the logged model's at its horizon, and the differences from the first of the executions."""
+    """The logged models' numbers at their horizons, one a row, and the differences from the first execution."""
     summaries = [one.summary for one in executions]
     readings = [Reading(summary) for summary in summaries]
     entries = [at_horizon(summary, summary["model"]) for summary in summaries]
@@ -98,7 +98,7 @@ def results(executions: Sequence[Past]) -> Table:
 
 
 def as_json(executions: Sequence[Past]) -> list[dict[str, Any]]:
-    """What a program gets of them."""
+    """The executions for programs."""
     return [
         {
             "id": one.id,
@@ -117,7 +117,7 @@ def as_json(executions: Sequence[Past]) -> list[dict[str, Any]]:
 
 
 def differences(executions: Sequence[Past]) -> list[Statistics | None]:
-    """Of the primary metric of each execution minus the first's, task by task; none if tasks or metrics are not the same."""
+    """The primary metric of each execution minus the first's, task by task; none if tasks or metrics differ."""
     names = {one.summary["primary"] for one in executions}
     if len(names) > 1 or not _same_tasks(executions):
         return [None for _ in executions[1:]]
@@ -125,7 +125,7 @@ def differences(executions: Sequence[Past]) -> list[Statistics | None]:
 
 
 def _metric(summaries: Sequence[Summary], name: str, strong: bool) -> Row:
-    """One metric of all of them, as far as they have it."""
+    """One metric of all executions that have it."""
     cells, heading = [], name
     for summary in summaries:
         if name not in summary["metrics"]:
@@ -183,7 +183,7 @@ def _tasks(one: Past, name: str) -> tuple[Any, Any]:
 
 
 def _same_tasks(executions: Sequence[Past]) -> bool:
-    """Whether they were evaluated on the same test tasks: of equal data, with the same examples."""
+    """Whether they were evaluated on the same test tasks: equal data and the same examples."""
     protocols = {tuple(one.summary[key] for key in ("ways", "shots", "queries", "tasks")) for one in executions}
     return len({one.content.get("generate") for one in executions}) == len(protocols) == 1
 

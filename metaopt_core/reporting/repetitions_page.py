@@ -18,7 +18,7 @@ from metaopt_core.spec.writing import spec_yaml
 
 
 def render(spec: PipelineSpec, summary: Summary, each: Mapping[str, Summary], reports: Mapping[str, Path]) -> str:
-    """The page. summary: of all repetitions together; each: of each, by its name; reports: its own page."""
+    """The page. summary: of all repetitions together; each: name → summary of one; reports: name → its own page."""
     drawn = {"adaptation": figures.adaptation(summary)}
     if summary["shifted"]:
         drawn["shifted"] = figures.shifted(summary)
@@ -48,7 +48,7 @@ def render(spec: PipelineSpec, summary: Summary, each: Mapping[str, Summary], re
 
 
 def _each(each: Mapping[str, Summary]) -> Table:
-    """A row a repetition: the logged model, the best baseline, and their difference."""
+    """One row for each repetition: the logged model, the best baseline, and their difference."""
     rows = []
     for which, summary in each.items():
         reading, found = Reading(summary), verdict(summary)

@@ -1,4 +1,4 @@
-"""The report of a sweep: what was searched, what was found, and what it is worth on the meta-test tasks."""
+"""The report of a sweep: what was searched, what was found, and how good it is on the meta-test tasks."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from metaopt_core.spec.writing import spec_yaml
 
 
 def render(spec: PipelineSpec, result: Mapping[str, Any], best: PipelineSpec, reports: Mapping[str, Path], folder: Path) -> str:
-    """The page. result: what `metaopt sweep` has found; reports: of the pipelines that it ran in full; folder: the figures."""
+    """The page. result: what `metaopt sweep` found; reports: of the pipelines that it ran in full; folder: the figures."""
     reading = Reading({"primary": result["metric"], "metrics": result["metrics"], "methods": {}, "shifted": {}})
     return page(
         "sweep.html",
@@ -31,7 +31,7 @@ def render(spec: PipelineSpec, result: Mapping[str, Any], best: PipelineSpec, re
 
 
 def _outcome(result: Mapping[str, Any], reading: Reading) -> tuple[Cell, ...]:
-    """What the search is worth."""
+    """The outcome on the meta-test tasks, in words."""
     best, default, paired = result["best"], result["default"], result["difference"]
     parts = [
         Cell(f"The best of {counted(result['trials'], 'trial')}, trained in full, reaches a {reading.title} of "),
@@ -55,7 +55,7 @@ def _outcome(result: Mapping[str, Any], reading: Reading) -> tuple[Cell, ...]:
 
 
 def _asked(spec: PipelineSpec) -> dict[str, str]:
-    """What was searched, and with which budget."""
+    """What was searched, and the budget."""
     search = spec.sweep
     assert search is not None  # it is a sweep's
     budget = [counted(search.trials, "trial")] if search.trials else []

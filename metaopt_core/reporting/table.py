@@ -1,4 +1,4 @@
-"""A table as data: what the terminal, Markdown and HTML render, each from the same texts."""
+"""A table as data, which the terminal, Markdown and HTML render from the same texts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ Tone = Literal["", "strong", "good", "bad", "soft"]
 
 @dataclass(frozen=True)
 class Cell:
-    """A text of a table or a sentence. note: what is said beside it if there is room. tone: how it is coloured. mark: a footnote's
-    mark, of which those of a column are aligned."""
+    """A text in a table or a sentence. note: shown beside it if there is room. tone: how it is coloured. mark: a footnote mark;
+    those of a column are aligned."""
 
     text: str
     note: str = ""
@@ -20,8 +20,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """heading: a line break in it is one only where columns are narrow. left: texts, not numbers. wraps: long texts, of several
-    lines where columns are narrow."""
+    """heading: may contain a line break, which counts only if columns are narrow. left: texts, not numbers. wraps: long texts,
+    which take several lines if columns are narrow."""
 
     heading: str
     left: bool = False
@@ -39,7 +39,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """caption: what a reader needs for the numbers, a sentence or half of one each."""
+    """caption: what a reader needs to know about the numbers, as sentences or phrases."""
 
     title: str
     columns: tuple[Column, ...]
@@ -72,11 +72,11 @@ def columns(*headings: str, left: int = 1) -> tuple[Column, ...]:
 
 
 def joined(*notes: str) -> tuple[str, ...]:
-    """The notes that there are."""
+    """The notes that are not empty."""
     return tuple(note for note in notes if note)
 
 
 def select(table: Table, places: Sequence[int]) -> Table:
-    """The same with some of its columns."""
+    """The table with only some of its columns."""
     rows = tuple(Row(tuple(each.cells[place] for place in places), each.group, each.strong) for each in table.rows)
     return Table(table.title, tuple(table.columns[place] for place in places), rows, table.caption)

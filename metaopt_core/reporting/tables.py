@@ -1,4 +1,4 @@
-"""The tables of a pipeline's results, from summary.json: which methods, metrics and variants there are, is said by the summary."""
+"""The tables of a pipeline's results, made from summary.json, which lists the methods, metrics and variants."""
 
 from collections.abc import Iterable
 
@@ -11,13 +11,13 @@ _STEPS_SHOWN = (0, 1, 2, 3, 5, 10, 20, 50, 100)
 
 
 def steps_shown(summary: Summary) -> list[int]:
-    """A few numbers of adaptation steps, with the horizon and the last among them."""
+    """A few numbers of adaptation steps, including the horizon and the last."""
     last = len(summary["methods"][summary["model"]]["steps"]) - 1
     return sorted({step for step in _STEPS_SHOWN if step < last} | {last, summary["horizon"]})
 
 
 def by_step(summary: Summary, steps: Iterable[int] | None = None) -> Table:
-    """A row a number of adaptation steps, all of them or some, and a column a method that takes any."""
+    """One row for each number of adaptation steps (all or some), one column for each method that takes steps."""
     reading = Reading(summary)
     methods = [method for method in summary["methods"].values() if method["takes_steps"]]
     shown = range(len(methods[0]["steps"])) if steps is None else steps
@@ -31,7 +31,7 @@ def by_step(summary: Summary, steps: Iterable[int] | None = None) -> Table:
 
 
 def compared(summary: Summary) -> Table:
-    """A row a method, at the horizon."""
+    """One row for each method, at the horizon."""
     reading, model = Reading(summary), summary["methods"][summary["model"]]
     diverged = any(at_horizon(summary, name)["diverged"] for name in summary["methods"])
     headings = ["", "step\nsize", "mean", *([] if reading.percent else ["median"]), "worst\n10%", "improved"]
@@ -64,7 +64,7 @@ def compared(summary: Summary) -> Table:
 
 
 def pairs(summary: Summary) -> Table:
-    """Differences between each two methods at the horizon: row minus column."""
+    """Differences between every two methods at the horizon: row minus column."""
     reading, names = Reading(summary), list(summary["methods"])
     labels = [summary["methods"][name]["label"] for name in names]
     rows = []
@@ -72,7 +72,7 @@ def pairs(summary: Summary) -> Table:
         cells = [_difference(summary, reading, name, other) if at > place else "" for at, other in enumerate(names) if at]
         rows.append(row(labels[place], *cells, strong=name == summary["model"]))
     return Table(
-        "Between each two methods: row minus column, task by task",
+        "Between every two methods: row minus column, task by task",
         columns("", *labels[1:]),
         tuple(rows),
         joined(_interval(summary), _of_differences(summary, reading)),
@@ -80,7 +80,7 @@ def pairs(summary: Summary) -> Table:
 
 
 def other_metrics(summary: Summary) -> Table | None:
-    """A row a metric that methods are not compared by, a column a method; none if there is none."""
+    """The metrics by which methods are not compared, one a row, with one column for each method; none if there are none."""
     others = [Reading(summary, name) for name in summary["metrics"] if name != summary["primary"]]
     if not others:
         return None
@@ -107,7 +107,7 @@ def other_metrics(summary: Summary) -> Table | None:
 
 
 def shifted(summary: Summary) -> Table:
-    """Every method on the test tasks as trained for and on each shifted variant, at the horizon."""
+    """Every method on the unshifted test tasks and on each shifted variant, at the horizon."""
     reading, model = Reading(summary), summary["methods"][summary["model"]]
     diverged = any(at_horizon(variant, name)["diverged"] for variant in variants(summary).values() for name in variant["methods"])
     rows = []
@@ -130,7 +130,7 @@ def shifted(summary: Summary) -> Table:
 
 
 def shifted_in_short(summary: Summary) -> Table:
-    """The logged model beside the best baseline, on the test tasks as trained for and on each shifted variant."""
+    """The logged model and the best baseline, on the unshifted test tasks and on each shifted variant."""
     reading, model = Reading(summary), summary["model"]
     diverged = any(at_horizon(variant, model)["diverged"] for variant in variants(summary).values())
     rows = []

@@ -12,7 +12,7 @@ from metaopt_core.reporting.table import Cell, Row, Table, select
 
 _STYLES = {"": "", "strong": "bold", "good": "bold green", "bad": "bold red", "soft": "dim"}
 _GAPS = (2, 1)  # between columns, if there is room for it
-_WRAPPED = 20  # the width that a column of long texts has at least
+_WRAPPED = 20  # the minimum width of a column of long texts
 
 
 def show(console: Console, table: Table) -> None:
@@ -54,13 +54,13 @@ def _total(table: Table, places: Sequence[int], gap: int) -> int:
 
 
 def _width(table: Table, place: int) -> int:
-    """What a column needs; one that wraps, what it can do with."""
+    """The width that a column needs; for one that wraps, the least that suffices."""
     width = max(map(cell_len, [*table.columns[place].heading.split("\n"), *_texts(table, place)]))
     return min(width, _WRAPPED) if table.columns[place].wraps else width
 
 
 def _widths(table: Table, width: int, gap: int) -> list[int]:
-    """Of every column; those that wrap share what is left."""
+    """The widths of all columns; those that wrap share the remaining space."""
     widths = [_width(table, place) for place in range(len(table.columns))]
     wrapping = [place for place, column in enumerate(table.columns) if column.wraps]
     for place in wrapping:
@@ -85,7 +85,7 @@ def _rendered(table: Table, rows: Sequence[Row], widths: Sequence[int], gap: int
 
 
 def _texts(table: Table, place: int) -> list[str]:
-    """Those of a column: indented below the heading of a group, with room for a mark if one of them has any."""
+    """The texts of a column: indented below the heading of a group, with room for a mark if any of them has one."""
     room = max((len(each.cells[place].mark) for each in table.rows), default=0)
     indents = ["  " if each.group and not place else "" for each in table.rows]
     cells = [each.cells[place] for each in table.rows]

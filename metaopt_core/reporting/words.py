@@ -1,4 +1,4 @@
-"""The result of a pipeline in a few sentences, as texts with a tone: said once for the terminal, Markdown and HTML."""
+"""The result of a pipeline in a few sentences, as texts with a tone, for the terminal, Markdown and HTML."""
 
 from metaopt_core.evaluation.verdict import Summary, verdict
 from metaopt_core.reporting.numbers import Reading, counted

@@ -1,4 +1,4 @@
-"""The code that a logged model takes along, and the libraries that it requires: what its own code imports, and nothing else."""
+"""The code that a logged model includes and the libraries that it requires: what its code imports, and nothing else."""
 
 import importlib.metadata
 import re
@@ -16,11 +16,11 @@ MODEL = Path(__file__).with_name("logged_model.py")
 _PACKAGE = "metaopt_core"
 _ROOT = Path(__file__).resolve().parents[2]  # the folder that holds the package
 _MODULE = f"{_PACKAGE}.{MODEL.parent.name}.{MODEL.stem}"
-_DATA = ("*.c",)  # what modules read that lies beside them
+_DATA = ("*.c",)  # files beside modules that they read
 
 # What the model doesn't need may still be imported from an installed metaopt, in a process that has loaded a model.
 _OPEN_PACKAGE = '\n__path__ = __import__("pkgutil").extend_path(__path__, __name__)\n'
-# An editable installation is found by a finder of its own, which extend_path doesn't ask.
+# An editable installation has its own finder, which extend_path doesn't ask.
 _OPEN_TOP = f"""{_OPEN_PACKAGE}
 for _finder in __import__("sys").meta_path:
     _found = getattr(_finder.find_spec(__name__, None), "submodule_search_locations", None) or ()
@@ -30,14 +30,14 @@ for _finder in __import__("sys").meta_path:
 
 @dataclass(frozen=True)
 class Code:
-    """files: by the paths below the folder that they are imported from. own: those of the user's. requirements: pinned."""
+    """files: by their paths below the folder from which they are imported. own: the user's. requirements: pinned."""
 
     files: Mapping[str, Path]
     own: tuple[str, ...]
     requirements: tuple[str, ...]
 
     def copy(self, folder: Path) -> list[Path]:
-        """Copy the files into an empty folder. Returns what is in it at the top."""
+        """Copy the files into an empty folder. Returns its top-level entries."""
         for name, file in self.files.items():
             place = folder / name
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -49,15 +49,15 @@ class Code:
 
 
 def of_pipeline(spec: PipelineSpec) -> Code:
-    """What the logged model of a pipeline takes along: a network of the user's is needed, other components of theirs are not."""
+    """The code for a pipeline's logged model, which needs the user's own network, but none of their other components."""
     network = spec.train.model
     return code([network.path] if isinstance(network, ModuleSpec) else [])
 
 
 def code(import_paths: Iterable[str]) -> Code:
-    """What the logged model imports, with what is imported by the modules that import paths (`module:Name`) name.
+    """What the logged model imports, together with the modules that import paths (`module:Name`) name and their imports.
 
-    Raises UserError for a file that is no Python.
+    Raises UserError for a file that is not Python.
     """
     found = needed([_MODULE, *(path.partition(":")[0] for path in import_paths)], {_PACKAGE: _ROOT})
     files = {name: file for name, file in found.files.items() if file != MODEL.resolve()}
@@ -69,14 +69,14 @@ def code(import_paths: Iterable[str]) -> Code:
 
 
 def requirements(modules: Iterable[str]) -> tuple[str, ...]:
-    """The distributions that top-level modules are installed from, each with its version; what is not installed is optional."""
+    """The distributions that provide top-level modules, each with its version; modules that are not installed are optional."""
     distributions = importlib.metadata.packages_distributions()
     names = {name for module in modules for name in _providers(module, distributions.get(module, []))}
     return tuple(sorted(f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in names))
 
 
 def _providers(module: str, distributions: Iterable[str]) -> set[str]:
-    """Of several distributions that have files in a top-level module, the one of the same name if there is one."""
+    """Among several distributions with files in a top-level module, the one of the same name, if any."""
     same = {name for name in distributions if _normal(name) == _normal(module)}
     return same or set(distributions)
 

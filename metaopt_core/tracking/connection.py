@@ -1,6 +1,6 @@
 """The connection to MLflow's store: an embedded SQLite file in the home, or a tracking server.
 
-What MLflow raises where the store does not answer becomes UnreachableError, one message that names the address and the remedy.
+If the store does not answer, MLflow's exception becomes UnreachableError, one message that names the address and the remedy.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ from metaopt_core.spec.pipeline import PipelineSpec
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_QUIET = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"  # standard output is ours: the end of each run would be announced there
+_QUIET = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"  # standard output is ours, and MLflow would announce the end of each run there
 
-# Read by MLflow when it is imported or makes a request. What the user has set stays. Its own retries would continue for minutes.
+# Read by MLflow when it is imported or makes a request; the user's values take precedence. Its default retries take minutes.
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
@@ -32,11 +32,11 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 
-_KIND = {"mlflow.experimentKind": "custom_model_development"}  # without it an experiment's page is about traces and tokens
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # without it an experiment's page shows traces and tokens
 
 
 class UnreachableError(UserError):
-    """The tracking server does not answer, or not as an MLflow server does. Trying again later may help."""
+    """The tracking server does not answer, or not like an MLflow server. Trying again later may help."""
 
 
 def embedded_uri(home: Home) -> str:
@@ -50,7 +50,7 @@ def tracking_uri(home: Home, spec: PipelineSpec) -> str:
 
 
 def initialize(home: Home) -> None:
-    """Make the embedded store, if it isn't there yet. Safe in several processes at once, which MLflow's own migration isn't."""
+    """Make the embedded store, if it doesn't exist yet. Safe in several processes at once, unlike MLflow's own migration."""
     connect(home, embedded_uri(home))
 
 
@@ -64,7 +64,7 @@ def connect(home: Home, uri: str) -> "MlflowClient":
 
             return MlflowClient(uri)
 
-        # The client would import this while the lock is held, and that takes seconds.
+        # Otherwise the client imports this while the lock is held, which takes seconds.
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
         from mlflow import MlflowClient
 
@@ -79,7 +79,7 @@ def connect(home: Home, uri: str) -> "MlflowClient":
 
 
 def _check_folder(uri: str) -> None:
-    """MLflow would make the folders of a SQLite file, wherever that is."""
+    """Refuse a SQLite file in a missing folder, which MLflow would create anywhere."""
     from sqlalchemy.engine import make_url
 
     url = make_url(uri)
@@ -88,7 +88,7 @@ def _check_folder(uri: str) -> None:
 
 
 def is_database(uri: str) -> bool:
-    """Whether this process speaks to the database itself, and not to a server."""
+    """Whether this process talks to the database itself, not to a server."""
     return uri.startswith(("sqlite", "postgresql", "mysql", "mssql"))
 
 
@@ -101,16 +101,16 @@ def locked(home: Home, name: str) -> Iterator[None]:
 
 
 def experiment_id(client: "MlflowClient", home: Home, spec: PipelineSpec) -> str:
-    """The id of the spec's experiment, which is made if need be."""
+    """The id of the spec's experiment, which is made if it doesn't exist."""
     from mlflow.exceptions import MlflowException
 
     name = spec.log.experiment or spec.name
-    # A server knows where its artifacts are; a database would have them below the current folder.
+    # A server knows where its artifacts are; for a database the default would be the current folder.
     location = (home.mlflow / "artifacts").as_uri() if is_database(client.tracking_uri) else None
     try:
         found = client.get_experiment_by_name(name)
         if found is None:
-            with contextlib.suppress(MlflowException):  # another one may have made it in the meantime; if not, we see below
+            with contextlib.suppress(MlflowException):  # another process may have made it; if not, we see below
                 return str(client.create_experiment(name, artifact_location=location, tags=_KIND))
             found = client.get_experiment_by_name(name)
     except Exception as error:
@@ -124,7 +124,7 @@ def experiment_id(client: "MlflowClient", home: Home, spec: PipelineSpec) -> str
             f"log.experiment: {name!r} was deleted in MLflow: restore it with `mlflow experiments restore --experiment-id "
             f"{found.experiment_id}`, or name another"
         )
-    if not found.tags.keys() & _KIND.keys():  # made by someone else, or by an earlier version
+    if not found.tags.keys() & _KIND.keys():  # made by something else, or by an earlier version
         for key, value in _KIND.items():
             client.set_experiment_tag(found.experiment_id, key, value)
     return str(found.experiment_id)
@@ -140,7 +140,7 @@ def unreachable(uri: str, error: Exception) -> UnreachableError:
 
 @contextlib.contextmanager
 def answering(uri: str) -> Iterator[None]:
-    """Turns what MLflow raises when its server is gone, or refuses, into an error that says so."""
+    """Turn what MLflow raises when its server is gone or refuses into a plain error."""
     from mlflow.exceptions import MlflowException
     from requests import RequestException
 

@@ -1,4 +1,4 @@
-"""What a run says about itself: tags, the whole spec as parameters, and the spec as a pipelines file of its own."""
+"""The description of a run: tags, the whole spec as parameters, and the spec as its own pipelines file."""
 
 import contextlib
 import getpass
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 _DESCRIBED = "metaopt.described"  # set when parameters and spec.yaml are complete
-_PARAMS_AT_ONCE = 100  # MLflow's own limit of a batch
+_PARAMS_AT_ONCE = 100  # MLflow's limit for a batch
 _LIBRARIES = ("metaopt", "torch", "numpy", "mlflow", "prefect")
 
 
@@ -52,7 +52,7 @@ def _user() -> str:
 
 
 def _git(*arguments: str) -> str:
-    """What git says of the folder that the code runs from; nothing if that is no repository, or there is no git."""
+    """What git says about the folder that the code runs from; empty without a repository or without git."""
     try:
         return subprocess.run(
             ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=10, check=True
@@ -70,7 +70,7 @@ def parameters(spec: PipelineSpec) -> dict[str, str]:
 
 
 def describe(client: "MlflowClient", run: "MlflowRun", spec: PipelineSpec) -> None:
-    """Write parameters and spec once. A process may have died halfway; a changed device or schedule is still this execution."""
+    """Write parameters and spec once, even if a process died halfway. A changed device or schedule is still the same execution."""
     from mlflow.entities import Param
 
     if _DESCRIBED in run.data.tags:

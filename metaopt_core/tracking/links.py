@@ -1,6 +1,6 @@
-"""Where a browser shows a run: at the tracking server that holds it, or at what `metaopt up` serves for the home.
+"""Addresses at which a browser shows a run: on its tracking server, or on the server of `metaopt up` for the home.
 
-Asked for anew each time and never stored, since the address that serves an embedded store is another one tomorrow.
+They are looked up each time and never stored, since the address that serves an embedded store changes.
 """
 
 from collections.abc import Mapping
@@ -10,13 +10,13 @@ from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.served import served_address
 from metaopt_core.tracking.connection import embedded_uri
 
-_TRAINING = "workflowType=machine_learning"  # without it MLflow's pages are about traces, unless a browser remembers otherwise
+_TRAINING = "workflowType=machine_learning"  # without it MLflow's pages show traces, unless a browser remembers otherwise
 
 
 def links(home: Home, record: Mapping[str, Any]) -> dict[str, str | None]:
-    """The pages `url`, of the run, and `report_url`; none if no server shows them now.
+    """The addresses `url`, of the run, and `report_url`; none if no server shows them now.
 
-    record: what the log stage says of the run (`publish`).
+    record: what the log stage recorded about the run (`publish`).
     """
     address = _address(home, record["tracking_uri"])
     if address is None:

@@ -6,13 +6,13 @@ safetensors and a recipe as JSON, so that loading it unpickles nothing and needs
     model = mlflow.pyfunc.load_model("models:/m-…")
     model.predict({"support_x": …, "support_y": …, "query_x": …}, params={"steps": 5})
 
-The three tensors are NumPy arrays of one task, [examples, …], or of a batch of tasks, [tasks, examples, …]; predictions come in
-the same form: [queries, outputs] or [tasks, queries, outputs], float32. The outputs are the predicted values of a regression, or
+The three tensors are NumPy arrays of one task, [examples, …], or of a batch of tasks, [tasks, examples, …]; predictions have the
+same form: [queries, outputs] or [tasks, queries, outputs], float32. The outputs are the predicted values of a regression, or
 the probabilities of the classes of a classification (`.argmax(-1)` is the label). A task whose adaptation diverged predicts NaN.
-Where the network's normalization is transductive, as the spec says, the queries of a task are predicted together, not one by one.
+If the network's normalization is transductive (see the spec), pass all queries of a task together, not one by one.
 
-A server must not be kept busy by a single request: steps and sizes have limits, which the model's description declares and two
-environment variables raise.
+A single request must not block a server: steps and sizes have limits, which the model's description states and two environment
+variables raise.
 """
 
 import json
@@ -52,7 +52,7 @@ _KINDS = {"c": "complex numbers", "M": "dates", "m": "durations", "U": "text", "
 
 @dataclass(frozen=True)
 class Recipe:
-    """How meta-parameters are adapted: as what they were trained, what tasks look like, and the spec's own step size and steps."""
+    """How meta-parameters are adapted: how they were trained, what tasks look like, and the spec's step size and steps."""
 
     train: TrainSpec
     shape: TaskShape
@@ -104,7 +104,7 @@ class Adapter:
                 "of the process that predicts allows more"
             )
         support_x, support_y, query_x, one_task = self._tensors(model_input)
-        with torch.enable_grad():  # also where the caller has switched gradients off: adaptation takes them
+        with torch.enable_grad():  # adaptation takes gradients even if the caller has disabled them
             outputs = self.learner.predict(self.parameters, support_x, support_y, query_x, int(steps))
         predictions: npt.NDArray[np.float32] = (outputs.softmax(-1) if self.learner.classification else outputs).detach().numpy()
         return predictions[0] if one_task else predictions
@@ -158,14 +158,14 @@ def _limit(variable: str, otherwise: int) -> int:
 
 def _numbers(name: str, array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     expected = "expected an array of numbers, each task with as many examples"
-    if array.dtype == object:  # which is how MLflow hands over lists
+    if array.dtype == object:  # MLflow passes lists in this form
         try:
             array = np.array(array.tolist())
         except (TypeError, ValueError):  # rows of different lengths
             raise invalid(f"{name} is no array of one shape: {expected}") from None
     if array.dtype.kind not in "biuf":
         raise invalid(f"{name} holds {_KINDS.get(array.dtype.kind, 'objects that are no numbers')}: {expected}")
-    with np.errstate(over="ignore"):  # what is too large becomes infinite
+    with np.errstate(over="ignore"):  # numbers that are too large become infinite
         numbers = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(numbers).all():
         raise invalid(f"{name} has NaN, infinite or too large values: expected finite numbers")
@@ -177,14 +177,14 @@ def _description(value: Any) -> str:
 
 
 def unknown_parameters(names: list[str]) -> MlflowException:
-    return invalid(f"unknown parameter {', '.join(map(repr, names))}: expected steps alone")
+    return invalid(f"unknown parameter {', '.join(map(repr, names))}: expected only steps")
 
 
 def invalid(message: str) -> MlflowException:
     return MlflowException(message, error_code=INVALID_PARAMETER_VALUE)
 
 
-# MLflow prints its advice to annotate `predict`. It would take a signature from the annotations, without the parameter `steps`.
+# MLflow advises to annotate `predict`, but would derive a signature from the annotations, without the parameter `steps`.
 with warnings.catch_warnings(record=True):
 
     class FewShotLearner(PythonModel):
@@ -200,7 +200,7 @@ with warnings.catch_warnings(record=True):
 
 
 class _UnknownParameters(logging.Filter):
-    """Raises where MLflow, before it asks a model, drops parameters that the signature doesn't name and warns of it."""
+    """Turns MLflow's warning that it drops parameters missing from the signature into an error."""
 
     def __init__(self, model: FewShotLearner):
         super().__init__()
@@ -215,7 +215,7 @@ class _UnknownParameters(logging.Filter):
         while frame is not None:
             if frame.f_code.co_name == record.funcName:
                 ignored = sorted(frame.f_locals.get("ignored_keys", ()))
-            asked = getattr(frame.f_locals.get("self"), "_model_impl", None)  # of MLflow's own object around a model
+            asked = getattr(frame.f_locals.get("self"), "_model_impl", None)  # MLflow's own object around a model
             if getattr(asked, "python_model", None) is model:
                 raise unknown_parameters(ignored)
             frame = frame.f_back
@@ -223,7 +223,7 @@ class _UnknownParameters(logging.Filter):
 
 
 def _refuse_unknown_parameters(model: FewShotLearner) -> None:
-    """A misspelt parameter is an error, and not a prediction with the default. MLflow 3.17 has no other place for that."""
+    """Make a misspelt parameter an error instead of a prediction with the default. MLflow 3.17 has no other hook for this."""
     logger, refusal = logging.getLogger("mlflow.models.utils"), _UnknownParameters(model)
     logger.addFilter(refusal)
     weakref.finalize(model, logger.removeFilter, refusal)

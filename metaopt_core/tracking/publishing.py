@@ -28,9 +28,9 @@ _TRAINED_IN = "metaopt.trained_in"
 def publish(execution: Execution, upstream: Mapping[str, StageOutput], report: str = "") -> dict[str, Any]:
     """Record a pipeline's results in the run of its execution: metrics, tables, figures, the data, the model and its version.
 
-    upstream: the outputs of generate, train and evaluate; report: the HTML page that tells of them. Returns where it all is:
+    upstream: the outputs of generate, train and evaluate; report: the HTML page. Returns where everything is:
     tracking_uri, experiment_id, run_id, model_uri, model_version and registered_as (none unless the spec registers the model), and
-    own_code, the files of the user's that the model takes along. `links` makes pages of it. Doing it again changes nothing.
+    own_code, the user's files that the model includes. `links` turns it into addresses. Doing it again changes nothing.
     """
     spec = execution.spec
     with running(execution) as run, answering(run.client.tracking_uri):
@@ -57,10 +57,10 @@ def publish(execution: Execution, upstream: Mapping[str, StageOutput], report: s
 def publish_repetitions(
     execution: Execution, group: str, summary: Mapping[str, Any], report: str, runs: Sequence[str], finished: float
 ) -> dict[str, Any]:
-    """Record results over repetitions in a run that theirs are nested below. Doing it again changes nothing.
+    """Record results over repetitions in a run above the repetitions' own. Doing it again changes nothing.
 
-    report: the HTML page that tells of them; finished: when the last of them was there, in seconds since 1970. Returns where it is:
-    tracking_uri, experiment_id, run_id.
+    report: the HTML page; finished: when the last repetition finished, in seconds since 1970. Returns where it is: tracking_uri,
+    experiment_id, run_id.
     """
     with running(execution, group) as parent, answering(parent.client.tracking_uri):
         parent.log_points(_result_points(parent, summary, finished))
@@ -72,7 +72,7 @@ def publish_repetitions(
 
 
 def _result_points(run: Run, summary: Mapping[str, Any], time: float, model_id: str | None = None) -> "list[Metric]":
-    """All that a summary says; the model's numbers at the horizon are the logged model's, too."""
+    """All numbers of a summary; the learned method's at the horizon are also recorded for the logged model."""
     points = [
         run.point(*number, time) for number in (*results.curves(summary), *results.by_shots(summary), *results.differences(summary))
     ]
@@ -80,7 +80,7 @@ def _result_points(run: Run, summary: Mapping[str, Any], time: float, model_id: 
 
 
 def _log_times(run: Run, upstream: Mapping[str, StageOutput]) -> None:
-    """What took how long, in seconds. Unlike results that differs when an output is made again, so what is there stays."""
+    """Log durations in seconds. Unlike results they differ when an output is made again, so existing ones stay."""
     points = [run.point(f"wall_time/seconds/{stage}", 0, output.seconds, output.finished) for stage, output in upstream.items()]
     trained = upstream["train"]
     iterations, shares = trained.extra.get("iterations_by_phase", {}), trained.extra.get("time_shares", {})
@@ -94,7 +94,7 @@ def _log_times(run: Run, upstream: Mapping[str, StageOutput]) -> None:
 
 
 def _log_files(run: Run, upstream: Mapping[str, StageOutput], summary: Mapping[str, Any], report: str) -> None:
-    """The report and figures as they are; tables as Parquet and as MLflow's pages show them. `log_table` would append to them."""
+    """Log the report and figures as they are; tables as Parquet and as MLflow's pages show them. `log_table` would append."""
     import pandas as pd
 
     tasks = pd.read_parquet(upstream["evaluate"] / "tasks.parquet").drop(
@@ -132,15 +132,15 @@ def _log_data(run: Run, spec: PipelineSpec, generated: StageOutput) -> None:
 
 
 def _complete_curves(run: Run, spec: PipelineSpec, trained: StageOutput) -> None:
-    """Log those points of the training curves that a killed process or an outage has cost.
+    """Log the points of the training curves that were lost to a killed process or an outage.
 
-    Where training was done by another run, that one holds its curves: say which.
+    If another run did the training, that run has the curves: say which one.
     """
     elsewhere = trained.extra.get("mlflow_run")
     if elsewhere == run.id:
         _log_history(run, trained)
     elif elsewhere:
-        note = f"{spec.description}\n\nThe learned parameters were reused from run `{elsewhere}`, which holds their curves."
+        note = f"{spec.description}\n\nThe learned parameters were reused from run `{elsewhere}`, which has their curves."
         run.client.set_tag(run.id, _TRAINED_IN, elsewhere)
         run.client.set_tag(run.id, "mlflow.note.content", note.strip())
 

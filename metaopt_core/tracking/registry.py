@@ -1,4 +1,4 @@
-"""The logged model of a run, and its versions in the registry: each looked up first, and made once."""
+"""The logged model of a run, and its versions in the registry: each is looked up first, so that it is made only once."""
 
 import json
 import tempfile
@@ -17,7 +17,7 @@ MODEL_NAME = "learner"
 
 
 def log_model(run: Run, spec: PipelineSpec, generated: StageOutput, trained: StageOutput) -> str:
-    """The id of the run's logged model, made and filled if need be."""
+    """The id of the run's logged model, which is made and filled if necessary."""
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
     model = _logged_model(run)
@@ -26,7 +26,7 @@ def log_model(run: Run, spec: PipelineSpec, generated: StageOutput, trained: Sta
             run.experiment_id, MODEL_NAME, run.id, tags={EXECUTION: run.execution}, model_type=spec.train.model.name
         )
     if model.status != LoggedModelStatus.READY:
-        from metaopt_core.tracking.saving import save  # which takes seconds to import
+        from metaopt_core.tracking.saving import save  # its import takes seconds
 
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name) / MODEL_NAME
@@ -46,7 +46,7 @@ def _logged_model(run: Run) -> "LoggedModel | None":
 
 
 def register(run: Run, spec: PipelineSpec, model_id: str) -> int:
-    """The number of the registered version that holds this execution's model, made if need be."""
+    """The number of the registered version of this execution's model, which is made if necessary."""
     from mlflow.exceptions import MlflowException
 
     name = spec.log.register_as

@@ -1,10 +1,10 @@
 """Executions and their MLflow runs: one run for one execution of a pipeline, however often its stages are retried or resumed.
 
-An execution has a random id, kept in `executions/` of the home under the pipeline's name and the fingerprint of its log stage, and
-carried by the MLflow run as a tag. The run is found by that tag, or made, under a file lock. Asking for stages again (`--force`)
-begins another execution, whose run has the same name with a number after it. A metric point carries the time at which its value was
-found, which is recorded beside the value, and a step that has a point gets no other: logging again changes nothing. Run ids are
-always explicit, because MLflow's global state (the active run, MLFLOW_RUN_ID in the environment) belongs to the user.
+An execution has a random id, stored in the home's `executions/` under the pipeline's name and the fingerprint of its log stage, and
+in a tag of the MLflow run. The run is found by that tag, or made, under a file lock. Forcing stages (`--force`) begins another
+execution, whose run has the same name with a number after it. A metric point has the time at which its value was computed, which is
+stored with the value, and a step that has a point gets no other: logging again changes nothing. Run ids are always explicit,
+because MLflow's global state (the active run, MLFLOW_RUN_ID in the environment) belongs to the user.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 EXECUTION = "metaopt.execution"
 PARENT = "mlflow.parentRunId"
 
-# How names of curves begin → section of MLflow's page, and an end that tells the curve from others there.
+# Prefix of a curve's name → section of MLflow's page, and a suffix that distinguishes the curve there.
 _SECTIONS = {
     "validation_": ("meta_validation", ""),
     "meta_train_": ("meta_train", "_as_validated"),
@@ -42,21 +42,21 @@ _SECTIONS = {
 }
 
 _FLUSH_SECONDS = 5.0
-_OUTAGE_SECONDS = 60.0  # each attempt to reach a server that is away costs training some seconds
-_METRICS_AT_ONCE = 1000  # MLflow's own limit of a batch
+_OUTAGE_SECONDS = 60.0  # because each attempt to reach a missing server costs training some seconds
+_METRICS_AT_ONCE = 1000  # MLflow's limit for a batch
 
 _log = logging.getLogger(__name__)
 
 
 def new_execution(execution: Execution) -> None:
-    """Begin another one of the same spec, so that the next `running` makes a new run. The old run stays in MLflow."""
+    """Begin another execution of the same spec, so that the next `running` makes a new run. The old run stays in MLflow."""
     with locked(execution.home, f"execution-{execution.key}"):
         _, number = _recorded(execution.home, execution.key)
         _record(execution.home, execution.key, number + 1)
 
 
 def _recorded(home: Home, key: str) -> tuple[str, int]:
-    """The id of an execution, and its number among those of the same key; call it under the execution's lock."""
+    """The id of an execution, and its number among those with the same key; call it while holding the execution's lock."""
     try:
         found = json.loads(_file(home, key).read_text())
         return str(found["execution"]), int(found["number"])
@@ -99,13 +99,13 @@ class Run:
         self._due = monotonic() + _FLUSH_SECONDS
 
     def point(self, name: str, step: int, value: float, time: float, model_id: str | None = None) -> "Metric":
-        """A metric point. time: when the value was found, in seconds since 1970."""
+        """A metric point. time: when the value was computed, in seconds since 1970."""
         from mlflow.entities import Metric
 
         return Metric(name, value, round(time * 1000), step, model_id=model_id, run_id=self.id if model_id else None)
 
     def log_curve(self, name: str, step: int, value: float, time: float) -> None:
-        """Note a point of a curve. Points are sent in batches every few seconds, and when the run is left."""
+        """Buffer a point of a curve. Points are sent in batches every few seconds, and at the end of the run's block."""
         self._buffer.append(self.point(name, step, value, time))
         if monotonic() > self._due:
             self.flush()
@@ -115,12 +115,12 @@ class Run:
         self.client.set_tag(self.id, PARENT, parent)
 
     def flush(self) -> None:
-        """Send the points noted so far. If that fails they are kept for the next time: an outage must not end hours of training."""
+        """Send the buffered points. If that fails they are kept for the next time: an outage must not end hours of training."""
         try:
             self.log_points(self._buffer)
         except Exception as error:
             _log.warning(
-                "MLflow does not take %d metric points, they will be sent again later: %s", len(self._buffer), scrubbed(str(error))
+                "MLflow did not accept %d metric points, to be sent again later: %s", len(self._buffer), scrubbed(str(error))
             )
             self._due = monotonic() + _OUTAGE_SECONDS
         else:
@@ -128,7 +128,7 @@ class Run:
             self._due = monotonic() + _FLUSH_SECONDS
 
     def log_points(self, points: "list[Metric]") -> None:
-        """Send points, except for steps that the run has a point for: computed again on a GPU, its value may differ."""
+        """Send points, except for steps that have one already: computed again on a GPU, the value may differ."""
         missing = [point for point in points if point.step not in self._steps(point.key)]
         for start in range(0, len(missing), _METRICS_AT_ONCE):
             batch = missing[start : start + _METRICS_AT_ONCE]
@@ -137,7 +137,7 @@ class Run:
                 self._steps(point.key).add(point.step)
 
     def _steps(self, name: str) -> set[int]:
-        """The steps for which the run has a point of this name; asked for once, as nobody else writes to the run."""
+        """The steps at which the run has a point of this name; requested once, because no other process writes to the run."""
         if name not in self._there:
             self._there[name] = {point.step for point in self.client.get_metric_history(self.id, name)}
         return self._there[name]
@@ -147,7 +147,7 @@ class Run:
 def running(execution: Execution, group: str | None = None) -> Iterator[Run]:
     """The run of this execution, found or made. It is RUNNING inside the block, and FINISHED, FAILED or KILLED after it.
 
-    group: the name of several executions of the spec, such as a sweep: then it is the run that theirs are nested below.
+    group: the name of a group of executions of the spec, such as a sweep, for the run above theirs.
 
     Raises UnreachableError, which is a UserError, if the tracking server doesn't answer.
     """
@@ -156,7 +156,7 @@ def running(execution: Execution, group: str | None = None) -> Iterator[Run]:
     with _sigterm_raises():
         try:
             yield run
-        except BaseException as error:  # not an Exception: Ctrl-C, SIGTERM, or Prefect's way to say either
+        except BaseException as error:  # not only Exception: also Ctrl-C, SIGTERM, and Prefect's exceptions for them
             status = "FAILED" if isinstance(error, Exception) else "KILLED"
             raise
         finally:
@@ -164,7 +164,7 @@ def running(execution: Execution, group: str | None = None) -> Iterator[Run]:
             try:
                 run.client.set_terminated(run.id, status)
             except Exception as error:
-                _log.warning("MLflow was not told that run %s is %s: %s", run.id, status, scrubbed(str(error)))
+                _log.warning("MLflow could not be told that run %s is %s: %s", run.id, status, scrubbed(str(error)))
 
 
 def _find_or_create(execution: Execution, group: str | None) -> Run:
@@ -194,7 +194,7 @@ def _found_or_created(client: "MlflowClient", execution: Execution, group: str |
 
 @contextlib.contextmanager
 def _sigterm_raises() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, unless somebody else handles it, so that the run is not left RUNNING."""
+    """Let SIGTERM unwind the stack, unless it already has a handler, so that the run is not left RUNNING."""
 
     def leave(number: int, _frame: object) -> None:
         sys.exit(128 + number)

@@ -1,7 +1,7 @@
 """Writing the logged model: its signature, its description, and the code and libraries that it needs.
 
-In the signature each tensor is an `object` of shape (-1,), which is MLflow's way to say "any array": its other tensor types fix the
-number of dimensions, and so would refuse either one task or a batch, as well as float64. The model checks shapes and types itself.
+In the signature each tensor is an `object` of shape (-1,), MLflow's type for any array: its tensor types fix the number of
+dimensions, so they would refuse either one task or a batch, and also float64. The model checks shapes and types itself.
 """
 
 import tempfile
@@ -21,7 +21,7 @@ from metaopt_core.tracking.logged_model import MOST_NUMBERS, MOST_STEPS, TENSORS
 
 def recipe(spec: PipelineSpec, shape: TaskShape) -> Recipe:
     """How the logged model of a pipeline adapts."""
-    train = spec.train.model_copy(update={"baselines": None})  # which it doesn't have
+    train = spec.train.model_copy(update={"baselines": None})  # the logged model has none
     return Recipe(train, shape, spec.evaluate_inner_lr, spec.evaluate.adaptation, spec.horizon)
 
 
@@ -30,7 +30,7 @@ def save(
 ) -> None:
     """Write the model into a folder that doesn't exist yet.
 
-    parameters: the safetensors file of the meta-parameters. run_id, model_id: where MLflow will keep it, noted in its description.
+    parameters: the safetensors file of the meta-parameters. run_id, model_id: where MLflow will keep it, for its description.
     """
     made, taken = recipe(spec, shape), of_pipeline(spec)
     with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
@@ -62,7 +62,7 @@ def signature(recipe: Recipe) -> ModelSignature:
 
 
 def description(recipe: Recipe) -> dict[str, str]:
-    """What the signature has no place for, in words."""
+    """In words, what the signature can't express."""
     x, ways = f"[examples, {', '.join(map(str, recipe.shape.input_shape))}]", recipe.train.ways
     y = f"[examples], labels 0 to {ways - 1}" if ways else f"[examples, {recipe.shape.outputs}]"
     predictions = f"[queries, {ways}], probabilities of the classes" if ways else f"[queries, {recipe.shape.outputs}]"
@@ -71,7 +71,7 @@ def description(recipe: Recipe) -> dict[str, str]:
         "support_y": y,
         "query_x": x,
         "predictions": predictions,
-        "batch": "a batch of tasks has one dimension more in front of each",
+        "batch": "for a batch of tasks, each has one more leading dimension",
         "steps": f"0 to {recipe.most_steps}; {MOST_STEPS} in the environment of the process that predicts allows more",
         "size": f"at most {recipe.most_numbers} numbers in the three arrays together; {MOST_NUMBERS} allows more",
     }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def save_checkpoint(path: Path, tensors: "Mapping[str, Tensor]", state: Mapping[str, Any]) -> None:
-    """Write tensors and a JSON-valued state, so that the file is there whole or as it was before."""
+    """Write tensors and a JSON-valued state; the file is replaced whole or not at all."""
     from safetensors.torch import save
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -31,7 +31,7 @@ def save_checkpoint(path: Path, tensors: "Mapping[str, Tensor]", state: Mapping[
 
 
 def load_checkpoint(path: Path) -> "tuple[dict[str, Tensor], dict[str, Any]] | None":
-    """The tensors and the state of a checkpoint, or none where there is no file."""
+    """The tensors and the state of a checkpoint; none if there is no file."""
     if not path.exists():
         return None
     try:
@@ -42,8 +42,8 @@ def load_checkpoint(path: Path) -> "tuple[dict[str, Tensor], dict[str, Any]] | N
 
 
 def reached(folder: Path) -> str | None:
-    """How far the training is that keeps its checkpoints in a folder, in words: the latest iteration, and of what if it is not the
-    first phase. None where it has not begun, or no checkpoint can be read."""
+    """How far the training run with checkpoints in a folder has got, in words: the latest iteration, and the phase if it is not the
+    first. None if it has not begun, or no checkpoint can be read."""
     checkpoints = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
     if not checkpoints:
         return None

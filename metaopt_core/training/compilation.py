@@ -13,13 +13,13 @@ from metaopt_core.spec.distribution import TaskShape
 from metaopt_core.spec.pipeline import PipelineSpec
 
 COMPILE_FROM_ITERATIONS = 20_000
-"""Compiling takes about as long as it saves in 10,000 iterations; both grow with the inner steps."""
+"""Compiling takes about as long as it saves in this many iterations; both grow with the inner steps."""
 
 
 def device_of(spec: PipelineSpec, shape: TaskShape) -> Literal["cpu", "cuda"] | None:
-    """Whether torch.compile makes the functions of the meta-gradient, and for which device: where asked, else where that is repaid.
+    """The device for which torch.compile compiles the meta-gradient, if the spec asks for it or it pays off; none if not.
 
-    Networks with loops of their own are quicker by these on a CPU.
+    On a CPU, networks with their own compiled loops are faster with those.
     """
     device: Literal["cpu", "cuda"] = "cuda" if device_named(spec.device).type == "cuda" else "cpu"
     if spec.train.compile != "auto":
@@ -28,7 +28,7 @@ def device_of(spec: PipelineSpec, shape: TaskShape) -> Literal["cpu", "cuda"] | 
 
 
 def _compiles_well(spec: PipelineSpec, shape: TaskShape) -> bool:
-    """Whether compilation is known to be repaid. For convolutions on a CPU and a user's own network it can take minutes."""
+    """Whether compilation is known to pay off. For convolutions on a CPU and a user's own network it can take minutes."""
     network = Learner.for_training(spec, shape).network
     on_cpu = device_named(spec.device).type == "cpu"
     return not _has_loops(spec, shape) and isinstance(network, MLP if on_cpu else MLP | Conv4 | ResNet12)
@@ -41,7 +41,7 @@ def _has_loops(spec: PipelineSpec, shape: TaskShape) -> bool:
 
 
 def computed_by(spec: PipelineSpec, shape: TaskShape) -> str:
-    """What computes the meta-gradient, in words, and why."""
+    """What computes the meta-gradient and why, in words."""
     asked = "as asked" if spec.train.compile != "auto" else None
     if device_of(spec, shape):
         return f"torch.compile ({asked or f'repaid by {spec.train.iterations} iterations'})"

@@ -1,7 +1,7 @@
-"""The outer loop: from initial parameters to the ones that validate best.
+"""The outer loop: from initial parameters to those that validate best.
 
-Step i descends on the tasks with indices i·B … i·B+B−1, so what a step sees is a function of its number alone. With the checkpoint
-that makes a resumed training the same, bit for bit on the CPU, as one that was never interrupted.
+Step i descends on the tasks with indices i·B … i·B+B−1, so its tasks are a function of i alone. Together with the checkpoint this
+makes a resumed training run equal to an uninterrupted one, bit for bit on the CPU.
 """
 
 import math
@@ -31,16 +31,16 @@ from metaopt_core.training.checkpoint import load_checkpoint, save_checkpoint
 _TASKS_DRAWN_TOGETHER = 1024
 _BYTES_DRAWN_TOGETHER = 2**26
 _ITERATIONS_TRACED = 20
-_MOST_DIVERGED = 5  # validations in a row, after which a training ends
+_MOST_DIVERGED = 5  # validations in a row, after which training ends
 _REMEDY = "a smaller train.inner.lr or train.outer.lr, or fewer train.validation.steps, may help"
 _NUMBERS = ("iteration", "diverged", "best_loss", "best_iteration", "seconds", "history", "seconds_by_part")
 
 PARTS = ("data", "gradient", "optimizer", "validation")
-"""What an iteration's time goes to."""
+"""The parts of an iteration's time."""
 
 
 class Record(NamedTuple):
-    """A point of a training curve: what `name` was after `iteration` outer steps, and when that was, in seconds since 1970."""
+    """A point of a training curve: the value of `name` after `iteration` outer steps, and its time, in seconds since 1970."""
 
     iteration: int
     name: str
@@ -52,12 +52,12 @@ class Record(NamedTuple):
 class Training:
     """What to train on, for how long, and how to step.
 
-    validate: parameters → curves by name, among them `validation_loss`, the one that chooses the best parameters.
-    seed: of the numbers of shots, where each task draws its own.
-    patience: validations in a row without a better one after which training stops; none means that it never does.
-    project: moves the parameters to where they may be, after every step.
+    validate: parameters → curves by name, among them `validation_loss`, which chooses the best parameters.
+    seed: of the numbers of shots, if each task draws its own.
+    patience: validations in a row without a better one after which training stops; none means never.
+    project: moves the parameters into their allowed range, after every step.
     trace: where to write a profile of some iterations, in Chrome's trace format. snapshots: a folder for the parameters at every
-    validation, a file ITERATION.safetensors each.
+    validation, one file ITERATION.safetensors each.
     """
 
     name: str
@@ -85,10 +85,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Trained:
-    """params: the best by validation, seen at `best_iteration` of `iterations`; seconds: spent training, over all resumptions, and
-    on what.
+    """params: the best by validation, from `best_iteration` of `iterations`; seconds: spent training, over all resumptions, and on
+    what.
 
-    On a GPU, what a part started may be waited for in a later one.
+    On a GPU, work that one part started may be awaited in a later part.
     """
 
     params: Params
@@ -116,7 +116,7 @@ class State:
     params: Params
     adam: Params
     best: Params
-    losses: Tensor  # of the tasks of the iterations since the last record, [record_every, tasks]
+    losses: Tensor  # of tasks since the last record, [record_every, tasks]
     iteration: int = 0
     diverged: int = 0  # validations, the last ones in a row
     best_loss: float = math.inf
@@ -156,8 +156,8 @@ class State:
 def fit(training: Training, params: Params, checkpoint: Path, on_record: Callable[[Record], None] = lambda _: None) -> Trained:
     """Train from initial parameters, or resume from the checkpoint if there is one.
 
-    `on_record` gets every point of the curves once a call, those from before a checkpoint included. Ctrl-C and a termination signal
-    let the current iteration finish and save a checkpoint before they take effect.
+    `on_record` gets every point of the curves once in each call, including those from before a checkpoint. After Ctrl-C or a
+    termination signal the current iteration finishes and a checkpoint is saved before the signal takes effect.
 
     Raises:
         DivergedError: a loss is not finite (with its iteration and task), or no validation ever was.
@@ -209,7 +209,7 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
             f"{training.name}: stopped after {state.iteration} iterations: no validation was better than that of iteration "
             f"{state.best_iteration}\n"
         )
-    state.save(checkpoint)  # a later phase may be interrupted, and this one is not to be trained again
+    state.save(checkpoint)  # a later phase may be interrupted, and this one must not be trained again
     return Trained(
         params=state.best,
         iterations=state.iteration,
@@ -222,13 +222,13 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
 
 
 def _out_of_patience(training: Training, state: State) -> bool:
-    """Whether so many validations have passed since the best one. A function of what a checkpoint holds, so that it stays true."""
+    """Whether `patience` validations have passed since the best one. A function of the checkpoint's content, so it stays true."""
     since_best = (state.iteration - state.best_iteration) // training.validate_every
     return training.patience is not None and since_best >= training.patience
 
 
 def _profiler(training: Training) -> AbstractContextManager[torch.profiler.profile | None]:
-    """Profiles some iterations after the first ones, where a trace is asked for."""
+    """A profiler of some iterations after the first ones, if a trace is wanted."""
     path = training.trace
     if path is None:
         return nullcontext()
@@ -293,11 +293,11 @@ def step(training: Training, state: State, batch: TaskBatch) -> None:
 
 
 def _fused(flat: Tensor) -> bool:
-    return flat.device.type != "meta"  # which has no fused Adam
+    return flat.device.type != "meta"  # meta tensors have no fused Adam
 
 
 def _adam_step(state: State, gradient: Tensor, lr: float) -> None:
-    """PyTorch's function, since its optimizer takes longer around it than the step itself."""
+    """Adam by PyTorch's function, since the overhead of its optimizer exceeds the step itself."""
     step, mean, square = ([value] for value in state.adam.values())
     adam(
         [state.flat], [gradient], mean, square, [], step, fused=_fused(state.flat),
@@ -306,7 +306,7 @@ def _adam_step(state: State, gradient: Tensor, lr: float) -> None:
 
 
 class _Timed:
-    """Adds the seconds that a block takes to a part's; a class, since a generator would take longer than some of the blocks."""
+    """Adds the seconds of a block to a part's; a class, since a generator would take longer than some of the blocks."""
 
     def __init__(self, state: State, part: str):
         self._seconds, self._part = state.seconds_by_part, part
@@ -353,7 +353,7 @@ def _check_finite(training: Training, state: State) -> None:
 def _validate(training: Training, state: State, note: Callable[[str, float], None]) -> None:
     curves = training.validate(state.params)
     for name, value in curves.items():
-        if math.isfinite(value):  # a curve has no point where adaptation diverged
+        if math.isfinite(value):  # a curve has no point if adaptation diverged
             note(name, value)
     if training.snapshots is not None:
         save_checkpoint(training.snapshots / f"{state.iteration}.safetensors", state.params, {})
@@ -373,7 +373,7 @@ def _validate(training: Training, state: State, note: Callable[[str, float], Non
 
 @contextmanager
 def _signals_deferred() -> Iterator[list[int]]:
-    """Collects interrupt and termination signals for the length of a block; the first one takes effect after it."""
+    """Collect interrupt and termination signals within a block; the first one takes effect after it."""
     pending: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # signals only ever reach the main thread
         yield pending

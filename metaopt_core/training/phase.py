@@ -30,10 +30,10 @@ def _unchanged(params: Params) -> Params:
 class Phase:
     """How one method is trained.
 
-    key: the method's name in results. title: what progress bars and errors call it. objective: what it descends on. initial: its
+    key: the method's name in results. title: its name in progress bars and errors. objective: what it minimizes. initial: its
     initial parameters. predict: (parameters to adapt, tasks) → outputs for all queries after adaptation, for validation. to_adapt:
-    makes the parameters that are adapted of those that are trained. keeps_snapshots: whether the parameters of every validation are
-    kept. computed_by: what computes the gradient, in words.
+    maps the trained parameters to those that are adapted. keeps_snapshots: whether the parameters of every validation are kept.
+    computed_by: what computes the gradient, in words.
     """
 
     key: str
@@ -58,8 +58,8 @@ def train(
 ) -> dict[str, Trained]:
     """Train, or resume, every phase; its key → parameters to adapt on the CPU, history and seconds.
 
-    checkpoints: a folder of this training's own, in whose folder SNAPSHOTS are the parameters at every validation, a file
-    ITERATION.safetensors each. on_record gets (key, point) of every curve, as it happens. traces: a folder for a profile of each
+    checkpoints: a folder for this training run, whose subfolder SNAPSHOTS gets the parameters at every validation, one file
+    ITERATION.safetensors each. on_record gets (key, point) for every point of a curve. traces: a folder for a profile of each
     phase.
     """
     results = {}
@@ -77,7 +77,7 @@ def train(
 
 
 def training_of(spec: PipelineSpec, shape: TaskShape, distribution: TaskDistribution, phase: Phase) -> Training:
-    """A phase as the outer loop takes it."""
+    """A phase in the form that the outer loop takes."""
     device, judge = device_named(spec.device), Learner.for_training(spec, shape)
     distribution = distribution.on(device)
     episode = Episode(spec.train.ways, spec.validation_shots, spec.validation_queries, spec.validation_fewest_shots)
@@ -111,14 +111,14 @@ def training_of(spec: PipelineSpec, shape: TaskShape, distribution: TaskDistribu
 
 
 def _keep_within(bounds: tuple[float, float], params: Params) -> None:
-    """Move learned step sizes into their bounds."""
+    """Clip learned step sizes to their bounds."""
     for size in step_sizes.split(params)[1].values():
         size.clamp_(*bounds)
 
 
 @contextmanager
 def _precision(spec: PipelineSpec) -> Iterator[None]:
-    """For the length of a block, the precision that a spec asks a GPU's matrix products to have."""
+    """Within a block, set the precision of a GPU's matrix products that the spec asks for."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if spec.train.precision == "tf32" else "highest")
     try:

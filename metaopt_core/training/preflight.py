@@ -1,4 +1,4 @@
-"""What can be known before any stage runs, and only with PyTorch: whether the device is there, and the network fits the tasks."""
+"""Checks before any stage runs that need PyTorch: whether the device exists, and whether the network fits the tasks."""
 
 from metaopt_core.meta.learner import Learner, device_named
 from metaopt_core.spec.distribution import TaskShape
@@ -6,9 +6,9 @@ from metaopt_core.spec.pipeline import PipelineSpec
 
 
 def check(spec: PipelineSpec, shape: TaskShape | None = None) -> None:
-    """Raise UserError for a device that isn't there, and for a network that can't be made or computed for tasks of a shape.
+    """Raise UserError for a missing device, and for a network that can't be built or run for tasks of a shape.
 
-    shape: of the tasks; none means what the spec knows of it, and where it knows nothing, the network is for later.
+    shape: of the tasks; none means what the spec knows about it; if it knows nothing, the network is checked later.
     """
     device_named(spec.device)
     shape = shape or spec.generate.shape

@@ -11,7 +11,7 @@ from tests.made_outputs import publish_upstream, sinusoid_spec
 def test_the_page_stands_alone_and_says_what_came_of_it(tmp_path: Path) -> None:
     spec = sinusoid_spec("told").model_copy(update={"description": "Waves <& more>"})
     page = report.render(spec, publish_upstream(Home(tmp_path), spec))
-    for heading in ("What was asked", "What was learned", "How well it adapts", "On whom it fails", "What it cost"):
+    for heading in ("Settings", "What was learned", "How well it adapts", "Where it fails", "What it cost"):
         assert f"<h2>{heading}</h2>" in page
     assert "Waves &lt;&amp; more&gt;" in page
     assert "0.333 ± 0.100" in page  # MAML at the horizon

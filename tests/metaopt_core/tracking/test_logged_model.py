@@ -208,7 +208,7 @@ def test_limits_are_declared_and_the_environment_raises_them(
 def test_an_unknown_parameter_is_an_error_of_this_model_alone(
     regressor: tuple[PyFuncModel, Params], curves: Arrays, tmp_path: Path
 ) -> None:
-    with pytest.raises(MlflowException, match="unknown parameter 'step': expected steps alone"):
+    with pytest.raises(MlflowException, match="unknown parameter 'step': expected only steps"):
         regressor[0].predict(curves, params={"step": 3})
     server = TestClient(init(regressor[0]))
     inputs = {name: array[0].tolist() for name, array in curves.items()}
