@@ -40,11 +40,14 @@ up: install  ## start Prefect's and MLflow's servers, to browse results
 serve: install  ## run scheduled pipelines (needs `make up` in another terminal)
 	$(BIN)/metaopt serve
 
+# A file's tests share fixtures and stay in one process.
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
+
 test: install  ## run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-fast: install  ## run the tests that take a moment, for the daily loop
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"
 
 docs: install  ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
