@@ -32,9 +32,10 @@ pipelines:
 
 @dataclass(frozen=True)
 class Project:
-    """A folder with a pipelines file, and so with a home of its own."""
+    """A folder with a pipelines file, and so with a home of its own. api: the Prefect server of its runs; none: one for each."""
 
     folder: Path
+    api: str | None = None
 
     @property
     def home(self) -> Path:
@@ -42,9 +43,9 @@ class Project:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {
-            name: value for name, value in os.environ.items() if name not in {"METAOPT_HOME", "PREFECT_HOME", "PREFECT_API_URL"}
-        }
+        not_theirs = {"METAOPT_HOME", "PREFECT_HOME", "PREFECT_API_URL"}
+        inherited = {name: value for name, value in os.environ.items() if name not in not_theirs}
+        return inherited | ({"PREFECT_API_URL": self.api} if self.api else {})
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-P", "-m", "flows.cli", *arguments]
@@ -88,12 +89,21 @@ class Project:
                 process.wait()
 
 
-def project_in(folder: Path, text: str = TINY) -> Project:
+def project_in(folder: Path, text: str = TINY, api: str | None = None) -> Project:
     """In its folder lies a module with the name of one that everything imports: no process of ours may run it from there."""
     (folder / "pipelines.yaml").write_text(text)
     trap = "from pathlib import Path\nPath(__file__).with_name('trapped').touch()\nraise SystemExit('of the current folder')\n"
     (folder / "random.py").write_text(trap)
-    return Project(folder)
+    return Project(folder, api)
+
+
+@pytest.fixture(scope="session")
+def shared_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Prefect server for the runs of tests that need none of their own, which takes as long to start as a tiny run takes."""
+    from tests.flows.running import up
+
+    with up(project_in(tmp_path_factory.mktemp("shared"))) as servers:
+        yield servers.api
 
 
 @pytest.fixture

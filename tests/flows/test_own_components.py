@@ -48,15 +48,15 @@ save_file({"predictions": mlflow.pyfunc.load_model(model_uri).predict(load_file(
 """
 
 
-def _project(folder: Path) -> Project:
+def _project(folder: Path, api: str | None = None) -> Project:
     shutil.copytree(TOYS, folder / "toys", ignore=shutil.ignore_patterns("__pycache__"))
-    return project_in(folder, PIPELINE)
+    return project_in(folder, PIPELINE, api)
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def project(tmp_path_factory: pytest.TempPathFactory, shared_api: str) -> Project:
     """A pipeline of such components, run once. Tests that share it leave it up to date."""
-    project = _project(tmp_path_factory.mktemp("own"))
+    project = _project(tmp_path_factory.mktemp("own"), shared_api)
     (project.folder / "first.json").write_text(json.dumps(project.json("run", "planes")))
     return project
 

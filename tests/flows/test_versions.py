@@ -8,7 +8,7 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.flow_engine import run_flow
-from prefect.testing.utilities import prefect_test_harness
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.planning import unless_tried_out
 from flows.versions import as_served
@@ -42,13 +42,13 @@ def around(spec: PipelineSpec) -> tuple[str | None, str | None]:
     return as_served(spec).log.register_as, asked(CHANGED)
 
 
-def test_a_run_from_prefects_page_makes_a_version_of_the_pipeline_as_it_is_served() -> None:
+def test_a_run_from_prefects_page_makes_a_version_of_the_pipeline_as_it_is_served(shared_api: str) -> None:
     def run(spec: PipelineSpec) -> Any:
         with get_client(sync_client=True) as client:
             made = client.create_flow_run_from_deployment(deployment, parameters={"spec": spec.model_dump(mode="json")})
         return run_flow(around, flow_run=made, parameters={"spec": spec})
 
-    with prefect_test_harness(server_startup_timeout=120):
+    with temporary_settings({PREFECT_API_URL: shared_api}):
         made: Any = around.to_deployment("waves", parameters={"spec": WRITTEN.model_dump(mode="json")})
         deployment = made.apply()
         assert run(WRITTEN) == ("few-shot", "few-shot")
@@ -58,8 +58,8 @@ def test_a_run_from_prefects_page_makes_a_version_of_the_pipeline_as_it_is_serve
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    return project_in(tmp_path_factory.mktemp("versions"), TINY + "    log: {register_as: waves}\n")
+def project(tmp_path_factory: pytest.TempPathFactory, shared_api: str) -> Project:
+    return project_in(tmp_path_factory.mktemp("versions"), TINY + "    log: {register_as: waves}\n", api=shared_api)
 
 
 def test_a_run_with_other_values_makes_a_version_only_when_asked_to(project: Project) -> None:
