@@ -27,7 +27,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 for _variable in ("PREFECT_API_URL", "PREFECT_PROFILE", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
     os.environ.pop(_variable, None)
 
-_omniglot = os.environ.pop("METAOPT_OMNIGLOT", None)  # what runs here must not find the pictures by itself
+# What runs here must not find the pictures by itself; processes of tests side by side come after this and read the second name.
+_omniglot = os.environ.pop("METAOPT_OMNIGLOT", None) or os.environ.get("TESTS_OMNIGLOT")
+if _omniglot:
+    os.environ["TESTS_OMNIGLOT"] = _omniglot
 
 
 @pytest.fixture(scope="session")
