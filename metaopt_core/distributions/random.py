@@ -46,13 +46,15 @@ def normal(seed: int, stream: Stream, start: int, count: int, width: int) -> npt
     return np.asarray(ndtri(np.maximum(uniform(seed, stream, start, count, width), 2.0**-54)))  # the quantile of 0 is −∞
 
 
-def without_replacement(uniforms: npt.NDArray[np.float64], population: int) -> npt.NDArray[np.int64]:
+def without_replacement(uniforms: npt.NDArray[np.float64], population: int | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Distinct integers of 0 … population−1 from independent uniforms: [..., k] → [..., k], each ordered k-tuple equally likely.
+
+    population: one for all, or [...]; where it is smaller than k, only the first `population` integers mean something.
 
     The j-th number picks one of the population−j values that are left; it is shifted past each earlier pick that lies below it.
     """
     k = uniforms.shape[-1]
-    if k > population:
+    if isinstance(population, int) and k > population:
         raise ValueError(f"{k} distinct numbers out of {population}: expected at most {population}")
     picks = np.empty(uniforms.shape, dtype=np.int64)
     for j in range(k):

@@ -47,7 +47,9 @@ class Stage:
 
 def _generate(spec: PipelineSpec) -> dict[str, Any]:
     settings = spec.generate.model_dump(mode="json", exclude=set(spec.generate.not_identity))
-    return flatten("generate", settings) | {"generate.seed": spec.data_seed, "data": spec.generate.data()}
+    data = spec.generate.data()
+    digests = flatten("data", data) if isinstance(data, Mapping) else {"data": data}
+    return flatten("generate", settings) | {"generate.seed": spec.data_seed} | digests
 
 
 def _train(spec: PipelineSpec) -> dict[str, Any]:

@@ -126,8 +126,11 @@ class DistributionSpec(Spec):
         """What its tasks look like, if the spec determines it; otherwise `generate` finds out."""
         return None
 
-    def data(self) -> str | None:
-        """A digest of the data that it will read, if it reads any. Raises UserError if they are missing."""
+    def data(self) -> str | Mapping[str, str] | None:
+        """A digest of the data that it will read, if it reads any; or one for each file, by its name.
+
+        Raises UserError if they are missing.
+        """
         return None
 
     def beside(self, folder: Path) -> Self:  # noqa: ARG002
