@@ -237,5 +237,5 @@ def test_each_as_one_new_file_of_the_library_is_found_by_its_name(tmp_path: Path
     )
     assert done.stdout.splitlines() == [
         "metaopt_core.distributions.planes maml safe pretrained least_squares random unadapted",
-        "loss largest_error True",
+        "loss r2 rmse mae largest_error True",
     ], done.stderr
