@@ -3,10 +3,13 @@
 Those that Prefect, MLflow and PyTorch read are set here before any of them is imported, so that all state is in one home.
 """
 
+import multiprocessing
 import os
 import shlex
 import shutil
+import signal
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,9 +85,17 @@ def import_from(folder: Path) -> None:
 
 
 def begin() -> None:
-    """Set up a process that was started by the command line or by `metaopt serve`."""
+    """Set up a process that was started by the command line or by `metaopt serve`, and end it when its starter ends."""
     if folder := os.environ.get(MODULES):
         import_from(Path(folder))
+    if starter := multiprocessing.parent_process():
+        threading.Thread(target=_end_with, args=(starter,), daemon=True).start()
+
+
+def _end_with(starter: multiprocessing.process.BaseProcess) -> None:
+    """End this process in an orderly way when its starter has ended, even if that was killed."""
+    starter.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def execution(spec: "PipelineSpec", home: Home | None = None) -> "Execution":

@@ -12,6 +12,7 @@ import functools
 import gc
 import importlib.metadata
 import ipaddress
+import json
 import os
 import select
 import shutil
@@ -39,6 +40,10 @@ LOGIN = "PREFECT_SERVER_API_AUTH_STRING"
 
 TEMPLATE = Path(sys.prefix) / "share" / "metaopt" / f"prefect-{importlib.metadata.version('prefect')}.db"
 """An empty, migrated Prefect database, made during installation; every new home starts from a copy."""
+
+_FIRST_VISIT = {"mlflow.workflowType_v1": "machine_learning", "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True}
+"""Settings that MLflow's page keeps in the browser, for a browser that has none yet: show training runs instead of traces and tokens,
+and don't open the assistant, which is closed here. MLflow 3.17 reads no tag of an experiment for this."""
 
 _SECONDS_TO_STOP = 5.0
 _SECONDS_TO_START = 180.0  # migrating a database on a busy machine included
@@ -196,7 +201,7 @@ def _guarded(kind: Kind, application: Callable[[], Any], listener: socket.socket
     if kind != "mlflow":  # Prefect asks for the login itself
         return Guard(application(), hosts, any_address=any_address)
     # MLflow's assistant starts programs for anybody on this machine, other users included.
-    closed = ("/ajax-api/3.0/mlflow/assistant",)
+    closed = ("/ajax-api/3.0/mlflow/assistant", "/ajax-api/3.0/jobs")
     return Guard(application(), hosts, any_address=any_address, login=os.environ.get(LOGIN), closed=closed)
 
 
@@ -245,7 +250,8 @@ def _prepare_database(home: Home, end: _End) -> Callable[[], None] | None:
 
 
 def _mlflow(home: Home) -> Any:
-    """MLflow's application, as `mlflow server` sets it up, but without its jobs, which run code that a client registers."""
+    """MLflow's application, as `mlflow server` sets it up, but it opens on training runs, and without its jobs, which run code that
+    a client registers."""
     os.environ |= {
         # Our guard is stricter: it checks reads, too, and does not accept pages from another port.
         "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "true",
@@ -263,9 +269,25 @@ def _mlflow(home: Home) -> Any:
         constants.ARTIFACTS_DESTINATION_ENV_VAR: str(home.mlflow / "artifacts"),
         constants.SERVE_ARTIFACTS_ENV_VAR: "true",
     }
+    from mlflow.server import REL_STATIC_DIR
+    from mlflow.server import app as pages
     from mlflow.server.fastapi_app import app
 
-    return app
+    first_visit = f"for (const [key, value] of Object.entries({json.dumps(_FIRST_VISIT)}))" + (
+        " if (!(key in localStorage)) localStorage.setItem(key, JSON.stringify(value))"
+    )
+    page = (Path(pages.root_path) / REL_STATIC_DIR / "index.html").read_text()
+    page = page.replace("<head>", f"<head><script>{first_visit}</script>", 1)
+
+    async def opened_on_runs(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["method"] != "GET" or scope["path"] != "/":
+            await app(scope, receive, send)
+            return
+        headers = [(b"content-type", b"text/html; charset=utf-8"), (b"cache-control", b"no-store")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": page.encode()})
+
+    return opened_on_runs
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 
-_KIND = {"mlflow.experimentKind": "custom_model_development"}  # without it an experiment's page shows traces and tokens
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # training runs; MLflow 3.17's own page ignores it
 
 
 class UnreachableError(UserError):

@@ -48,7 +48,7 @@ class Project:
         return inherited | ({"PREFECT_API_URL": self.api} if self.api else {})
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-P", "-m", "flows.cli", *arguments]
+        return [sys.executable, "-P", "-m", "flows", *arguments]
 
     def metaopt(self, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -127,7 +127,7 @@ HEAVY = ("torch", "prefect", "mlflow", "pandas", "matplotlib")
 def imports_of(project: Project, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """The command in a fresh interpreter that says at the end which heavy libraries it has imported."""
     code = (
-        "import sys\nfrom flows.cli import main\n"
+        "import sys\nfrom flows.__main__ import main\n"
         f"sys.argv = {['metaopt', *arguments]!r}\n"
         "try:\n    main()\nfinally:\n"
         f"    print('heavy:', *[name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)\n"

@@ -3,7 +3,10 @@
 import json
 import re
 import resource
+import signal
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -36,6 +39,37 @@ def _seconds_of_children() -> float:
     """Of CPU: how long a busy machine lets them wait is not theirs."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+INTERRUPTED = """
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+
+class Interrupting(MetaPathFinder):
+    def find_spec(self, name, *_):
+        if name == sys.argv[-1]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupting())
+from flows.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("imported", ["typer", "pydantic"])
+def test_ctrl_c_during_imports_ends_any_command_without_a_word(project: Project, imported: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", INTERRUPTED, "plan", imported],
+        cwd=project.folder,
+        env=project.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode in {-signal.SIGINT, 128 + signal.SIGINT}  # a shell says 130 of either
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 @pytest.mark.parametrize(

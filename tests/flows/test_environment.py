@@ -2,6 +2,7 @@
 
 import ast
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,6 +37,32 @@ def test_no_process_imports_from_the_folder_in_which_it_runs(tmp_path: Path) -> 
     for command in (by_name, python("mine")):
         failed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert "No module named" in failed.stderr
+
+
+STARTER = """
+import multiprocessing, os, time
+from flows import environment
+
+def child():
+    environment.begin()
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    multiprocessing.get_context("spawn").Process(target=child).start()
+"""
+
+
+def test_a_process_that_serves_ends_when_the_one_that_started_it_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "starter.py").write_text(STARTER)
+    command, path = [sys.executable, str(tmp_path / "starter.py")], {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=os.environ | path, stdout=subprocess.PIPE) as starter:
+        assert starter.stdout is not None
+        assert int(starter.stdout.readline()) != starter.pid
+        starter.kill()
+        ended, _, _ = select.select([starter.stdout], [], [], 30)  # it closes with the last process that could write to it
+        assert ended
+        assert starter.stdout.read() == b""
 
 
 def test_a_server_of_ours_is_asked_with_its_login_and_another_one_with_what_the_user_has_set() -> None:

@@ -82,9 +82,10 @@ def test_a_foreign_origin_gets_no_web_socket(servers: Up) -> None:
         connect(events, origin="http://evil.example")  # type: ignore[arg-type]
 
 
-def test_mlflows_assistant_which_starts_programs_is_closed(servers: Up) -> None:
-    refused = httpx.get(f"{servers.mlflow}/ajax-api/3.0/mlflow/assistant/config", timeout=60)
-    assert refused.status_code == 403
+def test_what_starts_programs_for_mlflows_clients_is_closed(servers: Up) -> None:
+    for path in ("mlflow/assistant/config", "jobs/"):
+        refused = httpx.get(f"{servers.mlflow}/ajax-api/3.0/{path}", timeout=60)
+        assert refused.status_code == 403
 
 
 def test_a_second_up_says_where_the_first_one_is(project: Project, servers: Up) -> None:
@@ -195,6 +196,13 @@ def test_prefects_page_shows_the_flows_of_this_home(servers: Up, chromium: str, 
     httpx.post(f"{servers.api}/flows/", json={"name": "a-flow-of-this-home"}, timeout=60).raise_for_status()
     for address in (servers.prefect, servers.prefect.replace("127.0.0.1", "localhost")):
         assert "a-flow-of-this-home" in _shown(chromium, tmp_path / "profile", f"{address}/flows")
+
+
+def test_mlflows_page_opens_an_experiment_on_its_training_runs(servers: Up, chromium: str, tmp_path: Path) -> None:
+    shown = _shown(chromium, tmp_path / "profile", f"{servers.mlflow}/#/experiments/0")
+    assert "metrics.rmse" in shown  # the search field of runs says so
+    assert "Detect Issues" not in shown  # in traces
+    assert "Welcome to MLflow Assistant" not in shown
 
 
 # --- with a password, and after a kill ----------------------------------------------------------------------------------
