@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows import console
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline import home as homes
 from metaopt_core.pipeline.home import Home
@@ -40,12 +41,15 @@ def prepare(home: Home, *, quiet: bool) -> None:
     try:
         home.make()
         writable = os.access(home.root, os.W_OK)
+        before = home.close() if writable else None
     except OSError:
         writable = False
     if not writable:
         raise UserError(
             f"{home.root}: not a writable folder, and metaopt keeps all its state there; {homes.VARIABLE} names another"
         )
+    if before is not None:
+        console.say(f"{home.root}: only you can read it now, before {before:o}; `chmod {before:o}` shares it again, for good")
     os.environ[homes.VARIABLE] = str(home.root)
     os.environ["PREFECT_HOME"] = str(home.prefect)
     os.environ["PYTHONSAFEPATH"] = "1"  # no process started from here imports from its current folder

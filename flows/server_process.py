@@ -42,7 +42,7 @@ TEMPLATE = Path(sys.prefix) / "share" / "metaopt" / f"prefect-{importlib.metadat
 """An empty, migrated Prefect database, made during installation; every new home starts from a copy."""
 
 _FIRST_VISIT = {"mlflow.workflowType_v1": "machine_learning", "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": True}
-"""Settings that MLflow's page keeps in the browser, for a browser that has none yet: show training runs instead of traces and tokens,
+"""Settings of MLflow's page for a browser that has none yet: show training runs instead of traces and tokens,
 and don't open the assistant, which is closed here. MLflow 3.17 reads no tag of an experiment for this."""
 
 _SECONDS_TO_STOP = 5.0

@@ -1,5 +1,7 @@
 """The one folder that holds all state: outputs, checkpoints, downloads, MLflow's and Prefect's data. Delete it to remove them."""
 
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from metaopt_core.spec.paths import expanded, real
 VARIABLE = "METAOPT_HOME"
 _FOLDER = ".metaopt"
 _LONGEST = 200  # characters of a path in messages
+_MODE_IS_CHOSEN = ".mode-is-chosen"  # a file that says so of the folder around it
+_BY_UMASK = {0o755, 0o775}
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,26 @@ class Home:
     def make(self) -> None:
         """Make the folder, readable by its owner alone: data, models and logs may be confidential.
 
-        An existing folder keeps its mode, so that `chmod` can share it on purpose.
+        An existing folder keeps its mode, so that `chmod` can share it on purpose; but see `close`.
         """
         if not self.root.exists():
             self.root.parent.mkdir(parents=True, exist_ok=True)
             self.root.mkdir(mode=0o700, exist_ok=True)
+            (self.root / _MODE_IS_CHOSEN).touch()
+
+    def close(self) -> int | None:
+        """Take away the access of others that nobody chose to give: earlier versions made the folder with the mode that the umask
+        gives any folder. Done once; a mode that is given afterwards stays. Returns the mode before, if it was changed.
+        """
+        status, chosen = self.root.stat(), self.root / _MODE_IS_CHOSEN
+        if chosen.exists() or status.st_uid != os.geteuid():
+            return None
+        mode = stat.S_IMODE(status.st_mode)
+        close = mode in _BY_UMASK and self.outputs.exists() and self.prefect.exists()  # else it was made by the user
+        if close:
+            self.root.chmod(0o700)
+        chosen.touch()
+        return mode if close else None
 
     @property
     def outputs(self) -> Path:

@@ -62,10 +62,14 @@ def _git(*arguments: str) -> str:
 
 
 def parameters(spec: PipelineSpec) -> dict[str, str]:
-    """The whole spec as MLflow parameters: dotted key → JSON, or a text as it is."""
+    """The spec as MLflow parameters: dotted key → JSON, or a text as it is.
+
+    Without `log.register_as`, which a later run with `--register` may set: parameters never change, so a tag says it (`publish`).
+    """
     values: dict[str, Any] = {}
     for key, value in spec.model_dump(mode="json").items():
         values |= flatten(key, value) if isinstance(value, Mapping) else {key: value}
+    del values["log.register_as"]
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 _TRAINED_IN = "metaopt.trained_in"
+_REGISTERED = "metaopt.registered"
 
 
 def publish(execution: Execution, upstream: Mapping[str, StageOutput], report: str = "") -> dict[str, Any]:
@@ -43,6 +44,8 @@ def publish(execution: Execution, upstream: Mapping[str, StageOutput], report: s
         _complete_curves(run, spec, upstream["train"])
         _log_over_training(run, upstream["evaluate"])
         version = register(run, spec, model_id) if spec.log.register_as else None
+        if version is not None:
+            run.client.set_tag(run.id, _REGISTERED, f"{spec.log.register_as}, version {version}")
         return {
             "tracking_uri": run.client.tracking_uri,
             "experiment_id": run.experiment_id,

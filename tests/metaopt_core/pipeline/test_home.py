@@ -47,6 +47,31 @@ def test_a_home_that_was_shared_on_purpose_stays_so(home: Home) -> None:
     assert _mode(home.root) == 0o750
 
 
+def test_a_home_that_an_earlier_version_left_open_is_closed_once(home: Home) -> None:
+    home.prefect.mkdir(parents=True)
+    home.outputs.mkdir()
+    assert _mode(home.root) == 0o755
+    assert home.close() == 0o755
+    assert _mode(home.root) == 0o700
+    home.root.chmod(0o755)
+    assert home.close() is None
+    assert _mode(home.root) == 0o755
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o2775])
+def test_the_mode_of_a_folder_that_a_user_made_stays(home: Home, mode: int) -> None:
+    home.root.mkdir(parents=True)
+    home.root.chmod(mode)
+    if mode != 0o755:
+        home.prefect.mkdir()
+        home.outputs.mkdir()
+    assert home.close() is None
+    home.prefect.mkdir(exist_ok=True)
+    home.outputs.mkdir(exist_ok=True)
+    assert home.close() is None
+    assert _mode(home.root) == mode
+
+
 # --- where it lies ---
 
 

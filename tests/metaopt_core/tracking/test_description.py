@@ -23,7 +23,7 @@ def test_a_run_says_what_it_is_of(home: Home, client: MlflowClient) -> None:
     assert run.info.run_name == f"described-{tags['metaopt.fingerprint.log'][:8]}"
     assert run.data.params["train.inner.lr"] == "0.01"
     assert run.data.params["train.model.hidden"] == "[8]"
-    assert run.data.params["log.register_as"] == "null"
+    assert run.data.params["log.experiment"] == "null"
     assert tags["metaopt.seed"] == "7"
     assert tags["mlflow.note.content"] == "A test."
     assert {f"metaopt.fingerprint.{stage}" for stage in ("generate", "train", "evaluate", "log")} <= tags.keys()

@@ -41,6 +41,17 @@ def test_publishing_again_after_a_failure_and_after_success_changes_nothing(home
     assert len(json.loads(Path(client.download_artifacts(run.id, "tables/summary.json")).read_text())["data"]) == 9
 
 
+def test_a_run_that_is_registered_later_says_so(home: Home, client: MlflowClient) -> None:
+    spec = sinusoid_spec("registered-later")
+    upstream = publish_upstream(home, spec)
+    run = publish(Execution.of(home, spec), upstream)["run_id"]
+    assert "metaopt.registered" not in client.get_run(run).data.tags
+    publish(Execution.of(home, sinusoid_spec("registered-later", log={"register_as": "waves"})), upstream)
+    data = client.get_run(run).data
+    assert data.tags["metaopt.registered"] == "waves, version 1"
+    assert "log.register_as" not in data.params
+
+
 def test_the_run_holds_results_tables_figures_and_all_points_of_the_curves(home: Home, client: MlflowClient) -> None:
     spec = sinusoid_spec("complete")
     with running(Execution.of(home, spec)) as run:
