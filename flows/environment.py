@@ -49,7 +49,7 @@ def prepare(home: Home, *, quiet: bool) -> None:
             f"{home.root}: not a writable folder, and metaopt keeps all its state there; {homes.VARIABLE} names another"
         )
     if before is not None:
-        console.say(f"{home.root}: only you can read it now, before {before:o}; `chmod {before:o}` shares it again, for good")
+        console.complain(f"{home.root}: only you can read it now, before {before:o}; `chmod {before:o}` shares it again, for good")
     os.environ[homes.VARIABLE] = str(home.root)
     os.environ["PREFECT_HOME"] = str(home.prefect)
     os.environ["PYTHONSAFEPATH"] = "1"  # no process started from here imports from its current folder
