@@ -41,6 +41,12 @@ def uniform(seed: int, stream: Stream, start: int, count: int, width: int) -> np
     return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
+def generator(seed: int, stream: Stream, index: int) -> np.random.Generator:
+    """NumPy's own interface to the random numbers of an index, which owns 2^66 of them; for code that isn't ours."""
+    counter = np.array([0, index + 1, 0, 0], dtype=np.uint64)  # the numbers of `uniform` have 0 in the second place
+    return np.random.Generator(np.random.Philox(key=np.array([seed, stream], dtype=np.uint64), counter=counter))
+
+
 def normal(seed: int, stream: Stream, start: int, count: int, width: int) -> npt.NDArray[np.float64]:
     """Standard normal numbers, [count, width], by index like the uniform ones that they are made from."""
     return np.asarray(ndtri(np.maximum(uniform(seed, stream, start, count, width), 2.0**-54)))  # the quantile of 0 is −∞

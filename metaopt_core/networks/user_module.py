@@ -9,10 +9,8 @@ import importlib
 import inspect
 import json
 import threading
-import traceback
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -134,7 +132,7 @@ class UserModule:
                 made: nn.Module = self._class(**self._arguments, **given)
                 return made
             except Exception as error:
-                raise UserError(f"train.model: {self._path} can't be made: {_where(error)}") from error
+                raise UserError(f"train.model: {self._path} can't be made: {user_source.raised(error)}") from error
 
     def _last_layer(self) -> tuple[str, ...]:
         """The parameters whose shape depends on the number of outputs, else those of the last layer."""
@@ -186,7 +184,8 @@ class UserModule:
             raise
         except Exception as error:
             remedy = next((remedy for sign, remedy in _REMEDIES.items() if sign in str(error)), None)
-            told = f"{inside[-1]}: {remedy}" if remedy else f"{inside[-1]} can't be run for tasks together: {_where(error)}"
+            raised = user_source.raised(error)
+            told = f"{inside[-1]}: {remedy}" if remedy else f"{inside[-1]} can't be run for tasks together: {raised}"
             raise self._mistake(told) from error
         changed = [name for name, value in module.named_buffers() if not torch.equal(value, constants[name])]
         if changed:
@@ -204,21 +203,8 @@ def _class(path: str) -> type[nn.Module]:
     try:
         found = getattr(importlib.import_module(module), name, None)
     except Exception as error:
-        raise UserError(f"train.model.path: {module} can't be imported: {_where(error)}") from error
+        raise UserError(f"train.model.path: {module} can't be imported: {user_source.raised(error)}") from error
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         kind = f"no {name}" if found is None else f"{name}, which is no subclass of torch.nn.Module"
         raise UserError(f"train.model.path: {module} has {kind}: expected module:Class, as in mypackage.nets:Net")
     return found
-
-
-def _where(error: Exception) -> str:
-    """An exception in one line, with the line of the user's source that raised it, if any."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if not frame.filename.startswith("<") and "site-packages" not in frame.filename and "importlib" not in frame.filename
-    ]
-    frames = [frame for frame in frames if Path(__file__).parents[1] not in Path(frame.filename).parents]
-    place = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
-    message = (str(error).strip().splitlines() or [""])[0]
-    return f"{place}{type(error).__name__}: {message}"

@@ -88,8 +88,8 @@ def _unregistered(spec: PipelineSpec, extra: Mapping[str, Any]) -> str | None:
 
 
 def _components(spec: PipelineSpec, *chosen: Any) -> tuple[str, ...]:
-    """Import paths of the distribution and of other chosen components."""
-    return tuple(sorted({_import_path(component) for component in (spec.generate, *chosen)}))
+    """Import paths of the distribution, of what it names, and of other chosen components."""
+    return tuple(sorted({*spec.generate.code, *(_import_path(component) for component in (spec.generate, *chosen))}))
 
 
 def _import_path(component: Any) -> str:

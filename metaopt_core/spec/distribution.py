@@ -126,6 +126,11 @@ class DistributionSpec(Spec):
         """What its tasks look like, if the spec determines it; otherwise `generate` finds out."""
         return None
 
+    @property
+    def code(self) -> tuple[str, ...]:
+        """Import paths of the user's code that a spec names beside the distribution itself: part of the identity."""
+        return ()
+
     def data(self) -> str | Mapping[str, str] | None:
         """A digest of the data that it will read, if it reads any; or one for each file, by its name.
 

@@ -7,13 +7,18 @@ import ast
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from metaopt_core.errors import UserError
 from metaopt_core.spec.paths import real
+
+NETWORK = "train.model"
+"""The block of the spec that names a custom network."""
 
 
 def beside(pipelines_file: Path) -> Path:
@@ -28,21 +33,27 @@ def look_in(folder: Path) -> None:
         sys.path.append(str(folder))
 
 
-def sources(path: str) -> dict[str, Path]:
+def sources(path: str, place: str = NETWORK) -> dict[str, Path]:
     """The file of an import path (`module:Class`) and the files beside it that it imports, by their names.
 
-    Installed libraries are left out, and so is everything that an installed module imports. Raises UserError if there is no such
-    module, or one of the files is not Python.
+    Installed libraries are left out, and so is everything that an installed module imports. place: the block of the spec that names
+    it. Raises UserError if there is no such module, or one of the files is not Python.
     """
-    return dict(sorted(_files(path).items()))
+    with _at(place):
+        return dict(sorted(_files(path).items()))
 
 
-def check_class(path: str, arguments: Iterable[str], given: Iterable[str]) -> None:
-    """Check the source of a network's class, without running it, for mistakes that would fail later.
+def check_class(path: str, arguments: Iterable[str], given: Iterable[str], place: str = NETWORK) -> None:
+    """Check the source of a class, without running it, for mistakes that would fail later.
 
-    arguments: names in the spec; given: those that we pass if the class takes them. A class that is imported or built in its module
-    can't be checked. Raises UserError.
+    arguments: names in the spec; given: those that we pass if the class takes them. place: the block of the spec that names it. A
+    class that is imported or built in its module can't be checked. Raises UserError.
     """
+    with _at(place):
+        _check_class(path, arguments, given)
+
+
+def _check_class(path: str, arguments: Iterable[str], given: Iterable[str]) -> None:
     module, _, name = path.partition(":")
     tree = _tree(_main_file(path))
     classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
@@ -50,7 +61,7 @@ def check_class(path: str, arguments: Iterable[str], given: Iterable[str]) -> No
         bound = _bound(tree)
         if name not in bound and "*" not in bound:
             known = f"; its classes are {', '.join(classes)}" if classes else ""
-            raise UserError(f"train.model.path: {module} has no {name}: expected module:Class, as in mypackage.nets:Net{known}")
+            raise UserError(f"path: {module} has no {name}: expected module:Class, as in mypackage.nets:Net{known}")
         return
     init = next((one for one in classes[name].body if isinstance(one, ast.FunctionDef) and one.name == "__init__"), None)
     if init is None or classes[name].decorator_list or init.decorator_list or init.args.kwarg:
@@ -60,11 +71,33 @@ def check_class(path: str, arguments: Iterable[str], given: Iterable[str]) -> No
     if unknown := [one for one in arguments if one not in takes]:
         own = [one for one in takes if one not in set(given)]
         expected = f"one of {', '.join(own)}" if own else "no arguments"
-        raise UserError(f"train.model.arguments.{unknown[0]}: {path} takes no such argument: expected {expected}")
+        raise UserError(f"arguments.{unknown[0]}: {path} takes no such argument: expected {expected}")
     optional = {one.arg for one in positional[len(positional) - len(init.args.defaults) :]}
     optional |= {one.arg for one, default in zip(keyword, init.args.kw_defaults, strict=True) if default is not None}
     if missing := [one for one in takes if one not in optional | set(arguments) | set(given)]:
-        raise UserError(f"train.model.arguments.{missing[0]}: missing, and {path} needs it: expected a value")
+        raise UserError(f"arguments.{missing[0]}: missing, and {path} needs it: expected a value")
+
+
+@contextmanager
+def _at(place: str) -> Iterator[None]:
+    """Says in which block of the spec it is."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{place}.{error}") from None
+
+
+def raised(error: Exception) -> str:
+    """An exception of the user's code in one line, with the line of source that raised it."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith("<") and "site-packages" not in frame.filename and "importlib" not in frame.filename
+    ]
+    frames = [frame for frame in frames if Path(__file__).parents[1] not in Path(frame.filename).parents]
+    place = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
+    message = (str(error).strip().splitlines() or [""])[0]
+    return f"{place}{type(error).__name__}: {message}"
 
 
 def _main_file(path: str) -> Path:
@@ -101,6 +134,11 @@ def needed(modules: Iterable[str], known: Mapping[str, Path]) -> Needed:
     known: top-level packages whose files count although they may be installed, and the folder that each is in. Imports only
     for a type checker do not count. Raises UserError for a file that is not Python.
     """
+    with _at(NETWORK):
+        return _needed(modules, known)
+
+
+def _needed(modules: Iterable[str], known: Mapping[str, Path]) -> Needed:
     importlib.invalidate_caches()  # a file may have been written since
     files: dict[str, Path] = {}
     libraries: set[str] = set()
@@ -171,8 +209,7 @@ def _root(path: str) -> Path:
 
 def _missing(module: str) -> UserError:
     return UserError(
-        f"train.model.path: no module {module} in {sys.path[-1]} or elsewhere on Python's path: expected module:Class, as in "
-        "mypackage.nets:Net"
+        f"path: no module {module} in {sys.path[-1]} or elsewhere on Python's path: expected module:Class, as in mypackage.nets:Net"
     )
 
 
@@ -200,7 +237,7 @@ def _bytes(file: Path) -> bytes:
     try:
         return file.read_bytes()
     except OSError as error:
-        raise UserError(f"train.model.path: {file}: can't be read ({error.strerror}): expected a readable file") from None
+        raise UserError(f"path: {file}: can't be read ({error.strerror}): expected a readable file") from None
 
 
 def _tree(file: Path) -> ast.Module:
@@ -208,7 +245,7 @@ def _tree(file: Path) -> ast.Module:
         return ast.parse(_bytes(file))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # the last two: expressions nested too deeply
         line = getattr(error, "lineno", None)
-        raise UserError(f"train.model.path: {file}{f':{line}' if line else ''}: not valid Python: {error}") from None
+        raise UserError(f"path: {file}{f':{line}' if line else ''}: not valid Python: {error}") from None
 
 
 def _installed(root: Path) -> bool:
