@@ -178,7 +178,11 @@ def test_planning_imports_neither_torch_nor_what_only_computing_needs(tmp_path: 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("generate.distribution", "planes", "expected sinusoid, mixture, omniglot or python, or an import path module:Class"),
+        (
+            "generate.distribution",
+            "planes",
+            "expected sinusoid, mixture, omniglot, python or table, or an import path module:Class",
+        ),
         ("generate.distribution", "nowhere:Planes", "no module nowhere in "),
         (
             "generate.distribution",
