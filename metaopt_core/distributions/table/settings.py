@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 from pydantic_core import PydanticCustomError
 
 from metaopt_core.spec.addresses import problem
 from metaopt_core.spec.base import Impossibility, Share, Spec, as_tuple
-from metaopt_core.spec.distribution import Asked, DistributionSpec, Targets
+from metaopt_core.spec.distribution import Asked, DistributionSpec, HeldOut, Targets
 from metaopt_core.spec.paths import WrittenPath, expanded
 
 FILE_KINDS = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
@@ -115,7 +115,8 @@ class TableSettings(DistributionSpec):
     noun = "tables of numbers"
     not_identity = frozenset({"path", "url", "obtain"})
     not_shown = frozenset({"distribution", "held_out", "seed", "obtain"})
-    resamples: ClassVar[bool] = True
+    resamples = True
+    judged_by = ("r2", "rmse", "mae", "loss", "accuracy", "calibration_error")
 
     path: WrittenPath | None = Field(
         None,
@@ -213,9 +214,9 @@ class TableSettings(DistributionSpec):
             yield ("generate", "task"), "a database has no file names: expected a column"
         if self.problem == "classification" and len(self.target_columns) > 1:
             yield ("generate", "target"), f"{len(self.target_columns)} columns, but classification has one: expected one"
-        if self.problem == "regression" and "labels" in self.model_fields_set:
+        if self.problem == "regression" and self.labels != "shared":
             yield ("generate", "labels"), "a regression has no labels: remove it, or expected problem: classification"
-        if "held_out" in self.model_fields_set:
+        if self.held_out != HeldOut():
             yield ("generate", "held_out"), "a table has the tasks that it has: remove it, and say in split which are held out"
         yield from self._impossible_columns()
 
