@@ -277,7 +277,7 @@ def list_(context: typer.Context, as_json: JsonOption = False, file: FileOption 
 )
 def show(context: typer.Context, pipeline: PipelineArgument, sets: SetOption = None, file: FileOption = None) -> None:
     """Print a pipeline as YAML, with `extends` resolved and all defaults filled in."""
-    from metaopt_core.spec.writing import spec_yaml
+    from metaopt_core.spec.as_yaml import spec_yaml
 
     print(spec_yaml(pipelines_file.one(_file(context, file), pipeline, sets)), end="")
 

@@ -30,9 +30,9 @@ from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.search import Claim, Sweep
 from metaopt_core.pipeline.store import StageOutput, write_atomically
 from metaopt_core.reporting.sweep_page import render
+from metaopt_core.spec.as_yaml import spec_yaml
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.spec.ranges import value_at, with_values
-from metaopt_core.spec.writing import spec_yaml
 from metaopt_core.tracking.runs import running
 
 _SECONDS_BETWEEN_LOOKS = 0.5

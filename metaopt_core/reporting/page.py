@@ -20,9 +20,9 @@ from metaopt_core.reporting.html import images, page
 from metaopt_core.reporting.numbers import NONE, Reading, counted, seconds
 from metaopt_core.reporting.table import Table, columns, joined, row
 from metaopt_core.reporting.words import in_short
+from metaopt_core.spec.as_yaml import spec_yaml
 from metaopt_core.spec.evaluate import IN_DISTRIBUTION
 from metaopt_core.spec.pipeline import PipelineSpec
-from metaopt_core.spec.writing import spec_yaml
 
 _WORST_NAMED = 10
 

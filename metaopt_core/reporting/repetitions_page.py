@@ -13,8 +13,8 @@ from metaopt_core.reporting.numbers import NONE, Reading
 from metaopt_core.reporting.page import tiles
 from metaopt_core.reporting.table import Cell, Table, columns, row
 from metaopt_core.reporting.words import in_short
+from metaopt_core.spec.as_yaml import spec_yaml
 from metaopt_core.spec.pipeline import PipelineSpec
-from metaopt_core.spec.writing import spec_yaml
 
 
 def render(spec: PipelineSpec, summary: Summary, each: Mapping[str, Summary], reports: Mapping[str, Path]) -> str:

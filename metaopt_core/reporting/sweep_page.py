@@ -8,8 +8,8 @@ from typing import Any
 from metaopt_core.reporting.html import images, page
 from metaopt_core.reporting.numbers import NONE, Reading, counted, seconds, settings
 from metaopt_core.reporting.table import Cell, Table, columns, row
+from metaopt_core.spec.as_yaml import spec_yaml
 from metaopt_core.spec.pipeline import PipelineSpec
-from metaopt_core.spec.writing import spec_yaml
 
 
 def render(spec: PipelineSpec, result: Mapping[str, Any], best: PipelineSpec, reports: Mapping[str, Path], folder: Path) -> str:

@@ -15,10 +15,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from metaopt_core.errors import UserError
-from metaopt_core.spec import addresses, explain, files, ranges
+from metaopt_core.spec import addresses, explain, includes, ranges
 from metaopt_core.spec.base import DEEPEST
 from metaopt_core.spec.document import BROKEN, Entry, Mistake, Node, Place, dotted, read_value, shown
-from metaopt_core.spec.files import Files
+from metaopt_core.spec.includes import Files
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.spec.schema import Schema, kind_key, kinds, member_of, models_schema, resolve
 from metaopt_core.spec.train import ALGORITHMS, TrainSpec
@@ -62,7 +62,7 @@ def load(path: Path, overrides: Mapping[str, Sequence[str]] = MappingProxyType({
 
     A relative path of data is relative to the file that contains it; in an option, to the folder of `path`. Raises SpecError.
     """
-    found = files.read(path)
+    found = includes.read(path)
     if not found.blocks:
         raise SpecError(found.mistakes)
     blocks, mistakes, effort = found.blocks, found.mistakes, _Effort()
@@ -302,7 +302,7 @@ def _check(name: str, block: Node, layer: Place, complete: bool, said: frozenset
         message = "unknown key: the key of the block is the pipeline's name, expected no other"
         mistakes.append(_mistake(block.entries["name"].key, ("name",), message))
     values = {key: entry.node.plain() for key, entry in block.entries.items()} | {
-        "name": name if files.NAME.fullmatch(name) else "unnamed"
+        "name": name if includes.NAME.fullmatch(name) else "unnamed"
     }
     spec, refused = _validate(values, block)
     effort.values -= block.size * (1 + len(spec.shifts if spec is not None else ()))

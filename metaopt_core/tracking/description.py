@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from metaopt_core.pipeline.code import ROOT
 from metaopt_core.pipeline.stages import flatten
+from metaopt_core.spec.as_yaml import spec_yaml
 from metaopt_core.spec.pipeline import PipelineSpec
-from metaopt_core.spec.writing import spec_yaml
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -14,8 +14,8 @@ from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.store import TIMES, StageOutput
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking import results
-from metaopt_core.tracking.code import of_pipeline
 from metaopt_core.tracking.connection import answering
+from metaopt_core.tracking.model_code import of_pipeline
 from metaopt_core.tracking.registry import log_model, register
 from metaopt_core.tracking.runs import PARENT, Run, curve_name, running
 

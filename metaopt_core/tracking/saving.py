@@ -15,8 +15,8 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, Tens
 
 from metaopt_core.spec.distribution import TaskShape
 from metaopt_core.spec.pipeline import PipelineSpec
-from metaopt_core.tracking.code import MODEL, of_pipeline
 from metaopt_core.tracking.logged_model import MOST_NUMBERS, MOST_STEPS, TENSORS, Recipe
+from metaopt_core.tracking.model_code import MODEL, of_pipeline
 
 
 def recipe(spec: PipelineSpec, shape: TaskShape) -> Recipe:

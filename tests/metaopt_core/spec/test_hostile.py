@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from metaopt_core.spec import user_source
+from metaopt_core.spec.as_yaml import spec_yaml
 from metaopt_core.spec.document import Mistake
 from metaopt_core.spec.loader import SpecError, load
 from metaopt_core.spec.pipeline import PipelineSpec
-from metaopt_core.spec.writing import spec_yaml
 
 MISTAKES = Path(__file__).parent / "mistakes"
 SHIPPED = (Path(__file__).resolve().parents[3] / "pipelines.yaml").read_text()

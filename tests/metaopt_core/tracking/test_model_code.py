@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from metaopt_core.errors import UserError
 from metaopt_core.meta.learner import Learner
 from metaopt_core.spec.pipeline import PipelineSpec
-from metaopt_core.tracking.code import code, of_pipeline
+from metaopt_core.tracking.model_code import code, of_pipeline
 from metaopt_core.tracking.saving import save
 from tests.made_outputs import shape_of, sinusoid_spec
 

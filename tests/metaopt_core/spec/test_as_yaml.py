@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from hypothesis import event, example, given
 
+from metaopt_core.spec.as_yaml import pipelines_yaml, spec_yaml
 from metaopt_core.spec.document import read_file
 from metaopt_core.spec.loader import SpecError, load
 from metaopt_core.spec.pipeline import PipelineSpec
-from metaopt_core.spec.writing import pipelines_yaml, spec_yaml
 from tests.metaopt_core.spec.generated import TRICKY, anything, pipelines
 
 SHIPPED = load(Path(__file__).resolve().parents[3] / "pipelines.yaml")
