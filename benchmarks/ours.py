@@ -28,6 +28,5 @@ class Ours:
                 self._state.iteration += 1
 
     def meta_gradient(self, batch: TaskBatch) -> tuple[float, Params]:
-        self._training.objective.plan = None
         found = self._training.objective(self._state.params, batch, 0)
         return found.losses.mean().item(), found.gradient

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
 
 import pandas as pd
 from prefect import get_run_logger, task
@@ -72,7 +71,6 @@ def train(
             "best_iteration": trained[learned].best_iteration,
             "seconds_by_phase": {phase: round(result.seconds, 3) for phase, result in trained.items()},
             "time_shares": {phase: result.time_shares for phase, result in trained.items()},
-            "plan": asdict(plan) if (plan := trained[learned].plan) else None,
             "device": str(device_named(spec.device)),
         }
     shutil.rmtree(checkpoints)

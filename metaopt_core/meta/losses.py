@@ -108,8 +108,9 @@ class Differentiated(Unpacked):
         kept: dict[int, int] = {}
 
         def note(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage.nbytes()
+            storage = tensor.untyped_storage()  # of a view, far more may be stored that is kept anyway
+            place = storage.data_ptr()
+            kept[place] = max(kept.get(place, 0), min(tensor.nbytes, storage.nbytes()))
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):

@@ -1,7 +1,6 @@
 """What an outer step descends: a function of parameters and a batch of tasks that gives a gradient and a loss a task."""
 
 import math
-import time
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -13,14 +12,14 @@ from metaopt_core.meta import step_sizes
 from metaopt_core.meta.gradients import ByTask, MetaGradient, exact, first_order, for_each_task, implicit, reptile
 from metaopt_core.meta.learner import Learner
 from metaopt_core.meta.losses import TaskLoss
-from metaopt_core.meta.parallel import side_by_side, threads
+from metaopt_core.meta.parallel import side_by_side
 from metaopt_core.networks.network import Params
 from metaopt_core.spec.train import ImplicitSpec, TrainSpec
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a meta-gradient is computed, which changes its speed alone. tasks_at_once: in a chunk; unrolled: as in
+    """How a meta-gradient is computed, which changes its speed and its rounding. tasks_at_once: in a chunk; unrolled: as in
     `MetaGradientSettings`."""
 
     tasks_at_once: int
@@ -28,19 +27,14 @@ class Plan:
 
 
 class Objective(Protocol):
-    """A gradient and the tasks' losses."""
-
-    plan: Plan | None
+    """A gradient and the tasks' losses: the same bits whatever the clock says and however many cores there are."""
 
     def __call__(self, params: Params, batch: TaskBatch, iteration: int) -> MetaGradient: ...
 
-    def measure(self, params: Params, batch: TaskBatch) -> None:
-        """Choose a plan by short measurements on a batch, where there is a choice."""
 
-
-PARTS = 4  # of a meta-batch, side by side: a number of their own, so that no result depends on the number of cores
-_UNROLLED_BYTES = 2**29  # of what unrolled steps may keep
-_MEASUREMENTS = 3
+PARTS = 4  # of a baseline's meta-batch, side by side: a number of their own, so that no result depends on the number of cores
+_CHUNKS = 8  # of a meta-batch, at least: so that eight cores have work
+_UNROLLED_BYTES = 2**28  # of what the unrolled steps of a chunk may keep
 _SMALLEST_SHARE = 0.03  # of a loss before the last one, times the number of steps, while such losses count at all
 
 
@@ -49,7 +43,7 @@ class MetaGradientSettings:
     """How the meta-gradient of an adapted loss is made (`metaopt_core.meta.gradients` has the equations).
 
     kind: `exact`, `first_order`, `reptile` or `implicit`. unrolled: see `InnerLoop.there_and_back`; none: where it fits into
-    memory and is quicker. multi_step_until: up to this iteration the losses after every step count, with increasing weight on the
+    memory. multi_step_until: up to this iteration the losses after every step count, with increasing weight on the
     last (Antoniou et al. 2019, section 4). first_order_until: up to this iteration, `exact` leaves second derivatives out
     (ibid.). solver_steps: of conjugate gradients.
     """
@@ -78,7 +72,7 @@ class AfterAdaptation:
         if steps < 1:
             raise ValueError(f"{steps} inner steps: expected at least 1")
         self._learner, self._steps, self._settings = learner, steps, settings
-        self.plan: Plan | None = None
+        self._plans: dict[tuple[torch.Size, torch.Size], Plan] = {}
 
     @classmethod
     def from_spec(cls, learner: Learner, train: TrainSpec) -> "AfterAdaptation":
@@ -93,10 +87,12 @@ class AfterAdaptation:
         return cls(learner, train.inner.steps, settings)
 
     def __call__(self, params: Params, batch: TaskBatch, iteration: int) -> MetaGradient:
-        plan = self.plan or Plan(self._learner.tasks_at_once(batch), bool(self._settings.unrolled))
-        return self._run(params, batch, plan, iteration)
+        shapes = batch.support_x.shape, batch.query_x.shape
+        if shapes not in self._plans:
+            self._plans[shapes] = self.plan(params, batch)
+        return self.by_plan(params, batch, self._plans[shapes], iteration)
 
-    def _run(self, params: Params, batch: TaskBatch, plan: Plan, iteration: int) -> MetaGradient:
+    def by_plan(self, params: Params, batch: TaskBatch, plan: Plan, iteration: int) -> MetaGradient:
         if self._learner.compiled == "cuda":
             torch.compiler.cudagraph_mark_step_begin()  # what CUDA graphs gave in the step before may be overwritten
         if plan.tasks_at_once >= len(batch):
@@ -110,7 +106,7 @@ class AfterAdaptation:
             return loss.unpack(found.packed) | self._by_sizes(params, found, loss), found
 
         parts = side_by_side(of_chunk, batch.split(plan.tasks_at_once), batch.support_x.device)
-        # The mean is over all tasks at once, so that it doesn't depend on a plan that was measured.
+        # The mean is over all tasks at once, so that chunks add no rounding of their own.
         gradient = {name: _mean(torch.cat([gradients[name] for gradients, _ in parts]), len(batch)) for name in params}
         notes = {name: torch.cat([found.notes[name] for _, found in parts]) for name in parts[0][1].notes}
         return MetaGradient(gradient, torch.cat([found.losses for _, found in parts]), notes)
@@ -140,46 +136,29 @@ class AfterAdaptation:
             by_step = [{name: value for name, value in one.items() if name in adapts} for one in by_step]
         return step_sizes.gradient(learned, by_step, len(found.losses))
 
-    def measure(self, params: Params, batch: TaskBatch) -> None:
-        if self._learner.network.small:  # quick however it is done, and sums over tasks are made in chunks
-            self.plan = Plan(self._learner.tasks_at_once(batch), bool(self._settings.unrolled))
-            return
-        largest = math.ceil(len(batch) / (threads() if batch.support_x.device.type == "cpu" else 1))
-        sizes = sorted({max(1, math.ceil(largest / 2**halvings)) for halvings in range(4)})
-        plans = [Plan(size, bool(self._settings.unrolled)) for size in sizes]
-        best = min(plans, key=lambda plan: self._seconds(params, batch, plan))
-        if (
-            self._settings.unrolled is None
-            and self._settings.kind == "exact"
-            and self._steps > 1
-            and self._unrolled_bytes(params, batch, best) <= _UNROLLED_BYTES
-        ):
-            best = min((best, replace(best, unrolled=True)), key=lambda plan: self._seconds(params, batch, plan))
-        self.plan = best
+    def plan(self, params: Params, batch: TaskBatch) -> Plan:
+        """How the meta-gradient of such a batch is computed: a function of its shape alone.
 
-    def _seconds(self, params: Params, batch: TaskBatch, plan: Plan) -> float:
-        seconds = []
-        for _ in range(_MEASUREMENTS):
-            _finish(batch.support_x.device)
-            start = time.perf_counter()
-            self._run(params, batch, plan, self._settings.first_order_until)
-            _finish(batch.support_x.device)
-            seconds.append(time.perf_counter() - start)
-        return min(seconds)
+        Matrix products of another number of tasks round differently, and so may a gradient that is made again. If the plan were
+        what is quickest just now, one seed would have several results.
+        """
+        learner, unrolled = self._learner, self._settings.unrolled
+        if learner.network.small:  # quick however it is done, and sums over tasks are made in chunks
+            return Plan(learner.tasks_at_once(batch), bool(unrolled))
+        chunks = _CHUNKS if batch.support_x.device.type == "cpu" else 1
+        size = min(learner.tasks_at_once(batch), math.ceil(len(batch) / chunks))
+        if unrolled is None:
+            several = self._settings.kind == "exact" and self._steps > 1
+            unrolled = several and self._unrolled_bytes(params, batch[:size]) <= _UNROLLED_BYTES
+        return Plan(size, unrolled)
 
-    def _unrolled_bytes(self, params: Params, batch: TaskBatch, plan: Plan) -> int:
-        """What all steps of the chunks that are computed side by side would keep."""
-        chunk = batch[: plan.tasks_at_once]
+    def _unrolled_bytes(self, params: Params, chunk: TaskBatch) -> int:
+        """What all steps of a chunk would keep, however many of its examples count."""
         shared, _ = step_sizes.split(params)
-        support = self._learner.support(chunk)[0]
-        return support.bytes_kept(for_each_task(support.pack(shared), len(chunk))) * self._steps * threads()
+        support = self._learner.support(replace(chunk, support_weight=None))[0]
+        return support.bytes_kept(for_each_task(support.pack(shared), len(chunk))) * self._steps
 
 
 def _mean(gradients: Tensor, tasks: int) -> Tensor:
     """The mean over tasks of gradients [tasks, …], or of their sums over some of the tasks."""
     return (gradients[0] if len(gradients) == 1 else gradients.sum(0)) / tasks
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -125,6 +125,5 @@ def _cost(spec: PipelineSpec, upstream: Mapping[str, StageOutput]) -> dict[str, 
         "total": total,
         "stages": Table("", columns("stage", "time"), (*stages, row("together", seconds(total), strong=True))),
         "phases": Table("", columns("training", "iterations", "time", "iterations a second", *parts), tuple(phases), joined(rest)),
-        "plan": extra.get("plan"),
         "best_iteration": extra.get("best_iteration"),
     }

@@ -216,7 +216,7 @@ class TrainSpec(Spec):
     backward: Literal["auto", "recursion", "unrolled"] = Field(
         "auto",
         description="Whether inner steps are kept for the backward pass (`unrolled`) or recomputed (`recursion`: memory does not "
-        "grow with them); the exact meta-gradient is the same. `auto` measures which is faster and fits into memory.",
+        "grow with them); the exact meta-gradient is the same. `auto` keeps them where they fit into memory, which is faster.",
     )
     precision: Literal["float32", "tf32", "bfloat16"] = Field(
         "float32",

@@ -9,9 +9,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ from torch.optim.adam import adam
 from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution, bytes_of, with_own_shots
 from metaopt_core.distributions.random import Stream
 from metaopt_core.errors import DivergedError
-from metaopt_core.meta.objectives import Objective, Plan
+from metaopt_core.meta.objectives import Objective
 from metaopt_core.networks.network import Params, joined
 from metaopt_core.progress import bar
 from metaopt_core.spec.train import OuterSpec
@@ -31,6 +31,7 @@ from metaopt_core.training.checkpoint import load_checkpoint, save_checkpoint
 _TASKS_DRAWN_TOGETHER = 1024
 _BYTES_DRAWN_TOGETHER = 2**26
 _ITERATIONS_TRACED = 20
+_ALIGNMENT = 64  # bytes to which PyTorch aligns what it allocates on a CPU
 _MOST_DIVERGED = 5  # validations in a row, after which training ends
 _REMEDY = "a smaller train.inner.lr or train.outer.lr, or fewer train.validation.steps, may help"
 _NUMBERS = ("iteration", "diverged", "best_loss", "best_iteration", "seconds", "history", "seconds_by_part")
@@ -97,7 +98,6 @@ class Trained:
     history: list[Record]
     seconds: float
     seconds_by_part: dict[str, float]
-    plan: Plan | None
 
     @property
     def time_shares(self) -> dict[str, float]:
@@ -124,15 +124,13 @@ class State:
     seconds: float = 0.0
     history: list[Record] = field(default_factory=list)
     seconds_by_part: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PARTS, 0.0))
-    plan: Plan | None = None
     notes: Mapping[str, Tensor] = field(default_factory=dict)  # of the last iteration
 
     def save(self, path: Path) -> None:
         tensors = {f"params.{name}": value for name, value in self.params.items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         tensors |= {f"adam.{name}": value for name, value in self.adam.items()}
-        numbers = {key: getattr(self, key) for key in _NUMBERS} | {"plan": None if self.plan is None else asdict(self.plan)}
-        save_checkpoint(path, tensors | {"losses": self.losses}, numbers)
+        save_checkpoint(path, tensors | {"losses": self.losses}, {key: getattr(self, key) for key in _NUMBERS})
 
     def restore(self, path: Path, device: torch.device) -> bool:
         """Restore the checkpoint; false if there is none."""
@@ -148,7 +146,6 @@ class State:
         self.losses.copy_(tensors["losses"])
         for key in _NUMBERS:
             setattr(self, key, numbers[key])
-        self.plan = None if numbers["plan"] is None else Plan(**numbers["plan"])
         self.history = [Record(*record) for record in self.history]
         return True
 
@@ -217,7 +214,6 @@ def fit(training: Training, params: Params, checkpoint: Path, on_record: Callabl
         history=state.history,
         seconds=state.seconds,
         seconds_by_part=state.seconds_by_part,
-        plan=state.plan,
     )
 
 
@@ -262,10 +258,28 @@ def _batches(training: Training, start: int) -> Iterator[TaskBatch]:
         count = min(together, training.iterations - first)
         drawn = training.distribution.train(training.episode, first * size, count * size).to(training.device)
         drawn = with_own_shots(drawn, training.episode, training.seed, Stream.TRAIN_SHOTS, first * size)
-        for number in range(count):
-            yield drawn[number * size : (number + 1) * size]
+        yield from _parted(drawn, count)
         first += count
         together = max(1, min(_TASKS_DRAWN_TOGETHER // size, _BYTES_DRAWN_TOGETHER // (bytes_of(drawn) // count)))
+
+
+def _parted(drawn: TaskBatch, count: int) -> Iterator[TaskBatch]:
+    """So many batches of tasks that were drawn together, each stored as if it had been drawn alone.
+
+    Matrix products round by the address of what they read. If a batch began wherever the one before it ends, a training that was
+    interrupted, and so draws others together, would have other bits.
+    """
+    absent = [None] * count
+    columns = (absent if tensor is None else _aligned(tensor.unflatten(0, (count, -1))) for tensor in vars(drawn).values())
+    for tensors in zip(*columns, strict=True):
+        yield TaskBatch(*tensors)
+
+
+def _aligned(tensor: Tensor) -> Sequence[Tensor]:
+    """The parts of a tensor [parts, …], each of which begins at an aligned address."""
+    count, every = tensor[0].numel(), _ALIGNMENT // tensor.itemsize
+    room = tensor.new_empty(len(tensor), math.ceil(count / every) * every)[:, :count].unflatten(1, tensor.shape[1:])
+    return room.copy_(tensor).unbind()
 
 
 def _next(state: State, batches: Iterator[TaskBatch]) -> TaskBatch:
@@ -276,10 +290,6 @@ def _next(state: State, batches: Iterator[TaskBatch]) -> TaskBatch:
 def step(training: Training, state: State, batch: TaskBatch) -> None:
     """One iteration on a meta-batch; the caller counts it."""
     with _Timed(state, "gradient"):
-        if state.plan is None:
-            training.objective.measure(state.params, batch)
-            state.plan = training.objective.plan
-        training.objective.plan = state.plan
         result = training.objective(state.params, batch, state.iteration)
     with _Timed(state, "optimizer"):
         gradient = joined([result.gradient[name] for name in state.params])

@@ -9,7 +9,7 @@ from torch import Tensor
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.meta.gradients import MetaGradient, for_each_task
 from metaopt_core.meta.learner import Learner
-from metaopt_core.meta.objectives import PARTS, Plan
+from metaopt_core.meta.objectives import PARTS
 from metaopt_core.meta.parallel import side_by_side
 from metaopt_core.networks.network import Params
 
@@ -21,8 +21,6 @@ class Joint:
     that normalizes by its batch does so by a quarter of the examples at a time, as batch norm does where a batch is spread over
     devices.
     """
-
-    plan: Plan | None = None
 
     def __init__(self, learner: Learner):
         self._learner = learner
@@ -51,6 +49,3 @@ class Joint:
         parts = side_by_side(of_part, TaskBatch(x, y, x, y, weight, weight).split(size), x.device)
         gradient = {name: torch.stack([gradients[name] for gradients, _ in parts]).sum(0) for name in params}
         return MetaGradient(gradient, torch.cat([losses for _, losses in parts]))
-
-    def measure(self, params: Params, batch: TaskBatch) -> None:
-        """There is no choice."""

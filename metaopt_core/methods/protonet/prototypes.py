@@ -11,7 +11,7 @@ from torch import Tensor
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.meta.gradients import MetaGradient, for_each_task
 from metaopt_core.meta.learner import Learner
-from metaopt_core.meta.objectives import PARTS, Plan
+from metaopt_core.meta.objectives import PARTS
 from metaopt_core.meta.parallel import side_by_side
 from metaopt_core.methods.by_gradient import joined_weights, one_by_one
 from metaopt_core.methods.contract import INDUCTIVE, TOGETHER, Predict, Setting
@@ -35,8 +35,6 @@ class NearestMean:
     The learner's network is the embedding.
     """
 
-    plan: Plan | None = None
-
     def __init__(self, learner: Learner):
         self._learner = learner
 
@@ -53,9 +51,6 @@ class NearestMean:
         gradients, losses = zip(*side_by_side(of_chunk, batch.split(size), batch.support_x.device), strict=True)
         mean = (torch.stack(parts).sum(0) / len(batch) for parts in zip(*gradients, strict=True))
         return MetaGradient(dict(zip(params, mean, strict=True)), torch.cat(losses))
-
-    def measure(self, params: Params, batch: TaskBatch) -> None:
-        """There is no choice."""
 
 
 def scores(

@@ -29,7 +29,6 @@ from tests.metaopt_core.meta.plain import (
     PLAIN_LOOP_TOLERANCE,
     STEPS,
     TASKS,
-    conv_problem,
     doubled,
     last_alone,
     mlp_problem,
@@ -248,25 +247,10 @@ def test_the_way_back_is_the_same_bits_kept_or_made_again(problem: tuple[Learner
 def test_chunks_of_tasks_change_nothing_beyond_rounding(problem: tuple[Learner, Params, TaskBatch]) -> None:
     learner, params, batch = problem
     objective = AfterAdaptation(learner, 2)
-    found = []
-    for tasks in (1, 2, 3):
-        objective.plan = Plan(tasks, unrolled=False)
-        found.append(objective(params, batch, 0))
+    found = [objective.by_plan(params, batch, Plan(tasks, unrolled=False), 0) for tasks in (1, 2, 3)]
     for chunked in found[:-1]:
         assert relative_error(list(chunked.gradient.values()), list(found[-1].gradient.values())) < PLAIN_LOOP_TOLERANCE
         assert torch.allclose(chunked.losses, found[-1].losses, rtol=PLAIN_LOOP_TOLERANCE)
-
-
-def test_the_plan_is_measured_and_kept_within_the_batch() -> None:
-    learner, params, batch = conv_problem()
-    objective = AfterAdaptation(learner, 2, MetaGradientSettings(unrolled=None))
-    objective.measure(params, batch)
-    assert objective.plan is not None
-    assert 1 <= objective.plan.tasks_at_once <= len(batch)
-    learner, params, batch = mlp_problem()
-    objective = AfterAdaptation(learner, 2, MetaGradientSettings(unrolled=None))
-    objective.measure(params, batch)
-    assert objective.plan == Plan(len(batch), unrolled=False)
 
 
 class TestQuadratic:

@@ -11,7 +11,6 @@ import torch
 from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
 from metaopt_core.errors import UserError
 from metaopt_core.meta.gradients import MetaGradient
-from metaopt_core.meta.objectives import Plan
 from metaopt_core.networks.network import Params
 from metaopt_core.spec.train import OuterSpec
 from metaopt_core.training.loop import Record, Training, fit
@@ -29,13 +28,8 @@ def constant(distribution: TaskDistribution, losses: list[float], validation: li
     queue, validations = iter(losses), iter(validation)
 
     class Constant:
-        plan: Plan | None = None
-
         def __call__(self, params: Params, batch: TaskBatch, iteration: int) -> MetaGradient:
             return MetaGradient({"w": torch.ones(1)}, torch.tensor([0.0, next(queue), 0.0]))
-
-        def measure(self, params: Params, batch: TaskBatch) -> None:
-            self.plan = Plan(len(batch), unrolled=False)
 
     return Training(
         name="MAML",

@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from metaopt_core.meta.learner import Learner
-from metaopt_core.meta.objectives import Plan
 from metaopt_core.methods.contract import Setting
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.training import loop
@@ -204,7 +203,6 @@ def test_no_tensor_of_training_or_evaluation_is_left_behind_on_the_cpu(
         training = training_of(spec, shape, setting.distribution, phase)
         training = replace(training, device=meta, distribution=setting.distribution.on(meta))
         state = loop.begin(training, phase.initial)
-        state.plan = Plan(2, unrolled=False)
         loop.step(training, state, next(loop._batches(training, 0)))
         assert {value.device.type for value in [*state.params.values(), state.adam["mean"], state.losses]} == {"meta"}
         assert all(value.device.type == "meta" for value in phase.to_adapt(state.params).values())
