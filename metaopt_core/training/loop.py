@@ -279,7 +279,8 @@ def _aligned(tensor: Tensor) -> Sequence[Tensor]:
     """The parts of a tensor [parts, …], each of which begins at an aligned address."""
     count, every = tensor[0].numel(), _ALIGNMENT // tensor.itemsize
     room = tensor.new_empty(len(tensor), math.ceil(count / every) * every)[:, :count].unflatten(1, tensor.shape[1:])
-    return room.copy_(tensor).unbind()
+    parts: Sequence[Tensor] = room.copy_(tensor).unbind()
+    return parts
 
 
 def _next(state: State, batches: Iterator[TaskBatch]) -> TaskBatch:

@@ -113,7 +113,6 @@ def test_what_is_trained_descends_on_the_same_gradient_and_validates_alike(both:
         for phase, one in zip((expected, found), both, strict=True):
             training = training_of(one.spec, one.shape, one.distribution, phase)
             batch = next(_batches(training, 0))
-            training.objective.measure(phase.initial, batch)
             results.append(training.objective(phase.initial, batch, 0))
             curves.append(training.validate(phase.initial))
         close(results[1].losses, results[0].losses)

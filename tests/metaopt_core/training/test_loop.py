@@ -13,7 +13,7 @@ from metaopt_core.errors import UserError
 from metaopt_core.meta.gradients import MetaGradient
 from metaopt_core.networks.network import Params
 from metaopt_core.spec.train import OuterSpec
-from metaopt_core.training.loop import Record, Training, fit
+from metaopt_core.training.loop import Record, Training, _parted, fit
 from tests.metaopt_core.training.train_once import SPEC
 from tests.small import setting_of
 
@@ -111,3 +111,16 @@ def test_the_step_size_falls_to_zero_along_a_cosine(distribution: TaskDistributi
     trained = fit(training, {"w": torch.zeros(1)}, tmp_path / "c")
     steps = [0.05 * (1 + math.cos(math.pi * i / 4)) for i in range(4)]
     torch.testing.assert_close(trained.params["w"], torch.tensor([-sum(steps)]))
+
+
+def test_a_batch_is_stored_alike_whichever_batches_are_drawn_with_it() -> None:
+    """Matrix products round by the address of what they read, so that a resumed training would have other bits."""
+    drawn = TaskBatch(*(torch.arange(6 * 3 * width, dtype=torch.float32).view(6, 3, width) for width in (5, 1, 7, 1)))
+    drawn = replace(drawn, support_weight=torch.rand(6, 3) + 0.1)
+    parts = list(_parted(drawn, 3))
+    for number, part in enumerate(parts):
+        for value, expected in zip(vars(part).values(), vars(drawn[2 * number : 2 * number + 2]).values(), strict=True):
+            assert (value is None) == (expected is None)
+            if value is not None:
+                assert value.equal(expected)
+                assert value.data_ptr() % 64 == 0
