@@ -1,6 +1,6 @@
 """A batch of tasks as plain frozen data, and what is common to every distribution that tasks come from."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -25,6 +25,7 @@ class TaskBatch:
     support_x [T, S, …], support_y [T, S, 1] (regression) or [T, S] (class labels 0 … ways−1, int64); the query likewise with Q.
     support_weight [T, S] and query_weight [T, Q]: weights of the examples, where not all are alike. Everything averages by them. 0
     pads: so that tasks of unequal size share a batch, and what stands in a padded place, NaN included, is replaced by zeros here.
+    A task without support examples stays where it is; one without queries is refused, since nothing could judge it.
     classes [T, ways]: the class of the whole split that each label stands for (classification only).
     origin [T, outputs]: what was subtracted from a task's targets, in the same units (regression only): a target is origin + y.
     """
@@ -48,6 +49,8 @@ class TaskBatch:
                 value: Tensor = getattr(self, name)
                 there = kept.view(*kept.shape, *(1 for _ in value.shape[2:]))
                 object.__setattr__(self, name, value.masked_fill(~there, 0))
+            if part == "query" and not bool(kept.any(1).all()):
+                raise ValueError("all queries of a task have weight 0: expected one that judges it, or a batch without the task")
 
     def __len__(self) -> int:
         return self.support_x.shape[0]
@@ -68,9 +71,15 @@ class TaskBatch:
 
     @classmethod
     def joined(cls, batches: "Sequence[TaskBatch]") -> "TaskBatch":
-        """The tasks of several batches of one shape, in one."""
-        columns = zip(*(batch._tensors() for batch in batches), strict=True)
+        """The tasks of several batches of one shape, in one; where only some have weights, the examples of the others weigh 1."""
+        weighted = {name for batch in batches for name in ("support_weight", "query_weight") if getattr(batch, name) is not None}
+        columns = zip(*(batch._weighing_one(weighted)._tensors() for batch in batches), strict=True)
         return cls(*(None if any(one is None for one in column) else torch.cat(column) for column in columns))  # type: ignore[arg-type]
+
+    def _weighing_one(self, names: Collection[str]) -> "TaskBatch":
+        """The same with ones for those of the named weights that it has none of."""
+        missing = {name: getattr(self, name.replace("weight", "x")) for name in names if getattr(self, name) is None}
+        return replace(self, **{name: torch.ones(x.shape[:2], device=x.device) for name, x in missing.items()})
 
     def to(self, device: torch.device | str) -> "TaskBatch":
         return TaskBatch(*(None if tensor is None else tensor.to(device, non_blocking=True) for tensor in self._tensors()))  # type: ignore[arg-type]

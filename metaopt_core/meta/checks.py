@@ -47,5 +47,15 @@ def parameters(params: Mapping[str, Tensor], support_x: Tensor, query_x: Tensor)
             )
 
 
+def shapes(params: Mapping[str, Tensor], expected: Mapping[str, torch.Size]) -> None:
+    """Raises ValueError unless parameters are those of a network, in their shapes."""
+    for name, shape in expected.items():
+        value = params.get(name)
+        if value is None:
+            raise ValueError(f"the parameter {name} is missing: expected the network's, {', '.join(expected)}")
+        if value.shape != shape:
+            raise ValueError(f"the parameter {name} has shape {list(value.shape)}: expected {list(shape)}")
+
+
 def _described(tensor: Tensor) -> str:
     return f"{list(tensor.shape)} of {tensor.dtype} on {tensor.device}"

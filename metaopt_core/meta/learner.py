@@ -21,7 +21,7 @@ from metaopt_core.meta.convolutional import CrossEntropyConv4
 from metaopt_core.meta.gradients import for_each_task
 from metaopt_core.meta.inner_loop import GRADIENT_DESCENT, InnerLoop, Rule
 from metaopt_core.meta.losses import Compiled, CompiledFunctions, Differentiated, Queries, SquaredErrorMLP, TaskLoss
-from metaopt_core.meta.parallel import side_by_side
+from metaopt_core.meta.parallel import one_thread, side_by_side
 from metaopt_core.meta.per_step import AtStep, at_step
 from metaopt_core.meta.step_sizes import Size, Sizes
 from metaopt_core.networks.build import build, without_steps
@@ -140,9 +140,7 @@ class Learner:
         return [AtStep(parts[step % len(parts)], self.network.per_step, step) for step in range(max(1, steps))]
 
     def query(self, batch: TaskBatch) -> Queries:
-        """The outer loss: the same on the query sets. Raises ValueError if a task has no query that counts."""
-        if batch.query_weight is not None and not bool((batch.query_weight > 0).any(1).all()):
-            raise ValueError("all queries of a task have weight 0: expected one that judges it")
+        """The outer loss: the same on the query sets."""
         loss = self._task_loss(batch.query_x, batch.query_y, batch.query_weight)
         return lambda steps: AtStep(loss, self.network.per_step, steps - 1) if self.network.per_step else loss
 
@@ -186,10 +184,10 @@ class Learner:
     def inner_loop(self, batch: TaskBatch, params: Mapping[str, Tensor], steps: int) -> InnerLoop:
         """The inner loop on the tasks' support sets, with the step sizes that the parameters bring, or `inner_lr`.
 
-        Raises ValueError if parameters and examples are of different types or on different devices, or if there is no example.
+        Raises ValueError if parameters are not the network's, if they and examples are of different types or on different devices,
+        or if there is no example.
         """
-        shared, learned = step_sizes.split(params)
-        checks.parameters(params, batch.support_x, batch.query_x)
+        shared, learned = self._split(params, batch)
         losses, adapts = self.support(batch, steps), self.rule.adapts
         sizes = self._sizes(shared, learned, steps).each(lambda size: _packed(losses[0], shared, size))
         if adapts is None or self.rule.clip_norm is None:
@@ -244,10 +242,8 @@ class Learner:
 
         Raises ValueError if there is nothing to adapt to, or where gradients can't be taken.
         """
-        shared, _ = step_sizes.split(params)
         if steps == 0:
-            checks.parameters(params, batch.support_x, batch.query_x)
-            yield for_each_task(shared, len(batch))
+            yield for_each_task(self._split(params, batch)[0], len(batch))
             return
         if torch.is_inference_mode_enabled():
             raise ValueError(f"{steps} steps of adaptation take gradients, which inference mode forbids: expected torch.no_grad()")
@@ -256,16 +252,15 @@ class Learner:
             return
         loop = self.inner_loop(batch, params, steps)
         loss = loop.loss_at(0)
-        for place in loop.walk(for_each_task(loss.pack(shared), len(batch))):
+        for place in loop.walk(for_each_task(loss.pack(step_sizes.split(params)[0]), len(batch))):
             yield loss.unpack(place.theta)
 
     def _adapt_safely(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> Iterator[Params]:
         assert self.can_be_safe, (
             "adaptation: safe, but not of gradient descent on the whole support set, or by parameters of single steps"
         )
-        shared, learned = step_sizes.split(params)
+        shared, learned = self._split(params, batch)
         x, y, weight = batch.support_x, batch.support_y, _unless_alike(batch.support_weight)
-        checks.parameters(params, x, batch.query_x)
         checks.examples(self.network, x, y, weight, self.classification)
         ones = torch.ones(x.shape[:2], device=x.device)
 
@@ -275,6 +270,23 @@ class Learner:
         theta, sizes = for_each_task(shared, len(batch)), self._sizes(shared, learned, steps)
         weights, labels = ones if weight is None else weight.to(x.dtype), y if self.classification else ones
         yield from safe_adaptation.adapt(losses, weights, labels, theta, sizes, self.rule)
+
+    def adapted(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> Params:
+        """The tasks' parameters after so many steps; those of the steps before are not kept."""
+        for theta in self.adapt(params, batch, steps):
+            last = theta
+        return last
+
+    def _split(self, params: Mapping[str, Tensor], batch: TaskBatch) -> tuple[Params, Params]:
+        """The network's parameters and the learned step sizes, once they have been checked."""
+        checks.parameters(params, batch.support_x, batch.query_x)
+        shared, learned = step_sizes.split(params)
+        checks.shapes(shared, self._shapes)
+        return shared, learned
+
+    @cached_property
+    def _shapes(self) -> dict[str, torch.Size]:
+        return {name: value.shape for name, value in self.network.init(0).items()}
 
     @property
     def can_be_safe(self) -> bool:
@@ -311,14 +323,14 @@ class Learner:
             each.setdefault("loss", []).append(self.loss(outputs, part.query_y, part.query_weight))
             if self.classification:
                 each.setdefault("accuracy", []).append(self.accuracy(outputs, part.query_y, part.query_weight))
-        return {f"{prefix}{name}": torch.cat(values).mean().item() for name, values in each.items()}
+        with one_thread():  # several would sum in an order of their own
+            return {f"{prefix}{name}": torch.cat(values).mean().item() for name, values in each.items()}
 
     def predict_queries(self, params: Mapping[str, Tensor], tasks: TaskBatch, steps: int) -> Tensor:
         """The network's outputs [tasks, queries, outputs] for the queries of a batch after `steps` steps on its support sets."""
 
         def of_chunk(chunk: TaskBatch) -> Tensor:
-            for theta in self.adapt(params, chunk, steps):
-                adapted = theta  # the last one; all together would take memory for every step
+            adapted = self.adapted(params, chunk, steps)
             with torch.no_grad():
                 return self.outputs(adapted, steps, chunk.query_x, chunk.query_weight)
 

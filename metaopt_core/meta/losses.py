@@ -200,11 +200,6 @@ class SquaredErrorMLP:
 
     def pack(self, params: Mapping[str, Tensor]) -> Params:
         ordered = [params[name] for name in self._network.shapes]
-        for (name, shape), value in zip(self._network.shapes.items(), ordered, strict=True):
-            if value.shape != shape and value.shape[-2:] != shape:
-                raise ValueError(
-                    f"the parameter {name} has shape {list(value.shape)}: expected {list(shape)}, or one for each task"
-                )
         leading = ordered[0].dim() - 2  # weights and biases have two dimensions
         return {_PACKED: torch.cat([value.flatten(leading) for value in ordered], -1) if leading else joined(ordered)}
 

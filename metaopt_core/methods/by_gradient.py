@@ -141,7 +141,7 @@ def query_statistics(learner: Learner, params: Params, tasks: Tasks, steps: int,
     assert isinstance(network, Conv4 | ResNet12)
 
     def of_chunk(chunk: TaskBatch) -> dict[str, tuple[Tensor, Tensor]]:
-        *_, theta = learner.adapt(params, chunk, steps)
+        theta = learner.adapted(params, chunk, steps)
         noted = Noted("per_step")
         with torch.no_grad():
             replace(learner, network=replace(network, normalization=noted)).outputs(theta, steps, chunk.query_x, chunk.query_weight)

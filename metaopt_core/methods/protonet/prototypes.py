@@ -60,6 +60,7 @@ def scores(
 
     params: shared ones, of the embedding. tasks: the support sets. query_x [tasks, queries, …]; query_weight [tasks, queries].
     Support and query examples are one batch to a network that normalizes by its batch. A class's mean is by the examples' weights.
+    No query belongs to a class without support examples, unless none has any: then all are alike.
     """
     support_x, support_y, support_weight = tasks.support_x, tasks.support_y, tasks.support_weight
     weight = joined_weights(support_x, support_weight, query_x, query_weight)
@@ -69,9 +70,11 @@ def scores(
     members = (support_y[:, None] == labels).to(support.dtype)  # [tasks, ways, support]
     if support_weight is not None:
         members = members * support_weight[:, None]
-    means = members @ support / members.sum(2, keepdim=True)
+    total = members.sum(2)
+    means = members @ support / total.clamp(min=torch.finfo(total.dtype).tiny)[..., None]
     distance: Tensor = (query[:, :, None] - means[:, None]).square().sum(-1)
-    return distance.neg()
+    unknown = (total == 0) & (total > 0).any(1, keepdim=True)
+    return distance.neg().masked_fill(unknown[:, None], -torch.inf)
 
 
 def predictions(embedding: Learner, params: Params, tasks: TaskBatch) -> Tensor:

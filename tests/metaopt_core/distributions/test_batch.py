@@ -52,6 +52,16 @@ def test_what_is_padded_is_replaced_by_zeros() -> None:
     assert x.isnan().any()  # the caller's own is left alone
 
 
+def test_examples_of_batches_without_weights_weigh_one_beside_others() -> None:
+    weight = torch.tensor([[1.0, 0, 2, 0]])
+    padded = replace(drawn(1, 1), support_weight=weight)
+    joined = TaskBatch.joined([drawn(0, 1), padded, drawn(2, 2)])
+    assert joined.query_weight is None
+    assert joined.support_weight is not None
+    assert joined.support_weight.tolist() == [[1] * 4, weight[0].tolist(), [1] * 4, [1] * 4]
+    assert joined[1:2].support_x.equal(padded.support_x)
+
+
 RANGE = Episode(ways=2, shots=4, queries=1, fewest=2)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metaopt_core.distributions.batch import TaskBatch
+from metaopt_core.distributions.batch import TaskBatch, Tasks
 from metaopt_core.errors import UserError
 from metaopt_core.meta.gradients import for_each_task
 from metaopt_core.meta.inner_loop import InnerLoop
@@ -40,3 +40,17 @@ def test_a_gpu_that_is_not_there_is_a_plain_error(monkeypatch: pytest.MonkeyPatc
     assert device_named("auto") == torch.device("cpu")
     with pytest.raises(UserError, match="device: cuda, but PyTorch finds no GPU"):
         device_named("cuda")
+
+
+def test_a_mean_over_many_tasks_is_the_same_bits_by_any_number_of_threads() -> None:
+    y = torch.rand(50_000, 1, 1, generator=torch.Generator().manual_seed(0))
+    learner, drawn = Learner(MLP((1, 1)), classification=False, loss_scale=1.0, inner_lr=0.1), TaskBatch(y, y, y, y)
+    before, found = torch.get_num_threads(), set()
+    try:
+        for threads in (1, 2, 3, 4):
+            torch.set_num_threads(threads)
+            tasks = Tasks(len(drawn), lambda start, count: drawn[start : start + count])
+            found.add(learner.means(lambda part: torch.zeros_like(part.query_y), tasks, torch.device("cpu"))["loss"])
+    finally:
+        torch.set_num_threads(before)
+    assert len(found) == 1

@@ -1,6 +1,7 @@
 """Methods that adapt by gradient steps: their step sizes, other ways, and by whose statistics queries are normalized."""
 
-from collections.abc import Mapping
+import weakref
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -140,6 +141,24 @@ def test_the_statistics_of_a_step_are_those_that_its_queries_are_normalized_by()
         *_, predictions = ByGradient(learner, params, steps, statistics=statistics).adapted(task)
         found = [predictions[normalized](task.query_x, None) for normalized in (COLLECTED, TOGETHER)]
         torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+
+
+def test_statistics_of_queries_take_the_memory_of_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = replace(Learner.from_spec(SMALL_CONV, PICTURES), network=Conv4(1, 8, 3, Normalization("per_step", steps=2)))
+    x, labels = torch.rand(2, 3, 1, 28, 28), torch.arange(3).repeat(2, 1)
+    task, adapt, made = TaskBatch(x, labels, x, labels), Learner.adapt, list[weakref.ref[torch.Tensor]]()
+
+    def watched(*arguments: Any) -> Iterator[Mapping[str, torch.Tensor]]:
+        for theta in adapt(*arguments):
+            own = {name: value.clone() for name, value in theta.items()}
+            made.append(weakref.ref(own["linear.bias"]))
+            yield own
+            del own
+            assert sum(one() is not None for one in made) <= 1
+
+    monkeypatch.setattr(Learner, "adapt", watched)
+    query_statistics(learner, learner.network.init(0), Tasks(1, lambda *_: task), 4, CPU)
+    assert len(made) == 5
 
 
 def test_inductive_predictions_depend_on_no_other_query() -> None:

@@ -1,5 +1,7 @@
 """ProtoNet against a plain loop, and that it learns."""
 
+from dataclasses import replace
+
 import torch
 
 from metaopt_core.distributions.batch import TaskBatch
@@ -28,6 +30,21 @@ def test_scores_are_minus_squared_distances_to_the_class_means() -> None:
         for way in range(3):
             mean = support[batch.support_y[task] == way].mean(0)
             torch.testing.assert_close(found[task, :, way], -(query - mean).square().sum(1))
+
+
+def test_no_query_belongs_to_a_class_whose_examples_weigh_nothing() -> None:
+    learner, batch = problem()
+    weight = torch.ones(2, 6)
+    weight[0] = (batch.support_y[0] != 1).float()
+    weight[1] = 0
+    batch = replace(batch, support_weight=weight, query_weight=torch.stack([weight[0], torch.ones(6)]))
+    found = scores(learner, learner.network.init(0), batch, batch.query_x).softmax(-1)
+    torch.testing.assert_close(found[0].sum(-1), torch.ones(6))
+    assert (found[0, :, 1] == 0).all()
+    torch.testing.assert_close(found[1], torch.full((6, 3), 1 / 3))
+    made = NearestMean(learner)(learner.network.init(0), batch)
+    assert made.losses.isfinite().all()
+    assert all(gradient.isfinite().all() for gradient in made.gradient.values())
 
 
 def test_its_gradient_lowers_the_loss_and_does_not_depend_on_the_chunks() -> None:
