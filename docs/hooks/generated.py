@@ -1,4 +1,4 @@
-"""Pages that are made when the documentation is built, so that they can't fall behind the code.
+"""Pages that are generated when the documentation is built, so that they can't get out of date.
 
 reference/spec.md and the table of algorithms come from the spec's models, reference/command-line.md from the commands,
 reference/python/ from the sources of the packages, and the pages of the project from the files at the top of the repository.
@@ -20,7 +20,7 @@ PROJECT = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put the pages of the packages into the navigation, below `Python`."""
+    """Add the pages of the packages to the navigation, below `Python`."""
     assert config.nav is not None
     [reference] = [entry["Reference"] for entry in config.nav if "Reference" in entry]
     for entry in reference:
@@ -48,5 +48,5 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
 
 
 def in_docs(text: str) -> str:
-    """A page of the top of the repository with its links as they are from inside of docs/."""
+    """A page from the top of the repository, with its links adapted to docs/."""
     return re.sub(r"\]\(([A-Z]+\.md)", lambda match: f"]({match[1].lower()}", text.replace("](docs/", "]("))

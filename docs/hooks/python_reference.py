@@ -44,7 +44,7 @@ def _overview(package: Path) -> str:
     rows = "\n".join(f"| {link} | {about} |" for link, about in packages.items())
     return f"""# metaopt_core from Python
 
-[Use the library from Python](../how-to/library.md) has an example. What `metaopt_core` exports itself is its public interface: it
+[Use the library from Python](../how-to/library.md) has an example. What `metaopt_core` itself exports is public and
 changes only with a line in the [changelog](../changelog.md). The packages below it may change with any version.
 
 ::: {PACKAGE}

@@ -29,11 +29,11 @@ Every key of `pipelines.yaml`, with its type, its default and what it does. This
 A file has `pipelines:`, a mapping from a pipeline's name to its settings, and may have `include:`. An editor that knows JSON Schema
 completes and checks the file while you type: its first line names `pipelines.schema.json`, which `metaopt schema` prints.
 
-- `extends: NAME` in a pipeline takes over the settings of another one: mappings are merged key by key, anything else is replaced.
-- `include: ../pipelines.yaml`, a path or a list of paths relative to this file, makes the pipelines of other files known in this
-  one: they can be extended, and run by name. Every name is defined once. A relative `generate.folder` starts from the file in which
-  it is written; the home (`.metaopt/`) and modules of your own are looked for beside the file that `-f` names. `metaopt serve`
-  without names serves what the file itself defines.
+- `extends: NAME` in a pipeline inherits the settings of another one: mappings are merged key by key, anything else is replaced.
+- `include: ../pipelines.yaml`, a path or a list of paths relative to this file, makes the pipelines of other files available in
+  this one: they can be extended, and run by name. Every name is defined once. A relative `generate.folder` starts from the file
+  that contains it; the home (`.metaopt/`) and your own modules are looked up beside the file that `-f` names. `metaopt serve` without
+  names serves only what the file itself defines.
 - `metaopt run NAME --set train.outer.lr=0.002` changes one value for one run. Keys are written as on this page.
 - A key without a default has to be given, by the pipeline itself or by the one that it extends.
 """
@@ -44,7 +44,7 @@ def page() -> str:
 
 
 def presets() -> str:
-    """The table of algorithms: name, the settings that it stands for, source."""
+    """The table of algorithms: name, preset, source."""
     rows = ["| `algorithm` | stands for | source |", "|---|---|---|"]
     for name, settings in ALGORITHMS.items():
         said = [f"`{_in_one_line({key: value})}`" for key, value in settings.items()]
@@ -61,9 +61,9 @@ def _in_one_line(settings: Schema) -> str:
 
 @dataclass(frozen=True)
 class Block:
-    """A section: keys that stand below one key.
+    """A section: the keys below one key.
 
-    key: dotted, as in train.inner; for one of several kinds it is that of all of them. anchor: the section's own.
+    key: dotted, as in train.inner; shared by several kinds of one key. anchor: the section's own.
     """
 
     key: str
@@ -88,7 +88,7 @@ def _pipeline() -> Iterator[str]:
     extends = file_schema()["properties"]["pipelines"]["additionalProperties"]["properties"]["extends"]
     yield "## A pipeline {#pipeline}\n"
     yield from _table("", "", {"extends": {**extends, "default": None}, **properties})
-    blocks = {block.anchor: block for block in _blocks("", properties)}  # the same block below several kinds stands once
+    blocks = {block.anchor: block for block in _blocks("", properties)}  # the same block below several kinds is shown once
     for block in blocks.values():
         yield f"\n## {block.title} {{#{block.anchor}}}\n"
         if block.schema.get("description"):
@@ -97,7 +97,7 @@ def _pipeline() -> Iterator[str]:
 
 
 def _blocks(path: str, properties: Schema) -> Iterator[Block]:
-    """The sections of those keys whose values have keys of their own, at every depth."""
+    """The sections of all keys whose values have keys themselves, at every depth."""
     for name, value in properties.items():
         key, schema = path + name, resolve(value)
         if "oneOf" not in schema and "properties" not in schema:
@@ -135,7 +135,7 @@ def _default(value: Schema) -> str:
 
 
 def _type(path: str, schema: Schema) -> str:
-    """What a value has to be, in words."""
+    """The type of a value, in words."""
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(_type(path, option) for option in schema["anyOf"] if option != {"type": "null"}))
     schema = resolve(schema)
@@ -168,11 +168,11 @@ def _mapping(path: str, schema: Schema) -> str:
 def _bounds(schema: Schema) -> Iterator[str]:
     signs = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
     for name, sign in signs.items():
-        if name in schema and schema[name] < 2**53:  # a larger one is what a database can hold
+        if name in schema and schema[name] < 2**53:  # a larger one is a limit of databases
             yield f"{sign} {schema[name]}"
 
 
 def _text(text: Any) -> str:
-    """A description as Markdown: what stands outside of code is meant as it is."""
+    """A description as Markdown, with everything outside of code escaped."""
     parts = re.split(r"(`[^`]*`)", str(text))
     return "".join(part if part.startswith("`") else re.sub(r"([*_<\[\]])", r"\\\1", part) for part in parts)
