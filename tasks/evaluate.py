@@ -31,7 +31,9 @@ def evaluate(execution: Execution, upstream: dict[str, StageOutput]) -> StageOut
     distribution, shape = load(upstream["generate"] / "", spec.seed)
     setting, methods = Setting(spec, shape, distribution), compared(spec)
     trained = {
-        method.key(spec.train): load_file(upstream["train"] / parameters_file(spec, method)) for method in methods if method.trained
+        method.key(spec.train): load_file(upstream["train"] / parameters_file(spec, method))
+        for method in methods
+        if method.trained or method.fitted
     }
     history = pd.read_parquet(upstream["train"] / "history.parquet")
     with store.publish(identity, upstream) as (folder, _):

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from metaopt_core.distributions.contract import load
 from metaopt_core.errors import StoppedError
 from metaopt_core.meta.learner import device_named
-from metaopt_core.methods.contract import Setting, compared, parameters_file
+from metaopt_core.methods.contract import Setting, compared, fit_all, parameters_file
 from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.store import TIMES, StageOutput
 from metaopt_core.tracking.runs import curve_name, running
@@ -58,8 +58,11 @@ def train(
         except StoppedError:
             shutil.rmtree(checkpoints, ignore_errors=True)
             raise
+        fitted = fit_all(setting)
         for method in methods:
             save_file(trained[method.key(spec.train)].params, folder / parameters_file(spec, method))
+        for method, (params, _) in fitted.items():
+            save_file(params, folder / parameters_file(spec, method))
         shutil.copytree(checkpoints / SNAPSHOTS, folder / SNAPSHOTS)
         rows = [(phase, *record) for phase, result in trained.items() for record in result.history]
         history = pd.DataFrame(rows, columns=["phase", "iteration", "name", "value", "time"])
@@ -70,6 +73,7 @@ def train(
             "iterations_by_phase": {phase: result.iterations for phase, result in trained.items()},
             "best_iteration": trained[learned].best_iteration,
             "seconds_by_phase": {phase: round(result.seconds, 3) for phase, result in trained.items()},
+            "seconds_of_fits": {method.key(spec.train): round(seconds, 3) for method, (_, seconds) in fitted.items()},
             "time_shares": {phase: result.time_shares for phase, result in trained.items()},
             "device": str(device_named(spec.device)),
         }

@@ -65,6 +65,14 @@ class TaskBatch:
         assert self.classes is not None
         return self.classes.shape[1]
 
+    @property
+    def support_mean(self) -> Tensor:
+        """The mean of each task's support targets [tasks, outputs], of a regression."""
+        if self.support_weight is None:
+            return self.support_y.mean(1)
+        weight = self.support_weight / self.support_weight.sum(1, keepdim=True)
+        return (self.support_y * weight[..., None]).sum(1)
+
     def split(self, tasks: int) -> list["TaskBatch"]:
         """Parts of that many tasks (the last may have fewer), as views."""
         return [self[start : start + tasks] for start in range(0, len(self), tasks)]

@@ -242,17 +242,9 @@ class _Measuring:
 
 
 def _of_tasks(metric: Metric, outputs: Tensor, tasks: TaskBatch, scale: float) -> Tensor:
-    support = {"support_mean": support_mean(tasks)} if "support_mean" in metric.takes else {}
+    support = {"support_mean": tasks.support_mean} if "support_mean" in metric.takes else {}
     values: Tensor = metric.of(outputs, tasks.query_y, tasks.query_weight, **support)
     return values * scale if metric.follows_reduction and scale != 1.0 else values
-
-
-def support_mean(tasks: TaskBatch) -> Tensor:
-    """The mean of each task's support targets [tasks, outputs]."""
-    if tasks.support_weight is None:
-        return tasks.support_y.mean(1)
-    weight = tasks.support_weight / tasks.support_weight.sum(1, keepdim=True)
-    return (tasks.support_y * weight[..., None]).sum(1)
 
 
 def _unit(shape: TaskShape) -> float:

@@ -4,10 +4,12 @@ A method that ships is a module of this package, found by looking; one of the us
 `train.baselines`. Planning imports these modules, so they import torch only inside the functions that compute.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self, cast
 
+from metaopt_core.progress import bar
 from metaopt_core.spec.distribution import TaskShape
 from metaopt_core.spec.method import MethodInfo
 from metaopt_core.spec.pipeline import PipelineSpec
@@ -78,10 +80,17 @@ class Method(MethodInfo):
         """How it is trained; asked only where `trained` is true."""
         raise NotImplementedError
 
+    def fit(self, setting: Setting) -> "Params":
+        """What it is fitted to without gradient steps; asked only where `fitted` is true. A text is a tensor of its bytes.
+
+        What has to be chosen is chosen on meta-validation tasks. Nothing where it can't be had in this setting.
+        """
+        raise NotImplementedError
+
     def prepare(self, setting: Setting, trained: "Mapping[str, Params]") -> Adapter | None:
         """The method ready for tasks; none where it can't be had in this setting.
 
-        trained: the parameters to adapt of every method that was trained, by its key, on the CPU.
+        trained: the parameters to adapt of every method that was trained or fitted, by its key, on the CPU.
         """
         raise NotImplementedError
 
@@ -91,7 +100,22 @@ def compared(spec: PipelineSpec) -> tuple[Method, ...]:
     return cast("tuple[Method, ...]", spec.methods)
 
 
+def fit_all(setting: Setting) -> "dict[Method, tuple[Params, float]]":
+    """What each method that is fitted is fitted to, and the seconds that it took."""
+    from metaopt_core.meta.parallel import one_thread
+
+    methods, found = [method for method in compared(setting.spec) if method.fitted], {}
+    if not methods:
+        return {}
+    with bar(len(methods), "fitting baselines") as progress, one_thread():  # so that no result depends on the number of cores
+        for method in methods:
+            started = time.monotonic()
+            found[method] = method.fit(setting), time.monotonic() - started
+            progress.update(len(found), method.label(setting.spec.train))
+    return found
+
+
 def parameters_file(spec: PipelineSpec, method: MethodInfo) -> str:
-    """Where `train` keeps the parameters of a trained method; those of the pipeline's own are `parameters.safetensors`."""
+    """Where `train` keeps the parameters of a method that is trained or fitted; those of the pipeline's own are `parameters.safetensors`."""
     key = method.key(spec.train)
     return f"{'parameters' if key == spec.learned.key(spec.train) else key}.safetensors"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from metaopt_core.spec.addresses import tracking_address
+from metaopt_core.spec.method import MethodInfo
 from metaopt_core.spec.metric import Metric
 from metaopt_core.spec.networks import ModuleSpec
 from metaopt_core.spec.pipeline import PipelineSpec
@@ -59,8 +60,12 @@ def _train(spec: PipelineSpec) -> dict[str, Any]:
         "train.validation.fewest_shots": spec.validation_fewest_shots,
         "train.validation.queries": spec.validation_queries,
         "train.pretrain_iterations": spec.pretrain_iterations,
-        "train.baselines": [method.key(spec.train) for method in spec.methods if method.trained and method.baseline],
+        "train.baselines": [method.key(spec.train) for method in spec.methods if _has_parameters(method) and method.baseline],
     }
+
+
+def _has_parameters(method: MethodInfo) -> bool:
+    return method.trained or method.fitted
 
 
 def _evaluate(spec: PipelineSpec) -> dict[str, Any]:
@@ -119,7 +124,7 @@ STAGES: Mapping[str, Stage] = {
             upstream=("generate",),
             depends_on=_train,
             libraries=("numpy", "scipy", "torch"),
-            components=lambda spec: _components(spec, *(method for method in spec.methods if method.trained)) + _network(spec),
+            components=lambda spec: _components(spec, *(method for method in spec.methods if _has_parameters(method))) + _network(spec),
             trains=True,
             records=True,
         ),

@@ -116,7 +116,12 @@ class TableSettings(DistributionSpec):
     not_identity = frozenset({"path", "url", "obtain"})
     not_shown = frozenset({"distribution", "held_out", "seed", "obtain"})
     resamples = True
-    judged_by = ("r2", "rmse", "mae", "loss", "accuracy", "calibration_error")
+    judged_by = ("r2", "accuracy", "rmse", "mae", "loss", "calibration_error")
+    usual_baselines = (
+        *("pretrained", "protonet", "support_mean", "majority", "pooled_ridge", "pooled_ridge_offset", "pooled_logistic"),
+        *("pooled_boosting", "pooled_boosting_offset", "mixed_model", "mixed_model_gp", "ridge_alone", "logistic_alone"),
+        *("nearest_neighbours", "random_forest", "gp_alone", "gp_shared"),
+    )
 
     path: WrittenPath | None = Field(
         None,
