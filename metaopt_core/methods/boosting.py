@@ -1,4 +1,4 @@
-"""Gradient boosting by LightGBM, kept in its text format: pooled, and with features that are made from a task's support set."""
+"""Gradient boosting by LightGBM on the rows of all tasks, kept in its text format."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -116,6 +116,6 @@ def fit_all(setting: Setting) -> "dict[Method, tuple[Params, float]]":
 
 
 def parameters_file(spec: PipelineSpec, method: MethodInfo) -> str:
-    """Where `train` keeps the parameters of a method that is trained or fitted; those of the pipeline's own are `parameters.safetensors`."""
+    """Where `train` keeps what a method is trained or fitted to; that of the pipeline's own is `parameters.safetensors`."""
     key = method.key(spec.train)
     return f"{'parameters' if key == spec.learned.key(spec.train) else key}.safetensors"

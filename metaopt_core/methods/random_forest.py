@@ -1,4 +1,4 @@
-"""A random forest on each task alone (Breiman 2001), by scikit-learn."""
+"""A random forest on each task alone (Breiman 2001), of scikit-learn's trees."""
 
 from typing import TYPE_CHECKING, ClassVar
 

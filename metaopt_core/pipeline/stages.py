@@ -124,7 +124,9 @@ STAGES: Mapping[str, Stage] = {
             upstream=("generate",),
             depends_on=_train,
             libraries=("numpy", "scipy", "torch"),
-            components=lambda spec: _components(spec, *(method for method in spec.methods if _has_parameters(method))) + _network(spec),
+            components=lambda spec: (
+                _components(spec, *(method for method in spec.methods if _has_parameters(method))) + _network(spec)
+            ),
             trains=True,
             records=True,
         ),
