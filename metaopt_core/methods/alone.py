@@ -12,8 +12,8 @@ from sklearn.tree import DecisionTreeRegressor
 from torch import Tensor
 
 from metaopt_core.methods.contract import Setting
-from metaopt_core.methods.fitted import Predictor
-from metaopt_core.methods.from_support import Choices, Support, best, chosen, pooled, validation
+from metaopt_core.methods.from_support import Choices, best, chosen, pooled, validation
+from metaopt_core.methods.support import Predictor, Support
 from metaopt_core.networks.network import Params
 
 NEIGHBOURS = (1.0, 2.0, 3.0, 5.0, 10.0, 20.0)

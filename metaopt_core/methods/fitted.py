@@ -4,7 +4,7 @@
 support set. So such a method is data and code, and nothing has to be pickled.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from metaopt_core.methods.contract import Adapter, Method, Setting
@@ -12,14 +12,8 @@ from metaopt_core.spec.distribution import Targets
 from metaopt_core.spec.method import Named
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from metaopt_core.methods.from_support import Support
+    from metaopt_core.methods.support import Predictor
     from metaopt_core.networks.network import Params
-
-Predictor = Callable[["Support", "Tensor"], "tuple[Tensor, Tensor | None]"]
-"""Support sets and queries [tasks, queries, features] → outputs [tasks, queries, outputs], and their standard deviations if there
-are any: targets with nothing subtracted, or logits of classes."""
 
 
 class Fitted(Method):
@@ -35,7 +29,7 @@ class Fitted(Method):
             return None
         return "predicts numbers, and TASKS have classes" if self.of == "real" else "needs classes, and TASKS have none"
 
-    def predictor(self, params: "Params") -> Predictor:
+    def predictor(self, params: "Params") -> "Predictor":
         """What predicts, from what `fit` found."""
         raise NotImplementedError
 

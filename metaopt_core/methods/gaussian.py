@@ -14,8 +14,8 @@ from torch import Tensor
 
 from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.methods.contract import Setting
-from metaopt_core.methods.fitted import Predictor
-from metaopt_core.methods.from_support import Pooled, Support, best, by_task, pooled, score, validation
+from metaopt_core.methods.from_support import Pooled, best, by_task, pooled, score, validation
+from metaopt_core.methods.support import Predictor, Support
 
 _JITTER = 1e-6  # of the noise, as a share of the targets' variance
 _TASKS = 2000

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from metaopt_core.methods.contract import Setting
-from metaopt_core.methods.fitted import Predictor
-from metaopt_core.methods.from_support import Support, best, pooled, validation
+from metaopt_core.methods.from_support import best, pooled, validation
+from metaopt_core.methods.support import Predictor, Support
 from metaopt_core.networks.network import Params
 
 _SCALES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # times the root of the number of features

@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING
 
 from metaopt_core.methods.contract import Setting
-from metaopt_core.methods.fitted import Fitted, Predictor
+from metaopt_core.methods.fitted import Fitted
 
 if TYPE_CHECKING:
+    from metaopt_core.methods.support import Predictor
     from metaopt_core.networks.network import Params
 
 
@@ -15,7 +16,7 @@ class SharedGP(Fitted):
     name = "gp_shared"
     title = "GP, shared scales"
     rank = 51
-    color = "tab:purple"
+    color = "mediumorchid"
     simple = 7
     deviates = True
     about = "a Gaussian process on each task, with one length scale a feature that is learned on the training tasks"
@@ -25,7 +26,7 @@ class SharedGP(Fitted):
 
         return gaussian.fitted_scales(setting).params
 
-    def predictor(self, params: "Params") -> Predictor:
+    def predictor(self, params: "Params") -> "Predictor":
         from metaopt_core.methods import gaussian
 
         return gaussian.predictor(params)

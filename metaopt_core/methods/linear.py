@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from metaopt_core.methods.contract import Setting
-from metaopt_core.methods.fitted import Predictor
-from metaopt_core.methods.from_support import Choices, Pooled, Support, best, chosen, pooled, validation
+from metaopt_core.methods.from_support import Choices, Pooled, best, chosen, pooled, validation
+from metaopt_core.methods.support import Predictor, Support
 from metaopt_core.networks.network import Params
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 0.1, 1.0)  # of pooled rows: a share of the features' mean square

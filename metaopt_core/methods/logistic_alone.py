@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, ClassVar
 
 from metaopt_core.methods.contract import Setting
-from metaopt_core.methods.fitted import Fitted, Predictor
+from metaopt_core.methods.fitted import Fitted
 from metaopt_core.spec.distribution import Targets
 
 if TYPE_CHECKING:
+    from metaopt_core.methods.support import Predictor
     from metaopt_core.networks.network import Params
 
 
@@ -15,8 +16,8 @@ class LogisticAlone(Fitted):
 
     name = "logistic_alone"
     title = "logistic regression, alone"
-    rank = 70
-    color = "tab:cyan"
+    rank = 70.5
+    color = "steelblue"
     simple = 6
     of: ClassVar[Targets | None] = "classes"
     about = "logistic regression on a task's own examples"
@@ -26,7 +27,7 @@ class LogisticAlone(Fitted):
 
         return alone.fitted(setting, alone.STRENGTHS, alone.logistic)
 
-    def predictor(self, params: "Params") -> Predictor:
+    def predictor(self, params: "Params") -> "Predictor":
         from metaopt_core.methods import alone
 
         return alone.logistic(alone.choices(params))

@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, ClassVar
 
 from metaopt_core.methods.contract import Setting
-from metaopt_core.methods.fitted import Fitted, Predictor
+from metaopt_core.methods.fitted import Fitted
 from metaopt_core.spec.distribution import Targets
 
 if TYPE_CHECKING:
+    from metaopt_core.methods.support import Predictor
     from metaopt_core.networks.network import Params
 
 
@@ -15,8 +16,8 @@ class Majority(Fitted):
 
     name = "majority"
     title = "majority"
-    rank = 80
-    color = "black"
+    rank = 81
+    color = "dimgray"
     reference = True
     simple = 0
     of: ClassVar[Targets | None] = "classes"
@@ -27,7 +28,7 @@ class Majority(Fitted):
 
         return alone.fitted(setting, alone.PSEUDO_EXAMPLES, alone.majority)
 
-    def predictor(self, params: "Params") -> Predictor:
+    def predictor(self, params: "Params") -> "Predictor":
         from metaopt_core.methods import alone
 
         return alone.majority(alone.choices(params))

@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING
 
 from metaopt_core.methods.contract import Setting
-from metaopt_core.methods.fitted import Fitted, Predictor
+from metaopt_core.methods.fitted import Fitted
 
 if TYPE_CHECKING:
+    from metaopt_core.methods.support import Predictor
     from metaopt_core.networks.network import Params
 
 
@@ -25,7 +26,7 @@ class MixedModelGP(Fitted):
 
         return gaussian.fitted_on_residuals(setting).params
 
-    def predictor(self, params: "Params") -> Predictor:
+    def predictor(self, params: "Params") -> "Predictor":
         from metaopt_core.methods import gaussian
 
         return gaussian.predictor(params)

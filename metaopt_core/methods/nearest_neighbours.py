@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, ClassVar
 
 from metaopt_core.methods.contract import Setting
-from metaopt_core.methods.fitted import Fitted, Predictor
+from metaopt_core.methods.fitted import Fitted
 from metaopt_core.spec.distribution import Targets
 
 if TYPE_CHECKING:
+    from metaopt_core.methods.support import Predictor
     from metaopt_core.networks.network import Params
 
 
@@ -16,7 +17,7 @@ class NearestNeighbours(Fitted):
     name = "nearest_neighbours"
     title = "nearest neighbours"
     rank = 72
-    color = "tab:brown"
+    color = "sienna"
     simple = 6
     of: ClassVar[Targets | None] = None
     about = "the mean of the nearest of a task's own examples; of classes, their shares"
@@ -26,7 +27,7 @@ class NearestNeighbours(Fitted):
 
         return alone.fitted(setting, alone.NEIGHBOURS, alone.nearest)
 
-    def predictor(self, params: "Params") -> Predictor:
+    def predictor(self, params: "Params") -> "Predictor":
         from metaopt_core.methods import alone
 
         return alone.nearest(alone.choices(params))

@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, ClassVar
 
 from metaopt_core.methods.contract import Setting
-from metaopt_core.methods.fitted import Fitted, Predictor
+from metaopt_core.methods.fitted import Fitted
 from metaopt_core.spec.distribution import Targets
 
 if TYPE_CHECKING:
+    from metaopt_core.methods.support import Predictor
     from metaopt_core.networks.network import Params
 
 
@@ -26,7 +27,7 @@ class PooledBoosting(Fitted):
 
         return boosting.pooled_boosting(setting)
 
-    def predictor(self, params: "Params") -> Predictor:
+    def predictor(self, params: "Params") -> "Predictor":
         from metaopt_core.methods import boosting
 
         found = boosting.trees_of(params)

@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING
 
 from metaopt_core.methods.contract import Setting
-from metaopt_core.methods.fitted import Fitted, Predictor
+from metaopt_core.methods.fitted import Fitted
 
 if TYPE_CHECKING:
+    from metaopt_core.methods.support import Predictor
     from metaopt_core.networks.network import Params
 
 
@@ -15,7 +16,7 @@ class PooledBoostingOffset(Fitted):
     name = "pooled_boosting_offset"
     title = "pooled boosting + offset"
     rank = 57
-    color = "darkgoldenrod"
+    color = "goldenrod"
     simple = 5
     about = "pooled boosting, plus the mean of what it leaves of the task's examples, shrunk by how few these are"
 
@@ -24,7 +25,7 @@ class PooledBoostingOffset(Fitted):
 
         return linear.with_offset(setting, boosting.pooled_boosting(setting), boosting.trees_of)
 
-    def predictor(self, params: "Params") -> Predictor:
+    def predictor(self, params: "Params") -> "Predictor":
         from metaopt_core.methods import boosting, linear
 
         return linear.offset(boosting.trees_of(params), params)

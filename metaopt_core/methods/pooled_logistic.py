@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, ClassVar
 
 from metaopt_core.methods.contract import Setting
-from metaopt_core.methods.fitted import Fitted, Predictor
+from metaopt_core.methods.fitted import Fitted
 from metaopt_core.spec.distribution import Targets
 
 if TYPE_CHECKING:
+    from metaopt_core.methods.support import Predictor
     from metaopt_core.networks.network import Params
 
 
@@ -15,8 +16,8 @@ class PooledLogistic(Fitted):
 
     name = "pooled_logistic"
     title = "pooled logistic regression"
-    rank = 60
-    color = "tab:olive"
+    rank = 61
+    color = "yellowgreen"
     simple = 1
     of: ClassVar[Targets | None] = "classes"
     about = "logistic regression on the examples of all training tasks together; a task's own examples change nothing"
@@ -26,7 +27,7 @@ class PooledLogistic(Fitted):
 
         return alone.pooled_logistic(setting)
 
-    def predictor(self, params: "Params") -> Predictor:
+    def predictor(self, params: "Params") -> "Predictor":
         from metaopt_core.methods import linear
 
         return lambda support, query_x: (linear.line(params, query_x), None)  # noqa: ARG005

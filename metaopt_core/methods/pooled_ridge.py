@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING
 
 from metaopt_core.methods.contract import Setting
-from metaopt_core.methods.fitted import Fitted, Predictor
+from metaopt_core.methods.fitted import Fitted
 
 if TYPE_CHECKING:
+    from metaopt_core.methods.support import Predictor
     from metaopt_core.networks.network import Params
 
 
@@ -24,7 +25,7 @@ class PooledRidge(Fitted):
 
         return linear.pooled_ridge(setting)
 
-    def predictor(self, params: "Params") -> Predictor:
+    def predictor(self, params: "Params") -> "Predictor":
         from metaopt_core.methods import linear
 
         return lambda support, query_x: (linear.line(params, query_x), None)  # noqa: ARG005

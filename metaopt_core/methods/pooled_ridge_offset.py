@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING
 
 from metaopt_core.methods.contract import Setting
-from metaopt_core.methods.fitted import Fitted, Predictor
+from metaopt_core.methods.fitted import Fitted
 
 if TYPE_CHECKING:
+    from metaopt_core.methods.support import Predictor
     from metaopt_core.networks.network import Params
 
 
@@ -15,7 +16,7 @@ class PooledRidgeOffset(Fitted):
     name = "pooled_ridge_offset"
     title = "pooled ridge + offset"
     rank = 58
-    color = "tab:olive"
+    color = "olivedrab"
     simple = 2
     about = "pooled ridge, plus the mean of what it leaves of the task's examples, shrunk by how few these are"
 
@@ -24,7 +25,7 @@ class PooledRidgeOffset(Fitted):
 
         return linear.with_offset(setting, linear.pooled_ridge(setting), linear.line_of)
 
-    def predictor(self, params: "Params") -> Predictor:
+    def predictor(self, params: "Params") -> "Predictor":
         from metaopt_core.methods import linear
 
         return linear.offset(linear.line_of(params), params)

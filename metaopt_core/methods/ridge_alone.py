@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING
 
 from metaopt_core.methods.contract import Setting
-from metaopt_core.methods.fitted import Fitted, Predictor
+from metaopt_core.methods.fitted import Fitted
 
 if TYPE_CHECKING:
+    from metaopt_core.methods.support import Predictor
     from metaopt_core.networks.network import Params
 
 
@@ -15,7 +16,7 @@ class RidgeAlone(Fitted):
     name = "ridge_alone"
     title = "ridge, each task alone"
     rank = 70
-    color = "tab:cyan"
+    color = "deepskyblue"
     simple = 6
     about = "ridge regression on a task's own examples"
 
@@ -24,7 +25,7 @@ class RidgeAlone(Fitted):
 
         return linear.ridge_alone(setting)
 
-    def predictor(self, params: "Params") -> Predictor:
+    def predictor(self, params: "Params") -> "Predictor":
         from metaopt_core.methods import linear
         from metaopt_core.methods.from_support import Choices
 

@@ -3,9 +3,10 @@
 from typing import TYPE_CHECKING
 
 from metaopt_core.methods.contract import Setting
-from metaopt_core.methods.fitted import Fitted, Predictor
+from metaopt_core.methods.fitted import Fitted
 
 if TYPE_CHECKING:
+    from metaopt_core.methods.support import Predictor
     from metaopt_core.networks.network import Params
 
 
@@ -25,5 +26,5 @@ class SupportMean(Fitted):
 
         return {"nothing": torch.zeros(1)}
 
-    def predictor(self, params: "Params") -> Predictor:  # noqa: ARG002
+    def predictor(self, params: "Params") -> "Predictor":  # noqa: ARG002
         return lambda support, query_x: (support.mean[:, None].expand(-1, query_x.shape[1], -1), None)

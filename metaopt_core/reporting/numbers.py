@@ -17,7 +17,6 @@ _DECIMALS = 3
 _MANY_DECIMALS = 5
 _GROUPED = 1e3  # from here on with thousands separators and without decimals
 _HUGE = 1e6  # from here on with an exponent: diverging adaptation yields numbers of any size
-_NOTHING = 1e-6  # of the largest number: what rounding leaves of 0
 _FACTOR = 10.0  # from here on a change is written as a factor
 
 
@@ -84,7 +83,7 @@ def _shown(summary: Summary, name: str, pooled: bool) -> list[float]:
         for method, results in variant["methods"].items():
             number = results["pooled"].get(name) if pooled else at_horizon(variant, method)[name]["mean"]
             found += [abs(number)] if number else []
-    return [size for size in found if size > _NOTHING * max(found)]
+    return found
 
 
 def _decimals(sizes: list[float]) -> int:

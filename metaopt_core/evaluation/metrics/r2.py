@@ -12,6 +12,8 @@ SMALLEST = 1e-4
 """The mean squared distance of a task's query targets from its support mean below which they count as constant. Targets of tables
 are in units of the training tasks' standard deviation, of which this is a hundredth."""
 
+_ROUNDING = 1e-6  # what is no difference between a prediction and the support mean
+
 _ABOUT = (
     "1 less the squared error as a share of that of the support mean: 1 is perfect, 0 is no better than the mean of the examples "
     "that a task comes with, and less is worse than it"
@@ -26,4 +28,6 @@ def r2(outputs: "Tensor", targets: "Tensor", weight: "Tensor | None", support_me
     """
     error = mean_over_queries((outputs - targets).square().mean(-1), weight)
     of_mean = mean_over_queries((support_mean[:, None] - targets).square().mean(-1), weight)
-    return (of_mean - error) / of_mean.clamp(min=SMALLEST)
+    better = of_mean - error
+    better = better.masked_fill(better.abs() < _ROUNDING * of_mean, 0)
+    return better / of_mean.clamp(min=SMALLEST)

@@ -17,7 +17,8 @@ from statsmodels.regression.mixed_linear_model import MixedLM, MixedLMParams
 from metaopt_core.distributions.batch import Episode, TaskBatch, Tasks
 from metaopt_core.methods import alone, gaussian, gp_grid, linear
 from metaopt_core.methods.contract import DEVIATION, TOGETHER, Method, Setting, compared
-from metaopt_core.methods.from_support import Choices, Pooled, Support, ladder, pooled, text
+from metaopt_core.methods.from_support import Choices, Pooled, ladder, pooled, text
+from metaopt_core.methods.support import Support
 from metaopt_core.spec.pipeline import PipelineSpec
 from tests.small import setting_of
 

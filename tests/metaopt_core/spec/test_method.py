@@ -43,13 +43,16 @@ def test_there_is_one_that_the_pipeline_is_there_to_learn_and_a_model_for_each_a
 
 
 def test_a_baseline_is_one_that_may_be_left_out_or_an_import_path() -> None:
-    assert optional_methods() == ("pretrained", "protonet")
+    assert {"pretrained", "protonet", "support_mean", "mixed_model"} <= set(optional_methods())
+    assert not {"maml", "random", "unadapted"} & set(optional_methods())
     for name in (*optional_methods(), "tests.toys.least_squares:LeastSquares"):
         assert NAMES.validate_python(name) == name
-    for name in ("random", "maml", "nearest"):
-        with pytest.raises(ValidationError, match="expected pretrained or protonet, or an import path module:Class"):
+    for name in ("unadapted", "maml", "xyz"):
+        with pytest.raises(ValidationError, match="expected one of .*pretrained.*, or an import path module:Class"):
             NAMES.validate_python(name)
-    assert NAMES.json_schema()["anyOf"][0] == {"enum": ["pretrained", "protonet"]}
+    with pytest.raises(ValidationError, match="unknown baseline, did you mean mixed_model?"):
+        NAMES.validate_python("mixed_modle")
+    assert NAMES.json_schema()["anyOf"][0] == {"enum": list(optional_methods())}
 
 
 def test_a_method_says_on_which_tasks_it_makes_no_sense() -> None:
