@@ -4,7 +4,6 @@ Methods are what is compared on the meta-test tasks. `metaopt_core.methods.contr
 and how it adapts and predicts. No code outside a method asks which one it is.
 """
 
-from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Protocol
 
 from pydantic import AfterValidator
@@ -86,11 +85,8 @@ def optional_methods() -> tuple[str, ...]:
 def _baseline(name: str) -> str:
     if name not in optional_methods():
         if not is_import_path(name):
-            close = get_close_matches(name, optional_methods(), n=1)
-            if close:
-                raise PydanticCustomError("baseline", "unknown baseline, did you mean {name}?", {"name": close[0]})
-            expected = {"names": ", ".join(optional_methods())}
-            raise PydanticCustomError("baseline", "expected one of {names}, or an import path module:Class", expected)
+            expected = "expected a baseline such as pretrained or mixed_model, or an import path module:Class"
+            raise PydanticCustomError("baseline", expected)
         named_method(name)
     return name
 

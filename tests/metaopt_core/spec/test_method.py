@@ -48,10 +48,8 @@ def test_a_baseline_is_one_that_may_be_left_out_or_an_import_path() -> None:
     for name in (*optional_methods(), "tests.toys.least_squares:LeastSquares"):
         assert NAMES.validate_python(name) == name
     for name in ("unadapted", "maml", "xyz"):
-        with pytest.raises(ValidationError, match="expected one of .*pretrained.*, or an import path module:Class"):
+        with pytest.raises(ValidationError, match="expected a baseline such as pretrained or mixed_model, or an import path"):
             NAMES.validate_python(name)
-    with pytest.raises(ValidationError, match="unknown baseline, did you mean mixed_model?"):
-        NAMES.validate_python("mixed_modle")
     assert NAMES.json_schema()["anyOf"][0] == {"enum": list(optional_methods())}
 
 
