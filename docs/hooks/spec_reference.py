@@ -32,8 +32,8 @@ completes and checks the file while you type: its first line names `pipelines.sc
 - `extends: NAME` in a pipeline inherits the settings of another one: mappings are merged key by key, anything else is replaced.
 - `include: ../pipelines.yaml`, a path or a list of paths relative to this file, makes the pipelines of other files available in
   this one: they can be extended, and run by name. Every name is defined once. A relative `generate.folder` starts from the file
-  that contains it; the home (`.metaopt/`) and your own modules are looked up beside the file that `-f` names. `metaopt serve` without
-  names serves only what the file itself defines.
+  that contains it; the home (`.metaopt/`) and your own modules are looked up beside the file that `-f` names. `metaopt serve`
+  without names serves only what the file itself defines.
 - `metaopt run NAME --set train.outer.lr=0.002` changes one value for one run. Keys are written as on this page.
 - A key without a default has to be given, by the pipeline itself or by the one that it extends.
 """
