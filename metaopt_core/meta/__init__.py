@@ -1,1 +1,1 @@
-"""The two loops: adaptation to tasks, the meta-gradient through it, and the training that follows it."""
+"""The mathematics: adaptation to tasks, and the meta-gradient through it."""

@@ -1,4 +1,4 @@
-"""Examples and parameters are checked where they come in, once for a loss of them: what doesn't fit is named with its shape.
+"""Examples and parameters are checked on entry, once for each loss: what doesn't fit is reported with its shape.
 
 PyTorch broadcasts where it can, so that targets [tasks, examples] of outputs [tasks, examples, 1] would give a number, and the
 compiled loops read what they are given.
@@ -29,7 +29,7 @@ def examples(network: Network, x: Tensor, y: Tensor, weight: Tensor | None, clas
 
 
 def targets(y: Tensor, outputs: tuple[int, ...], classification: bool) -> None:
-    """Raises ValueError unless targets are such as belong to outputs of a shape [tasks, examples, outputs]."""
+    """Raises ValueError unless targets fit outputs of a shape [tasks, examples, outputs]."""
     expected = outputs[:2] if classification else outputs
     if y.shape != expected or (classification and y.dtype != torch.int64):
         kind = "class labels, int64," if classification else "real numbers"
@@ -48,7 +48,7 @@ def parameters(params: Mapping[str, Tensor], support_x: Tensor, query_x: Tensor)
 
 
 def shapes(params: Mapping[str, Tensor], expected: Mapping[str, torch.Size]) -> None:
-    """Raises ValueError unless parameters are those of a network, in their shapes."""
+    """Raises ValueError unless parameters have the network's names and shapes."""
     for name, shape in expected.items():
         value = params.get(name)
         if value is None:

@@ -25,7 +25,7 @@ from metaopt_core.networks.normalization import EPSILON
 
 @dataclass(frozen=True)
 class _Way:
-    """What was met on the way to the gradient. inputs: y_0, …, y_{L−1}; by_y and by_z: the gradients by y_l and z_l."""
+    """Intermediate results of the gradient. inputs: y_0, …, y_{L−1}; by_y and by_z: the gradients by y_l and z_l."""
 
     inputs: list[Tensor]
     normals: list[kernels.Normal]
@@ -53,7 +53,7 @@ class CrossEntropyConv4(Unpacked):
 
     @staticmethod
     def fits(network: object, x: Tensor) -> TypeGuard[Conv4]:
-        """Whether such a network and such data can be computed here."""
+        """Whether this class supports the network and the data."""
         return isinstance(network, Conv4) and network.looped and kernels.usable(x)
 
     def gradient(self, params: Params) -> tuple[Tensor, Gradient]:

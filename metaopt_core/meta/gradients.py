@@ -6,7 +6,7 @@ With inner loss L_S, outer loss L_Q, K steps of sizes α_k and the initializatio
     v_K = ∇L_Q(θ_K),  v_k = v_{k+1} − ∇²L_S(θ_k) (α_k ∘ v_{k+1})         the meta-gradient is v_0
     ∂L_Q/∂α_k = −v_{k+1} ∘ ∇L_S(θ_k)                                    where step sizes are learned
 
-The second line is run as it stands, one step's linearization at a time and backwards, so that memory for activations need not grow
+The second line is run as written, one step's linearization at a time and backwards, so that memory for activations need not grow
 with K (`InnerLoop.there_and_back`). First order leaves the Hessian out, v_k = v_{k+1}. Where earlier steps count too, with weights
 w_k, v_k gets w_k ∇L_Q(θ_k) added (Antoniou, Edwards, Storkey 2019, equation 3).
 """
@@ -72,12 +72,12 @@ def exact(loop: InnerLoop, query: Queries, theta: Params, weights: Sequence[floa
         v = tuple(torch._foreach_add(v, at.product(by_gradient)))
         if step and weights[step - 1]:
             v = tuple(torch._foreach_add(v, query(step).gradient(at.place.theta)[1], alpha=weights[step - 1]))
-        del at, by_gradient, direction  # their memory is free before the next ones' is taken
+        del at, by_gradient, direction  # frees their memory before the next ones are allocated
     return ByTask(dict(zip(theta, v, strict=True)), by_step[::-1], losses)
 
 
 def _as_one_loop(loop: InnerLoop, query: Queries, theta: Params, weights: Sequence[float], sizes_too: bool) -> ByTask | None:
-    """The same by a loss's own loop over tasks, where it has one and the inner loop is the plain one."""
+    """The same by a loss's own loop over tasks, if it has one and the inner loop is plain gradient descent."""
     inner, judge, size = loop.loss_at(0), query(loop.steps), loop.sizes[0]
     if not (isinstance(inner, SquaredErrorMLP) and isinstance(judge, SquaredErrorMLP) and isinstance(size, float)):
         return None
@@ -88,7 +88,7 @@ def _as_one_loop(loop: InnerLoop, query: Queries, theta: Params, weights: Sequen
 
 
 def first_order(loop: InnerLoop, query: Queries, theta: Params, weights: Sequence[float], sizes_too: bool) -> ByTask:
-    """The same with ∇²L_S taken as zero (FOMAML): θ_k then is θ plus something, and depends on each α_j by its own step alone."""
+    """The same with ∇²L_S taken as zero (FOMAML): θ_k is then θ plus a constant, and depends on each α_j only by its own step."""
     place = loop.start(theta)
     directions, upper = [], []
     for step in range(loop.steps):
@@ -119,7 +119,7 @@ def reptile(loop: InnerLoop, query: Queries, theta: Params) -> ByTask:
 def implicit(loop: InnerLoop, query: Queries, theta: Params, solver_steps: int) -> ByTask:
     """The solution x of (I + ∇²L_S(θ_K)/λ) x = ∇L_Q(θ_K) by conjugate gradients (Rajeswaran et al. 2019, equation 6, algorithm 2).
 
-    It is the exact gradient where θ_K minimizes L_S + λ/2 ‖θ_K − θ‖², however it was found; λ is the rule's `proximal`. The note
+    It is the exact gradient if θ_K minimizes L_S + λ/2 ‖θ_K − θ‖², however it was found; λ is the rule's `proximal`. The note
     `solver_residual` is ‖∇L_Q − (I + ∇²L_S/λ) x‖ / ‖∇L_Q‖.
     """
     *_, end = loop.walk(theta)
@@ -136,7 +136,7 @@ def implicit(loop: InnerLoop, query: Queries, theta: Params, solver_steps: int) 
 def conjugate_gradients(applied: "Applied", b: Gradient, steps: int) -> tuple[Gradient, Tensor]:
     """x with A x ≈ b for a symmetric A of each task (Hestenes, Stiefel 1952), and the relative residual [tasks].
 
-    Where A is not positive along a direction, the task's x stays what it was before.
+    If A is not positive along a direction, the task's x stays as it is.
     """
     x = tuple(torch.zeros_like(one) for one in b)
     r, p = b, b

@@ -1,6 +1,6 @@
-"""The inner loop: how a task's parameters move, step by step, and how the way is walked back.
+"""The inner loop: how a task's parameters move, step by step, and the pass back through these steps.
 
-A step moves packed parameters θ (`TaskLoss.pack`) against a direction d, which a rule makes of the gradient and what it remembers:
+A step moves packed parameters θ (`TaskLoss.pack`) against a direction d, which a rule computes from the gradient and its memory:
 
     g = ∇L(θ),  (d, m') = rule(g, m),  θ' = θ − α ∘ d
 
@@ -28,7 +28,7 @@ _ADAM_EPSILON = 1e-8
 
 
 class Place(NamedTuple):
-    """Where a task's parameters are after so many steps, and what the rule remembers there."""
+    """A task's parameters after some steps, and the memory of the rule there."""
 
     step: int
     theta: Params
@@ -45,7 +45,7 @@ class Linearization(NamedTuple):
 
 @dataclass(frozen=True)
 class Rule:
-    """What the inner loop makes of a gradient, and what it moves.
+    """How the inner loop uses a gradient, and which parameters it moves.
 
     name: `gradient_descent`, `momentum` (d = m' = μ m + g) or `adam` (Kingma, Ba 2015, algorithm 1, with ε under the square root,
     where it has a derivative). clip_norm: the largest norm of a task's gradient by what moves.
@@ -100,14 +100,14 @@ class InnerLoop:
             yield place
 
     def step(self, place: Place, initial: Params | None = None) -> Place:
-        """One step. initial: θ_0, which the proximal term asks for."""
+        """One step. initial: θ_0, which the proximal term needs."""
         return self.move(place, self.loss_at(place.step).gradient(place.theta)[1], initial)
 
     def linearized(self, place: Place) -> Linearization:
         return Linearization(place, *self.loss_at(place.step).linearized(place.theta))
 
     def move(self, place: Place, gradient: Gradient, initial: Params | None = None) -> Place:
-        """The step from a place where the gradient is known."""
+        """The step from a place with a known gradient."""
         values = list(place.theta.values())
         if self.rule.proximal and initial is not None:
             away = torch._foreach_sub(values, list(initial.values()))
@@ -160,7 +160,7 @@ class InnerLoop:
             if step % every == 0:
                 kept.append(place)
             place = self.step(place)
-        last = self.linearized(place)  # the last step is the first on the way back, so it is not made twice
+        last = self.linearized(place)  # the last step is the first of the backward pass, so it is not computed twice
 
         def back(last: Linearization) -> Iterator[Linearization]:
             yield last

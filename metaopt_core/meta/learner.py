@@ -1,4 +1,4 @@
-"""A learner: network, loss and inner step size, all that it takes to adapt given meta-parameters to tasks.
+"""A learner: network, loss and inner step size, which is all that is needed to adapt given meta-parameters to tasks.
 
 Adaptation here is for use, not for training: no graph through the steps is kept.
 """
@@ -32,7 +32,7 @@ from metaopt_core.spec.networks import unknown_parameter
 from metaopt_core.spec.train import TrainSpec
 
 if TYPE_CHECKING:
-    from metaopt_core.spec.pipeline import PipelineSpec  # all components; what the logged model takes along needs none
+    from metaopt_core.spec.pipeline import PipelineSpec  # it imports all components, which the logged model doesn't need
 
 _GPU_CHUNK = 64  # times as many examples as on a CPU; not measured
 
@@ -80,7 +80,7 @@ class Learner:
 
     @classmethod
     def of(cls, train: TrainSpec, shape: TaskShape, inner_lr: float) -> "Learner":
-        """The learner of what was trained so, for tasks of a shape; inner_lr: where step sizes aren't learned."""
+        """The learner for parameters that were trained this way, for tasks of a shape; inner_lr: if step sizes aren't learned."""
         ways = train.ways
         network = build(train.model, shape.input_shape, shape.outputs_for(ways), train.inner.steps)
         return cls(
@@ -92,13 +92,13 @@ class Learner:
         )
 
     def as_baseline(self) -> "Learner":
-        """The learner that fine-tunes a baseline: plain gradient descent on all parameters, which every step has in common."""
+        """The learner that fine-tunes a baseline: plain gradient descent on all parameters, which are shared by all steps."""
         return replace(self, network=without_steps(self.network), rule=GRADIENT_DESCENT, adaptation="plain")
 
     def outputs(self, theta: Mapping[str, Tensor], steps: int, x: Tensor, weight: Tensor | None = None) -> Tensor:
-        """What the network makes of x [tasks, examples, …] by parameters that so many inner steps led to.
+        """The network's outputs for x [tasks, examples, …], with parameters after `steps` inner steps.
 
-        weight [tasks, examples]: of the examples, where the network normalizes by its batch.
+        weight [tasks, examples]: of the examples, for a network that normalizes by its batch.
         """
         rows = self.network.per_step
         return self.network(at_step(theta, rows, steps - 1) if rows else theta, x, _unless_alike(weight))
@@ -140,7 +140,7 @@ class Learner:
         return [AtStep(parts[step % len(parts)], self.network.per_step, step) for step in range(max(1, steps))]
 
     def query(self, batch: TaskBatch) -> Queries:
-        """The outer loss: the same on the query sets."""
+        """The outer losses: the same on the query sets."""
         loss = self._task_loss(batch.query_x, batch.query_y, batch.query_weight)
         return lambda steps: AtStep(loss, self.network.per_step, steps - 1) if self.network.per_step else loss
 
@@ -182,7 +182,7 @@ class Learner:
         return batch.split(self.tasks_at_once(batch))
 
     def inner_loop(self, batch: TaskBatch, params: Mapping[str, Tensor], steps: int) -> InnerLoop:
-        """The inner loop on the tasks' support sets, with the step sizes that the parameters bring, or `inner_lr`.
+        """The inner loop on the tasks' support sets, with the step sizes among the parameters, or `inner_lr`.
 
         Raises ValueError if parameters are not the network's, if they and examples are of different types or on different devices,
         or if there is no example.
@@ -240,7 +240,7 @@ class Learner:
     def adapt(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> Iterator[Params]:
         """The tasks' parameters after 0, 1, …, `steps` steps from shared ones, each name → [tasks, …].
 
-        Raises ValueError if there is nothing to adapt to, or where gradients can't be taken.
+        Raises ValueError if there is nothing to adapt to, or gradients can't be computed.
         """
         if steps == 0:
             yield for_each_task(self._split(params, batch)[0], len(batch))
@@ -272,13 +272,13 @@ class Learner:
         yield from safe_adaptation.adapt(losses, weights, labels, theta, sizes, self.rule)
 
     def adapted(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> Params:
-        """The tasks' parameters after so many steps; those of the steps before are not kept."""
+        """The tasks' parameters after `steps` steps; those of earlier steps are not kept."""
         for theta in self.adapt(params, batch, steps):
             last = theta
         return last
 
     def _split(self, params: Mapping[str, Tensor], batch: TaskBatch) -> tuple[Params, Params]:
-        """The network's parameters and the learned step sizes, once they have been checked."""
+        """The network's parameters and the learned step sizes, after checking them."""
         checks.parameters(params, batch.support_x, batch.query_x)
         shared, learned = step_sizes.split(params)
         checks.shapes(shared, self._shapes)
@@ -323,7 +323,7 @@ class Learner:
             each.setdefault("loss", []).append(self.loss(outputs, part.query_y, part.query_weight))
             if self.classification:
                 each.setdefault("accuracy", []).append(self.accuracy(outputs, part.query_y, part.query_weight))
-        with one_thread():  # several would sum in an order of their own
+        with one_thread():  # several threads would sum in another order
             return {f"{prefix}{name}": torch.cat(values).mean().item() for name, values in each.items()}
 
     def predict_queries(self, params: Mapping[str, Tensor], tasks: TaskBatch, steps: int) -> Tensor:
@@ -345,12 +345,12 @@ class Learner:
 
 
 def _unless_alike(weight: Tensor | None) -> Tensor | None:
-    """Weights of examples, or none where each is 1: the same to the bit, and what knows of no weights is quicker."""
+    """Weights of examples, or none if each is 1: the same to the bit, and faster without weights."""
     return None if weight is None or bool((weight == 1).all()) else weight
 
 
 def _shares(weight: Tensor) -> Tensor:
-    """Weights [tasks, examples] that sum to one, or to zero in a task where none counts."""
+    """Weights [tasks, examples] that sum to one, or to zero in a task without examples that count."""
     return weight / weight.sum(1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
 
 
@@ -361,12 +361,12 @@ def _with_support(batch: TaskBatch, tasks: slice | Tensor, examples: slice | Ten
 
 
 def _packed(loss: TaskLoss, shared: Params, size: Size) -> Size:
-    """A step's size as it goes with packed parameters."""
+    """A step's size in the form of packed parameters."""
     return size if isinstance(size, float) else _packed_each(loss, shared, size)
 
 
 def _packed_each(loss: TaskLoss, shared: Params, each: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """A tensor for each parameter, which broadcasts to it, as it goes with packed parameters."""
+    """A tensor for each parameter, which broadcasts to it, in the form of packed parameters."""
     whole = {name: one.expand_as(value) for (name, value), one in zip(shared.items(), each, strict=True)}
     return tuple(loss.pack(whole).values())
 
@@ -384,7 +384,7 @@ def _rule(train: TrainSpec, network: Network) -> Rule:
 
 
 def adapting(network: Network, wanted: str | tuple[str, ...]) -> frozenset[str]:
-    """The names of the parameters that `train.inner.adapts` means. Raises UserError where a name matches none.
+    """The names of the parameters that `train.inner.adapts` selects. Raises UserError if a name matches none.
 
     Never those with rows for every step.
     """
@@ -401,7 +401,7 @@ def adapting(network: Network, wanted: str | tuple[str, ...]) -> frozenset[str]:
 
 
 def device_named(name: str) -> torch.device:
-    """The device that a spec names: `auto` is the GPU where there is one, else the CPU. Raises UserError where it isn't there."""
+    """The device that a spec names: `auto` is the GPU if there is one, else the CPU. Raises UserError if it doesn't exist."""
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError(
             "device: cuda, but PyTorch finds no GPU that it can use here: expected auto or cpu, or a CUDA build of PyTorch"

@@ -1,4 +1,4 @@
-"""What the inner and the outer loop ask of a loss: its gradient, and products with its Hessian, for every task of a batch at once.
+"""What the inner and the outer loop need of a loss: its gradient and products with its Hessian, for all tasks of a batch at once.
 
 Everything has a leading task dimension. Tasks are independent: the gradient of the sum of their losses by their own parameters is
 each task's gradient, and one product serves all of them.
@@ -35,19 +35,19 @@ class TaskLoss(Protocol):
     """A loss a task, as a function of the tasks' packed parameters [tasks, …]."""
 
     def pack(self, params: Mapping[str, Tensor]) -> Params:
-        """Parameters, or what has their shapes (with a leading task dimension or without), as the other methods take them."""
+        """Parameters, or tensors of their shapes (with or without a leading task dimension), as the other methods take them."""
 
     def unpack(self, params: Mapping[str, Tensor]) -> Params:
-        """The same by their names again, as views."""
+        """The inverse: tensors by name, as views."""
 
     def gradient(self, params: Params) -> tuple[Tensor, Gradient]:
         """The losses [tasks] and ∇L, without a graph."""
 
     def linearized(self, params: Params) -> tuple[Gradient, HessianProduct]:
-        """∇L, and the product with the Hessian at the same place; what it needs of the way to ∇L lives as long as it does."""
+        """∇L, and the product with the Hessian at the same place, which keeps what it needs of computing ∇L in memory."""
 
     def bytes_kept(self, params: Params) -> int:
-        """How much that is, found by trying."""
+        """How many bytes that is, found by trying."""
 
 
 Queries = Callable[[int], TaskLoss]
@@ -55,7 +55,7 @@ Queries = Callable[[int], TaskLoss]
 
 
 class Unpacked:
-    """Parameters are taken as they are."""
+    """A loss of parameters that are not packed."""
 
     def pack(self, params: Mapping[str, Tensor]) -> Params:
         return dict(params)
@@ -82,7 +82,7 @@ class Differentiated(Unpacked):
 
     def _of_moving(self, losses: Tensor, leaves: Params, create_graph: bool) -> Gradient:
         moving = {name: value for name, value in leaves.items() if self._moving is None or name in self._moving}
-        # Of a parameter that the loss doesn't use, the gradient is zero.
+        # The gradient by a parameter that the loss doesn't use is zero.
         gradient = torch.autograd.grad(losses.sum(), list(moving.values()), create_graph=create_graph, materialize_grads=True)
         found = dict(zip(moving, gradient, strict=True))
         return tuple(found[name] if name in found else torch.zeros_like(value) for name, value in leaves.items())
@@ -108,7 +108,7 @@ class Differentiated(Unpacked):
         kept: dict[int, int] = {}
 
         def note(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()  # of a view, far more may be stored that is kept anyway
+            storage = tensor.untyped_storage()  # for a view, the storage may be larger but is kept anyway
             place = storage.data_ptr()
             kept[place] = max(kept.get(place, 0), min(tensor.nbytes, storage.nbytes()))
             return tensor
@@ -120,7 +120,7 @@ class Differentiated(Unpacked):
 
 
 class Compiled(Unpacked):
-    """As `Differentiated`, by functions that torch.compile made: one for the gradient and one for products with the Hessian."""
+    """Like `Differentiated`, by functions that torch.compile compiled: one for the gradient, one for products with the Hessian."""
 
     def __init__(self, functions: "CompiledFunctions", data: tuple[Tensor | None, ...]):
         self._functions, self._data = functions, data
@@ -138,7 +138,7 @@ class Compiled(Unpacked):
 class CompiledFunctions:
     """The two functions of a loss (parameters, data) → [tasks]. However many inner steps call them, they are compiled once.
 
-    Where compilation fails, one line says so and they run as they are.
+    If compilation fails, one line says so and they run uncompiled.
     """
 
     def __init__(self, loss: Callable[..., Tensor], graphs: bool):
@@ -152,15 +152,15 @@ class CompiledFunctions:
         self.gradient, self.product = self._compiled(gradient), self._compiled(product)
 
     def _compiled(self, function: Callable[..., Result]) -> Callable[..., Result]:
-        """Runs the compiled function until a compilation fails, in whatever thread: then all of them run the function itself."""
-        import torch._dynamo  # takes a second, so only where it is needed
+        """Runs the compiled function until a compilation fails in any thread; then all run the function itself."""
+        import torch._dynamo  # takes a second, so imported only if needed
 
         run = torch.compile(function, mode="reduce-overhead" if self._graphs else None)
 
         def call(*arguments: Any) -> Result:
             if not self._failed:
                 try:
-                    torch._dynamo.config.trace_autograd_ops = True  # follow torch.autograd.grad instead of giving up at it
+                    torch._dynamo.config.trace_autograd_ops = True  # trace torch.autograd.grad instead of giving up on it
                     return run(*arguments)
                 except Exception as error:
                     self._give_up(error)
@@ -181,7 +181,7 @@ class SquaredErrorMLP:
 
     x [tasks, examples, …], y [tasks, examples, outputs]; share [tasks, examples]: of each example in its task's mean, none where
     all are alike; factor: of the mean.
-    Parameters are packed into one tensor [tasks, all of them]; what the engine does with them is then one operation.
+    Parameters are packed into one tensor [tasks, all of them], so that each operation on them is a single one.
     """
 
     def __init__(self, network: MLP, x: Tensor, y: Tensor, share: Tensor | None, factor: float):

@@ -1,4 +1,4 @@
-"""What an outer step descends: a function of parameters and a batch of tasks that gives a gradient and a loss a task."""
+"""What an outer step minimizes: a function of parameters and a batch of tasks that returns a gradient and each task's loss."""
 
 import math
 from dataclasses import dataclass, replace
@@ -66,7 +66,7 @@ EXACT = MetaGradientSettings()
 
 
 class AfterAdaptation:
-    """The query loss after the inner loop (Finn, Abbeel, Levine 2017, equation 1, and what came of it)."""
+    """The query loss after the inner loop (Finn, Abbeel, Levine 2017, equation 1, and its successors)."""
 
     def __init__(self, learner: Learner, steps: int, settings: MetaGradientSettings = EXACT):
         if steps < 1:
@@ -76,7 +76,7 @@ class AfterAdaptation:
 
     @classmethod
     def from_spec(cls, learner: Learner, train: TrainSpec) -> "AfterAdaptation":
-        """What a spec trains the learner by."""
+        """The objective of a spec."""
         settings = MetaGradientSettings(
             kind=train.meta_gradient,
             unrolled={"auto": None, "unrolled": True, "recursion": False}[train.backward],
@@ -94,7 +94,7 @@ class AfterAdaptation:
 
     def by_plan(self, params: Params, batch: TaskBatch, plan: Plan, iteration: int) -> MetaGradient:
         if self._learner.compiled == "cuda":
-            torch.compiler.cudagraph_mark_step_begin()  # what CUDA graphs gave in the step before may be overwritten
+            torch.compiler.cudagraph_mark_step_begin()  # results of CUDA graphs from the previous step may be overwritten
         if plan.tasks_at_once >= len(batch):
             found, loss = self._of_chunk(params, batch, plan, iteration)
             gradient = loss.unpack({name: _mean(value, len(batch)) for name, value in found.packed.items()})
@@ -132,7 +132,7 @@ class AfterAdaptation:
     def _by_sizes(self, params: Params, found: ByTask, loss: TaskLoss) -> Params:
         learned, adapts = step_sizes.split(params)[1], self._learner.rule.adapts
         by_step = [loss.unpack(one) for one in found.by_step]
-        if adapts is not None:  # the size of what doesn't move is zero whatever was learned
+        if adapts is not None:  # the step size of parameters that don't move is zero, whatever was learned
             by_step = [{name: value for name, value in one.items() if name in adapts} for one in by_step]
         return step_sizes.gradient(learned, by_step, len(found.losses))
 

@@ -1,8 +1,8 @@
 """Parameters of which every inner step has its own: MAML++'s per-step batch norm (Antoniou, Edwards, Storkey 2019, section 4).
 
-Such a parameter is a tensor [steps, …]. Step k = 0, 1, … of the inner loop puts the support set through the network with row k, and
-so are the queries put that judge where that step led. Steps beyond the last row use that one, and queries before the first step
-use row 0. A row serves one step, so there is nothing that it could be adapted for: the outer loop alone learns it.
+Such a parameter is a tensor [steps, …]. Step k = 0, 1, … of the inner loop runs the network on the support set with row k,
+and so are the queries run that judge this step. Steps beyond the last row use that one, and queries before the first step
+use row 0. A row serves only one step, so adapting it would be pointless: only the outer loop learns it.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -42,7 +42,7 @@ class AtStep(Unpacked):
         return self._loss.bytes_kept(at_step(params, self._names, self._step))
 
     def _in_its_row(self, params: Params, gradient: Gradient) -> Gradient:
-        """Derivatives by the step's row as those by all rows."""
+        """Derivatives by the step's row as derivatives by all rows."""
         return tuple(
             torch.zeros_like(value).select_scatter(found, 1, _row(value, self._step)) if name in self._names else found
             for (name, value), found in zip(params.items(), gradient, strict=True)

@@ -1,8 +1,8 @@
-"""Adaptation that can't blow up, for use where nobody looks at each task.
+"""Adaptation that can't diverge, for use without supervision.
 
-Each task halves its step size until its support loss falls. Where a support set is large enough, a fifth of it judges: once
-adaptation to the other four fifths surely harms that fifth, adaptation to the whole set goes no further. (To stop where the
-held-out loss is lowest would be to stop by chance, and mostly too early.) What a task gets depends on no other task of its batch.
+Each task halves its step size until its support loss falls. If a support set is large enough, a fifth of it is held out: once
+adaptation to the other four fifths clearly harms that fifth, adaptation to the whole set stops. (Stopping at the lowest held-out
+loss would mean stopping by chance, and mostly too early.) The result for a task depends on no other task of its batch.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ from metaopt_core.meta.step_sizes import Size
 from metaopt_core.networks.network import Params
 
 HALVINGS = 10
-"""After so many halvings in vain, a task stays where it is."""
+"""After this many unsuccessful halvings, a task stays where it is."""
 
 HELD_OUT_EVERY = 5
 FEWEST_HELD_OUT = 5

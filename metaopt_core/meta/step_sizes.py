@@ -2,7 +2,7 @@
 
 The entry `inner_lr.NAME` holds the step sizes of the parameter NAME, and `inner_lr.*` those of every parameter: a tensor
 [steps, …], a row an inner step, which broadcasts to the parameter. Steps beyond the last row use that row. A dictionary
-without such entries is adapted with a fixed number. So whatever carries parameters carries step sizes too.
+without such entries is adapted with a fixed number. So everything that stores parameters also stores step sizes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +39,7 @@ def initial(inner: InnerSpec, params: Mapping[str, Tensor]) -> Params:
 
 
 def split(params: Mapping[str, Tensor]) -> tuple[Params, Params]:
-    """Meta-parameters as initial parameters and step sizes (under their full names; none where they are fixed)."""
+    """Meta-parameters as initial parameters and step sizes (under their full names; empty if they are fixed)."""
     sizes = {name: value for name, value in params.items() if name.startswith(PREFIX)}
     return {name: value for name, value in params.items() if name not in sizes}, sizes
 
