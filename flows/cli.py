@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows import complete, console, environment, launch, pipelines_file, planning, typer_commands
+from flows import complete, console, data_commands, environment, launch, pipelines_file, planning, typer_commands
 from flows.console import Detail
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline.stages import PUBLISHING, STAGES
@@ -48,6 +48,8 @@ app = typer.Typer(
 )
 
 command = partial(app.command, cls=typer_commands.Command)
+command(epilog=data_commands.OF_INIT)(data_commands.init)
+app.add_typer(data_commands.data, name="data")
 
 FileOption = Annotated[
     Path | None, typer.Option("--file", "-f", metavar="FILE", help="The pipelines file.", show_default=str(pipelines_file.DEFAULT))

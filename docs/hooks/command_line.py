@@ -20,13 +20,22 @@ def _page() -> Iterator[str]:
     yield _text(command.help) + "\n"
     yield _text(command.epilog) + "\n"
     yield from _parameters(command)
-    for name, one in command.commands.items():
+    for name, one in _commands(command):
         yield f"\n## `metaopt {name}`\n"
         yield _text(one.help) + "\n"
         yield f"```text\n{_usage(name, one)}\n```\n"
         yield from _parameters(one)
         if one.epilog:
             yield _text(one.epilog) + "\n"
+
+
+def _commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command by its words, those of groups included."""
+    for name, one in group.commands.items():
+        if hasattr(one, "commands"):
+            yield from _commands(one, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", one
 
 
 def _usage(name: str, command: Any) -> str:

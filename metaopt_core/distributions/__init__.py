@@ -3,4 +3,4 @@
 Each folder or module here is a distribution, apart from those that all of them share.
 """
 
-SUPPORT = ("batch", "content", "contract", "random")
+SUPPORT = ("batch", "content", "contract", "findings", "random")

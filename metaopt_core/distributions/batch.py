@@ -14,6 +14,8 @@ from metaopt_core.distributions.random import Stream, uniform
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # takes half a second, and most have no use for it
 
+    from metaopt_core.distributions.findings import Findings
+
 HeldOutSplit = Literal["validation", "test"]
 PooledSplit = Literal["train", "validation"]
 
@@ -164,6 +166,9 @@ class TaskDistribution(Protocol):
     def rows(self, split: PooledSplit) -> Rows | None:
         """The examples of a split's tasks together, for models of all tasks; at most `MOST_ROWS`, drawn evenly over the tasks. None
         where there are no such."""
+
+    def findings(self) -> "Findings":
+        """What is worth knowing of the data before anything is trained."""
 
     def on(self, device: torch.device) -> "TaskDistribution":
         """The same with its data on a device, where drawing a task then is indexing."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metaopt_core.distributions.findings import Findings
 from metaopt_core.spec.components import DISTRIBUTIONS, find
 from metaopt_core.spec.distribution import DistributionSpec, TaskShape
 
@@ -46,6 +47,9 @@ class Generated:
 
     def rows(self, split: "PooledSplit") -> "Rows | None":  # noqa: ARG002
         return None
+
+    def findings(self) -> Findings:
+        return Findings()
 
 
 def materialize(distribution: DistributionSpec, seed: int, downloads: Path, folder: Path) -> TaskShape:

@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from metaopt_core.distributions.batch import MOST_ROWS, Episode, HeldOutSplit, PooledSplit, Prediction, Rows, TaskBatch, own_shots
+from metaopt_core.distributions.findings import Findings
 from metaopt_core.distributions.random import Stream, uniform, without_replacement
-from metaopt_core.distributions.table import figures
+from metaopt_core.distributions.table import checking, figures
 from metaopt_core.distributions.table.preparing import Preparation
 from metaopt_core.distributions.table.settings import SPLITS, TableSettings
 from metaopt_core.errors import UserError
@@ -145,6 +146,13 @@ class Table:
             tasks.append(np.full(len(chosen), number))
         chosen, task = np.concatenate(rows), np.concatenate(tasks)
         return Rows(torch.from_numpy(self.x[chosen]), torch.from_numpy(self.y[chosen]), torch.from_numpy(task))
+
+    def findings(self) -> Findings:
+        split, rows = self.splits["train"], self.rows("train")
+        facts = checking.facts(self.preparation, self.told, self.labels, rows)
+        warnings = checking.warnings(self.preparation, self.told, self.labels, rows, split.names)
+        sizes = {name: self.sizes(of.cells).sum(1).tolist() for name, of in self.splits.items()}
+        return Findings(facts, warnings, sizes)
 
     def on(self, device: torch.device) -> "Table":  # noqa: ARG002 - tasks are drawn from files, and moved then
         return self
