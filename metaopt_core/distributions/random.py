@@ -30,6 +30,7 @@ class Stream(IntEnum):
     TEST_NOISE = 12
     TRAIN_SHOTS = 13
     HELD_OUT_SHOTS = 14
+    TRAIN_AUGMENTATION = 15
 
 
 def uniform(seed: int, stream: Stream, start: int, count: int, width: int) -> npt.NDArray[np.float64]:
