@@ -181,7 +181,7 @@ def test_planning_imports_neither_torch_nor_what_only_computing_needs(tmp_path: 
         (
             "generate.distribution",
             "planes",
-            "expected sinusoid, mixture, omniglot, python or table, or an import path module:Class",
+            "expected sinusoid, mixture, omniglot, pictures, python or table, or an import path module:Class",
         ),
         ("generate.distribution", "nowhere:Planes", "no module nowhere in "),
         (

@@ -21,7 +21,7 @@ def test_a_network_has_an_output_for_each_way_or_for_each_number_of_a_target() -
 
 def test_a_component_is_named_by_the_one_value_that_its_name_can_have() -> None:
     assert {name: kind.component_name() for name, kind in known(DISTRIBUTIONS, DistributionSpec).items()} == {
-        name: name for name in ("mixture", "omniglot", "python", "sinusoid", "table")
+        name: name for name in ("mixture", "omniglot", "pictures", "python", "sinusoid", "table")
     }
     assert DistributionSpec.component_name() == ""  # a base of others
     assert Planes.component_name() == ""  # named by its import path

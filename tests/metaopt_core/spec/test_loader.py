@@ -60,6 +60,7 @@ SHIPPED_NAMES = [
     "omniglot-20w1s-anil",
     "omniglot-20w1s-mamlpp",
     "omniglot-20w1s-paper",
+    "groceries",
 ]
 
 
