@@ -207,9 +207,9 @@ def test_a_picture_that_a_csv_file_names_and_that_is_not_there_is_listed(tmp_pat
 
 def test_an_environment_variable_says_where_pictures_are(tree: Path, tmp_path: Path) -> None:
     spec = spec_of(None, variable="MY_PICTURES", obtain="ask Ada")
-    with pytest.raises(UserError, match="generate.path: missing: .*, or the environment variable MY_PICTURES; ask Ada"):
+    with pytest.raises(UserError, match=r"generate.path: missing: .*, or the environment variable MY_PICTURES; ask Ada"):
         spec.data()
-    with pytest.raises(UserError, match="MY_PICTURES: .*nothing.* is not there: expected a folder, .*; ask Ada"):
+    with pytest.raises(UserError, match=r"MY_PICTURES: .*nothing.* is not there: expected a folder, .*; ask Ada"):
         spec.located({"MY_PICTURES": str(tmp_path / "nothing")})
     assert spec.located({"MY_PICTURES": str(tree)}).data() == spec_of(tree).data()
 
