@@ -1,6 +1,6 @@
 """p(T): where tasks come from. Every task is a function of (seed, stream, index).
 
-Each folder or module here is a distribution, apart from those that all of them share.
+Each folder or module here is a distribution, except for the modules that all of them share.
 """
 
 SUPPORT = ("batch", "content", "contract", "findings", "random")

@@ -1,4 +1,4 @@
-"""A batch of tasks as plain frozen data, and what is common to every distribution that tasks come from."""
+"""A batch of tasks as plain frozen data, and the interface that all distributions share."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from torch import Tensor
 from metaopt_core.distributions.random import Stream, uniform
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure  # takes half a second, and most have no use for it
+    from matplotlib.figure import Figure  # takes half a second, and is rarely needed
 
     from metaopt_core.distributions.findings import Findings
 
@@ -76,7 +76,7 @@ class TaskBatch:
         return (self.support_y * weight[..., None]).sum(1)
 
     def split(self, tasks: int) -> list["TaskBatch"]:
-        """Parts of that many tasks (the last may have fewer), as views."""
+        """Parts of `tasks` tasks each (the last may have fewer), as views."""
         return [self[start : start + tasks] for start in range(0, len(self), tasks)]
 
     @classmethod
@@ -127,7 +127,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a method made of a few tasks' queries, for a figure: outputs [tasks, queries, outputs] before and after adaptation."""
+    """A method's predictions for queries, for figures: outputs [tasks, queries, outputs] before and after adaptation."""
 
     label: str
     color: str
@@ -137,7 +137,7 @@ class Prediction:
 
 
 class TaskDistribution(Protocol):
-    """What training and evaluation ask of a distribution. A loaded one holds its data in memory; drawing a task is indexing."""
+    """What training and evaluation need of a distribution. A loaded one holds its data in memory; drawing a task is indexing."""
 
     @property
     def train_classes(self) -> int | None:
@@ -161,7 +161,7 @@ class TaskDistribution(Protocol):
         """The numbers of a held-out split's tasks that have enough examples for an episode, ascending; the others are left out."""
 
     def task_names(self, split: HeldOutSplit) -> Sequence[str] | None:
-        """What the tasks of a held-out split are called, by their numbers; none where they have no names."""
+        """The names of a held-out split's tasks, by their numbers; none if they have no names."""
 
     def rows(self, split: PooledSplit) -> Rows | None:
         """The examples of a split's tasks together, for models of all tasks; at most `MOST_ROWS`, drawn evenly over the tasks. None
@@ -171,30 +171,30 @@ class TaskDistribution(Protocol):
         """What is worth knowing of the data before anything is trained."""
 
     def on(self, device: torch.device) -> "TaskDistribution":
-        """The same with its data on a device, where drawing a task then is indexing."""
+        """The same, with its data on a device, so that drawing a task there is indexing."""
 
     def shifted(self, changes: Mapping[str, Any]) -> "TaskDistribution":
-        """The same with the test tasks of a shifted variant (`DistributionSpec.shifted`). They are still disjoint from training."""
+        """The same, with the test tasks of a shifted variant (`DistributionSpec.shifted`), still disjoint from training."""
 
     def contents(self) -> Mapping[str, Any]:
-        """What is in it, as JSON values to be recorded with the output: counts, say."""
+        """A description of its content as JSON values, such as counts, which is recorded with the output."""
 
     def overview(self) -> "Figure":
         """A figure that shows what its tasks are."""
 
     def examples(self, tasks: TaskBatch, predictions: Sequence[Prediction]) -> "Figure":
-        """A figure of a few tasks with what methods made of their queries; the first is the logged model's."""
+        """A figure of a few tasks with methods' predictions for their queries; the first is the logged model's."""
 
 
 MOST_ROWS = 200_000
 """Examples that pooled models are fitted to."""
 
 PART_BYTES = 2**28
-"""Tasks are drawn in parts of about so much, so that memory doesn't grow with their number or size."""
+"""Tasks are drawn in parts of about this size, so that memory doesn't grow with their number or size."""
 
 
 def bytes_of(tasks: TaskBatch) -> int:
-    """What a batch takes in memory."""
+    """The memory of a batch."""
     return sum(value.nbytes for value in vars(tasks).values() if value is not None)
 
 
@@ -253,26 +253,26 @@ class Tasks:
         return self.count
 
     def all(self) -> TaskBatch:
-        """All of them at once: for a few."""
+        """All tasks at once, if they are few."""
         return self.draw(0, self.count)
 
     def picked(self, numbers: Sequence[int]) -> TaskBatch:
-        """The tasks of the given numbers."""
+        """The tasks with the given numbers."""
         places = numbers if self.numbers is None else [list(self.numbers).index(number) for number in numbers]
         return TaskBatch.joined([self.draw(place, 1) for place in places])
 
     @cached_property
     def part(self) -> int:
-        """How many are drawn together."""
+        """How many tasks are drawn together."""
         return max(1, min(self.count, PART_BYTES // max(1, bytes_of(self.draw(0, 1)))))
 
     def parts(self, device: torch.device) -> Iterator[TaskBatch]:
-        """All of them, a part at a time, on a device."""
+        """All tasks, one part at a time, on a device."""
         for start in range(0, self.count, self.part):
             yield self.draw(start, min(self.part, self.count - start)).to(device)
 
     def kept(self) -> "Tasks":
-        """The same, drawn once where all of them are one part."""
+        """The same tasks, drawn only once if they fit into one part."""
         if self.part < self.count:
             return self
         drawn = self.all()

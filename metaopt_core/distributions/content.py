@@ -1,7 +1,7 @@
-"""What data are, by their content: the same files have one digest, wherever they are and however they are packed.
+"""The identity of data by content: the same files have one digest, wherever they are and however they are packed.
 
-Reading them all takes seconds, so the digest is remembered in the user's cache folder under how the files look: path, size, times
-and inode. What is remembered changes no result, and can be removed at any time.
+Reading them all takes seconds, so the digest is cached in the user's cache folder, keyed by path, size, times and inode of the
+files. The cache changes no result, and can be deleted at any time.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
-_SETTLED_SECONDS = 2.0  # the times of files that are younger may not tell a further change apart
+_SETTLED_SECONDS = 2.0  # the times of younger files may not reveal a further change
 
 
 def digest(files: Iterable[tuple[str, bytes]]) -> str:
@@ -23,9 +23,9 @@ def digest(files: Iterable[tuple[str, bytes]]) -> str:
 
 
 def remembered(of: str, files: Mapping[str, os.stat_result], find: Callable[[], str]) -> str:
-    """A digest of files that `find` reads, unless it is known for files that look like these.
+    """The digest of files from the cache, or else from `find`, which reads them.
 
-    of: what is made of them. files: absolute path → how it looks.
+    of: what the digest is of. files: absolute path → status.
     """
     lines = [of, *(f"{path} {_looks(status)}" for path, status in sorted(files.items()))]
     key = hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
@@ -33,7 +33,7 @@ def remembered(of: str, files: Mapping[str, os.stat_result], find: Callable[[], 
         return known
     found = find()
     if all(time.time() - max(status.st_mtime, status.st_ctime) > _SETTLED_SECONDS for status in files.values()):
-        with contextlib.suppress(OSError):  # then it is found again the next time
+        with contextlib.suppress(OSError):  # then it is computed again the next time
             _remember(key, found)
     return found
 

@@ -22,7 +22,7 @@ class Distribution(DistributionSpec):
     """Base of all distributions. A subclass is a component that a spec may name."""
 
     def materialize(self, seed: int, downloads: Path, folder: Path) -> TaskShape:
-        """Write all that `load` needs into a folder, held-out tasks included, in formats that are safe to open.
+        """Write everything that `load` needs into a folder, including held-out tasks, in formats that are safe to open.
 
         downloads: a folder for what has to be downloaded, which outlives the output. Raises UserError for data that can't be used.
         """
@@ -34,7 +34,7 @@ class Distribution(DistributionSpec):
 
 
 class Generated:
-    """Base of loaded distributions whose tasks have as many examples as an episode asks for, and no names."""
+    """Base of loaded distributions whose tasks have any number of examples, and no names."""
 
     def enough(self, split: "HeldOutSplit", episode: "Episode") -> Sequence[int]:  # noqa: ARG002
         return range(self.held_out_count(split))
@@ -62,7 +62,7 @@ def materialize(distribution: DistributionSpec, seed: int, downloads: Path, fold
 
 
 def record(distribution: DistributionSpec, shape: TaskShape, seed: int, folder: Path) -> None:
-    """Write what `load` finds a materialized distribution by."""
+    """Write the files by which `load` recognizes a materialized distribution."""
     values = distribution.model_dump(mode="json", exclude=set(distribution.not_identity)) | {"seed": seed}
     (folder / "distribution.json").write_text(json.dumps(values, indent=1))
     (folder / "shape.json").write_text(json.dumps(shape.as_json()))

@@ -1,4 +1,4 @@
-"""What methods do with each number of support examples, and how often they harm a task: a part of summary.json.
+"""Results with each number of support examples, and how often a method harms a task: a part of summary.json.
 
 A task's repeats are averaged first, so that it counts once.
 """
@@ -17,7 +17,7 @@ from metaopt_core.evaluation.statistics import groups_of, one_a_task, paired, st
 from metaopt_core.spec.metric import Metric
 from metaopt_core.spec.pipeline import PipelineSpec
 
-_SAME = 1e-6  # what rounding alone makes of equal numbers
+_SAME = 1e-6  # equal numbers may differ this much by rounding
 
 Values = Mapping[str, Mapping[str, npt.NDArray[np.float64]]]
 """Metric → method → its number of each task."""
@@ -28,7 +28,7 @@ def by_shots(spec: PipelineSpec, table: pd.DataFrame, compared: Sequence[Prepare
 
     An entry has, at the horizon, `tasks`, how many were `left_out` because they have too few examples, for each method the
     statistics of each metric and the share of tasks that it has `harmed`, and the paired `differences` of each two methods by the
-    metric that they are compared by. Nothing where there is one number of support examples, and nothing that could be harmed.
+    metric that they are compared by. Empty if there is only one number of support examples and no reference for harm.
 
     A task is harmed by a method that is worse than the reference, such as the mean of the support set.
     """
@@ -87,7 +87,7 @@ def _entry(metrics: Sequence[Metric], values: Values, shared: SharedGroups | Non
 
 
 def _harmed(metric: Metric, values: npt.NDArray[np.float64], of_reference: npt.NDArray[np.float64]) -> float:
-    """The share of tasks in which a method is worse than the reference; what is not a number is worse."""
+    """The share of tasks in which a method is worse than the reference; NaN counts as worse."""
     with np.errstate(invalid="ignore"):
         worse = of_reference - values if metric.larger_is_better else values - of_reference
         harmed: npt.NDArray[np.bool_] = ~(worse <= _SAME * np.maximum(1, np.abs(of_reference)))

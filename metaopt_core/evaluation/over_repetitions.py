@@ -1,4 +1,4 @@
-"""Results of a pipeline that ran with several seeds, or on several splits, as one, with intervals over them."""
+"""Results of a pipeline over several seeds or splits, with intervals over them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -10,10 +10,10 @@ from metaopt_core.evaluation.verdict import note_changes
 
 
 def summarize(summaries: Sequence[Mapping[str, Any]], kind: Literal["seed", "split"]) -> dict[str, Any]:
-    """What `summary.summarize` says of one repetition, for several.
+    """Like `summary.summarize`, for several repetitions.
 
-    Of means it gives the mean over the repetitions and half the width of its 95 % interval; of all else the mean over them, null
-    if one has none, or the sum of diverged tasks. A step size is given if all have the same. kind: what is another in each.
+    For means it gives the mean over the repetitions and half the width of its 95 % interval; for everything else the mean over
+    them, null if one has none, or the sum of diverged tasks. A step size is given if all have the same. kind: what differs.
     """
     found = _summary(summaries, kind)
     shifted = {name: _summary([summary["shifted"][name] for summary in summaries], kind) for name in summaries[0]["shifted"]}
@@ -86,7 +86,7 @@ def _measures(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _names(entry: Mapping[str, Any]) -> list[str]:
-    """The metrics that it has statistics of."""
+    """The metrics for which it has statistics."""
     return [name for name, statistics in entry.items() if isinstance(statistics, Mapping)]
 
 

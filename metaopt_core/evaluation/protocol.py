@@ -1,8 +1,8 @@
-"""Few-shot adaptation to new tasks: every method meets the same meta-test tasks, and each shifted variant of them.
+"""Few-shot adaptation to new tasks: every method is evaluated on the same meta-test tasks, and on each shifted variant of them.
 
-Where the network normalizes by the batch at hand, a method is also judged on each query without the others (inductive), normalized
-together with the support set; and, where every step has a normalization of its own, on each query by itself, normalized by the mean
-statistics of meta-train tasks' queries in that step (by collected statistics).
+If the network normalizes by the current batch, a method is also judged on each query without the others (inductive), normalized
+together with the support set; and, if every step has its own normalization, on each query by itself, normalized by the mean
+statistics of meta-train tasks' queries in that step (collected statistics).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,10 +50,10 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Measured:
-    """What methods did on the test tasks.
+    """Results of methods on the test tasks.
 
-    tasks: a row a variant, method, task and support set (see `evaluate`). pooled: variant → method → metric → the number of all
-    tasks together, at the horizon.
+    tasks: one row for each variant, method, task and support set (see `evaluate`). pooled: variant → method → metric → the number
+    of all tasks together, at the horizon.
     """
 
     tasks: pd.DataFrame
@@ -61,7 +61,7 @@ class Measured:
 
 
 def prepare(setting: Setting, methods: Sequence[Method], trained: Mapping[str, Params]) -> list[Prepared]:
-    """The methods that there are in this setting, in order.
+    """The methods that are possible in this setting, in order.
 
     trained: the parameters to adapt of every trained method, by its key, on the CPU.
     """
@@ -128,7 +128,7 @@ def evaluate(setting: Setting, compared: Sequence[Prepared], split: HeldOutSplit
 
         def note(tasks: int, what: str) -> None:
             nonlocal done
-            with lock:  # chunks may be side by side
+            with lock:  # chunks may run in parallel
                 done += tasks
                 progress.update(done, what)
 
@@ -165,7 +165,7 @@ class _Variant:
 
 
 def _variants(setting: Setting, split: HeldOutSplit) -> Iterator[_Variant]:
-    """The meta-test tasks as trained for, then each shifted variant."""
+    """The unshifted meta-test tasks, then each shifted variant."""
     spec, distribution = setting.spec, setting.distribution
     repeats = range(spec.evaluate.repeats if split == "test" else 1)
     for shots in spec.evaluated_shots:
@@ -260,7 +260,7 @@ def _coverage(outputs: Tensor, deviation: Tensor, tasks: TaskBatch) -> dict[int,
 
 
 def _pooled(metrics: Sequence[Metric], answers: Sequence[Answers]) -> dict[str, float]:
-    """The numbers of the metrics that are of all tasks' queries together."""
+    """The metrics that are computed over all tasks' queries together."""
     wanted = [one for one in metrics if one.pooled]
     if not wanted:
         return {}
@@ -271,7 +271,7 @@ def _pooled(metrics: Sequence[Metric], answers: Sequence[Answers]) -> dict[str, 
 
 
 def transductive(setting: Setting) -> bool:
-    """Whether predictions for a query depend on the queries beside it."""
+    """Whether predictions for a query depend on the other queries."""
     return Learner.from_spec(setting.spec, setting.shape).network.transductive
 
 
@@ -289,7 +289,7 @@ def predictions(compared: Sequence[Prepared], tasks: TaskBatch, steps: int) -> l
 
 
 def over_training(setting: Setting, key: str, snapshots: Path) -> pd.DataFrame:
-    """What training's own validations would have found on the meta-test tasks, which choose nothing.
+    """The results that validation during training would have had on the meta-test tasks, which are not used for any choice.
 
     key: the method's whose parameters these are. snapshots: its parameters at every validation, a file ITERATION.safetensors
     each. A row a point, as in the curves of training: `phase`, `iteration`, `name` (`meta_test_loss`, `meta_test_accuracy`) and

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-_NOTHING = 1e-6  # of what tasks have in common: less tells nothing of groups
+_NOTHING = 1e-6  # overlap of tasks below which nothing can be estimated about groups
 
 Array = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -28,7 +28,7 @@ Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SharedGroups:
-    """Which groups tasks are made of.
+    """The groups of tasks.
 
     places: the groups of each task, 0 … count − 1 [tasks, groups of a task]. count: how many there are. concentration: the sum of
     squares of the groups' shares of all tasks. overlap: the sum, over pairs of different tasks, of the squared share that they have
@@ -55,7 +55,7 @@ class SharedGroups:
         return cls(places, len(names), float(np.square(shares).sum()), float(overlap))
 
     def standard_error(self, values: Array) -> float:
-        """Of the mean of the tasks' numbers; not a number where one of them is not finite. values: [tasks]."""
+        """The standard error of the mean of the tasks' numbers; NaN if one of them is not finite. values: [tasks]."""
         if not np.isfinite(values).all():
             return np.nan
         tasks, each = self.places.shape

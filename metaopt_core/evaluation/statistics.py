@@ -1,6 +1,6 @@
 """Statistics over tasks: a mean with its interval, quantiles, the worst tasks, paired differences and which of them survive.
 
-No task is left out because its number is bad.
+No task is left out for a bad result.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ def statistics(values: Array, larger_is_better: bool = False, shared: SharedGrou
 
     values: [tasks]. shared: the groups that the tasks share, if they do.
     """
-    bad = -np.inf if larger_is_better else np.inf  # what is not a number is worse than any that is one
+    bad = -np.inf if larger_is_better else np.inf  # NaN counts as worse than any number
     ordered = np.where(np.isnan(values), bad, values)
     found = _mean(values, shared) | {"median": np.quantile(ordered, 0.5, method="nearest")}
     found |= {name: np.quantile(ordered, q, method="nearest") for name, q in _QUANTILES.items()}
@@ -44,7 +44,7 @@ def mean(values: Array, shared: SharedGroups | None = None) -> dict[str, float |
 
 
 def paired(values: Array, shared: SharedGroups | None = None) -> dict[str, float | None]:
-    """The same of differences task by task, with `p`, the probability of a mean at least as far from 0 by chance alone."""
+    """The same for differences task by task, with `p`, the probability of a mean at least as far from 0 by chance."""
     found = _mean(values, shared)
     error, freedom = _standard_error(values, shared), _degrees_of_freedom(values, shared)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -74,7 +74,7 @@ def _mean(values: Array, shared: SharedGroups | None) -> dict[str, float]:
 
 
 def _standard_error(values: Array, shared: SharedGroups | None) -> float:
-    """Of the mean; not a number for a single task."""
+    """The standard error of the mean; NaN for a single task."""
     if len(values) < 2:
         return np.nan
     return shared.standard_error(values) if shared else float(stats.sem(values))
@@ -106,7 +106,7 @@ def note_survivors(found: Mapping[str, Any], variants: Mapping[str, Mapping[str,
 
 
 def one_a_task(table: "pd.DataFrame", shots: int | None = None) -> "pd.DataFrame":
-    """A row a variant, method and task, of those with a number of support examples, or with the largest that the variant has.
+    """One row for each variant, method and task, with a number of support examples, or with the largest that the variant has.
 
     The numbers of a task that was evaluated several times are averaged, so that it counts once; one that is not finite makes its
     mean so. Lists (of its queries, say) are concatenated.
@@ -140,14 +140,14 @@ def _concatenated(lists: npt.NDArray[Any]) -> Any:
 
 
 def groups_of(table: "pd.DataFrame") -> SharedGroups | None:
-    """What tasks share, from a table with a row a task: none where tasks have no groups, or other tasks have none in common."""
+    """The groups that tasks share, from a table with one row for each task: none if tasks have no groups, or share none."""
     if "groups" not in table or table["groups"].isna().any():
         return None
     return SharedGroups.of(np.array(table["groups"].tolist(), np.int64))
 
 
 def of_method(table: "pd.DataFrame", column: str, method: str, larger_is_better: bool = False) -> dict[str, float | None]:
-    """Statistics of one column over the tasks that are not shifted, for one method."""
+    """Statistics of one column over the unshifted tasks, for one method."""
     rows = one_a_task(_of_method(table, method))
     return statistics(rows[column].to_numpy(np.float64), larger_is_better, groups_of(rows))
 

@@ -1,4 +1,4 @@
-"""summary.json: what the table of tasks comes to, for every report to read (`metaopt_core.evaluation.verdict`)."""
+"""summary.json: the results from the table of tasks, which every report reads (`metaopt_core.evaluation.verdict`)."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -20,7 +20,7 @@ from metaopt_core.spec.metric import Metric
 from metaopt_core.spec.networks import PicturesSpec
 
 DIVERGED_FACTOR = 10.0
-"""A task has diverged where its loss is not finite, or more than this many times the largest loss of any task before adaptation."""
+"""A task has diverged if its loss is not finite, or more than this many times the largest loss of any task before adaptation."""
 
 
 def summarize(setting: Setting, measured: Measured, compared: Sequence[Prepared]) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def _of_method(
 
 
 def _normalization(setting: Setting) -> str | None:
-    """In words; of a custom module, whether it is transductive. None where there is nothing to say."""
+    """The normalization in words; for a custom module, whether it is transductive. None if there is nothing to say."""
     model = setting.spec.train.model
     if isinstance(model, PicturesSpec):
         return model.normalized_by

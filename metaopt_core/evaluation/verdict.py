@@ -1,4 +1,4 @@
-"""What summary.json says, read in one way by all who tell of it: the best baseline, paired differences, and the verdict."""
+"""Reading summary.json, in the same way for all reports: the best baseline, paired differences, and the verdict."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Summary = Mapping[str, Any]
 Statistics = Mapping[str, float | None]
 
 LOSS = "loss"
-"""The metric that every kind of tasks has, and that training minimizes."""
+"""The metric that exists for every kind of task, and that training minimizes."""
 
 
 def at_horizon(summary: Summary, method: str) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def at_horizon(summary: Summary, method: str) -> dict[str, Any]:
 
 
 def variants(summary: Summary) -> dict[str, Summary]:
-    """The test tasks as trained for, and each shifted variant of them."""
+    """The unshifted test tasks, and each shifted variant of them."""
     return {IN_DISTRIBUTION: summary, **summary["shifted"]}
 
 
@@ -45,7 +45,7 @@ def best_baseline(summary: Summary) -> str | None:
 
 
 def difference(summary: Summary, of: str, against: str, key: str) -> dict[str, float | None] | None:
-    """The paired difference of two methods, in whichever order it is recorded; none if it is not."""
+    """The paired difference of two methods, in whichever order it is recorded; none if it isn't recorded."""
     for found in summary["differences"]:
         if {found["of"], found["against"]} == {of, against}:
             values: dict[str, float | None] = dict(found[key])
@@ -69,7 +69,7 @@ def outcome(summary: Summary, paired: Statistics | None) -> Outcome:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result in short: the logged model's way to adapt beside the best baseline, at the horizon.
+    """The result in short: the logged model's method compared with the best baseline, at the horizon.
 
     entry, of_baseline: statistics of the two. paired: of their difference, task by task. The last three are none without a
     baseline whose mean is finite.
@@ -104,7 +104,7 @@ def note_changes(before: Summary, after: Summary) -> None:
 
 def worst_tasks(summary: Summary, table: "pd.DataFrame", count: int) -> list[int]:
     """The tasks as trained for in which the method of the logged model has the largest losses at the horizon, the worst first."""
-    from metaopt_core.evaluation.statistics import one_a_task  # SciPy takes a while, and who reads a summary needs none of it
+    from metaopt_core.evaluation.statistics import one_a_task  # imports SciPy, which is slow and not needed to read a summary
 
     rows = one_a_task(table[(table["method"] == summary["model"]) & (table["variant"] == IN_DISTRIBUTION)])
     losses = rows[f"{LOSS}_{summary['horizon']}"].fillna(np.inf).to_numpy(np.float64)

@@ -1,3 +1,3 @@
-"""What is compared: MAML and its family, and the baselines; a file each, apart from those that several share."""
+"""What is compared: MAML and its family, and the baselines; one file or folder each, besides shared modules."""
 
 SUPPORT = ("by_gradient", "contract", "fitted", "from_support", "gaussian", "gp_grid", "boosting", "linear", "alone", "support")

@@ -1,7 +1,7 @@
 """Methods that adapt by gradient steps: the pipeline's own parameters, and baselines that are fine-tuned.
 
-A baseline takes plain gradient steps on all parameters, whatever the spec's own inner loop does, with the step size that suits it
-best on the meta-validation tasks: so none is worse than it has to be.
+A baseline takes plain gradient steps on all parameters, whatever the spec's own inner loop does, with the step size that does
+best on the meta-validation tasks, so that none is weaker than it has to be.
 """
 
 import math
@@ -26,7 +26,7 @@ from metaopt_core.networks.resnet12 import ResNet12
 from metaopt_core.progress import bar
 
 STATISTICS_TASKS = 256
-"""Meta-train tasks whose queries' statistics are collected for a step."""
+"""The number of meta-train tasks whose queries' statistics are collected for a step."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class ByGradient:
 
 
 def learned(setting: Setting, params: Params, steps: int) -> ByGradient:
-    """The pipeline's own parameters, which take so many steps."""
+    """The pipeline's own parameters, adapted by up to `steps` steps."""
     spec = setting.spec
     found = ByGradient(replace(Learner.from_spec(spec, setting.shape), adaptation="plain"), params, steps)
     if not found.learner.network.per_step:
@@ -103,15 +103,15 @@ def fine_tuned(setting: Setting, label: str, params: Params) -> ByGradient:
 
 
 def _score(adapter: ByGradient, tasks: Tasks, device: torch.device) -> tuple[float, float]:
-    """The smaller, the better."""
+    """A score to minimize."""
     learner = adapter.learner
     means = learner.means(lambda part: learner.predict_queries(adapter.params, part, adapter.steps), tasks, device)
-    wrong = round(1 - means.get("accuracy", 1.0), 6)  # a tie is one whatever the order of a sum
+    wrong = round(1 - means.get("accuracy", 1.0), 6)  # so that a tie is a tie in any order of summation
     return wrong, means["loss"] if np.isfinite(means["loss"]) else np.inf
 
 
 def one_by_one(predict: Predict, query_x: Tensor, query_weight: Tensor | None = None, support: TaskBatch | None = None) -> Tensor:
-    """The outputs for the queries where none shares a batch with another; each is put with the support set, where there is one.
+    """The outputs for queries that don't share a batch; each is batched with the support set, if there is one.
 
     query_weight [tasks, queries] is no weight between queries, of which there is one at a time: what it pads gets some output.
     """
@@ -132,7 +132,7 @@ def joined_weights(first_x: Tensor, first: Tensor | None, second_x: Tensor, seco
 
 
 def query_statistics(learner: Learner, params: Params, tasks: Tasks, steps: int, device: torch.device) -> Statistics:
-    """What a network with a normalization for every step meets in queries after so many steps, the mean over tasks.
+    """The mean over tasks of the statistics of queries after `steps` steps, in a network with a normalization for every step.
 
     The mean over batches is what running statistics approach (Ioffe, Szegedy 2015, section 3.1; in MAML++ they are collected for
     each step).
@@ -157,10 +157,10 @@ def query_statistics(learner: Learner, params: Params, tasks: Tasks, steps: int,
 
 
 def with_outputs_of(learner: Learner, params: Params) -> Params:
-    """Parameters for a learner of another number of ways: output j starts from the learned output j modulo their number.
+    """Parameters for a learner with another number of ways: output j starts as the learned output j modulo their number.
 
-    A task's labels are in no order, so what was learned for one output is as good for any other, learned step sizes included.
-    Outputs that start alike are told apart by their labels from the first step on. On Omniglot, from 5 to 20 ways in 3 steps, that
+    The order of a task's labels has no meaning, so what was learned for one output suits any other, including learned step sizes.
+    Outputs that start equal are separated by their labels from the first step on. On Omniglot, from 5 to 20 ways in 3 steps, that
     is worth 6.1 ± 1.7 points of accuracy over starting from the mean of the learned outputs (or from zeros, which is the same).
     """
     wanted = {name: value.shape for name, value in learner.network.init(0).items()}

@@ -1,7 +1,7 @@
 """The contract of a method: its declared side (`metaopt_core.spec.method`), how it is trained, and how it adapts and predicts.
 
-A method that ships is a module of this package, found by looking; one of the user's is named by its import path in
-`train.baselines`. Planning imports these modules, so they import torch only inside the functions that compute.
+A shipped method is a module of this package, which is scanned; a user's method is named by its import path in `train.baselines`.
+Planning imports these modules, so they import torch only inside the functions that compute.
 """
 
 import time
@@ -37,7 +37,7 @@ methods whose predictions are distributions, and only in regression."""
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a method is trained or evaluated: the pipeline, and the distribution in memory with the shape of its tasks."""
+    """What a method is trained or evaluated on: the pipeline, and the distribution in memory with the shape of its tasks."""
 
     spec: PipelineSpec
     shape: TaskShape
@@ -45,7 +45,7 @@ class Setting:
 
 
 class Adapter(Protocol):
-    """A method that is ready to meet tasks.
+    """A method that is ready for tasks.
 
     steps: how many steps it takes; one where it is solved in closed form. inner_lr: the step size; not a number where there are no
     gradient steps, or where it is learned.
@@ -58,10 +58,10 @@ class Adapter(Protocol):
     def inner_lr(self) -> float: ...
 
     def tasks_at_once(self, tasks: "TaskBatch") -> int:
-        """How many tasks are quickest to compute together. Results don't depend on it."""
+        """How many tasks are fastest to compute together. Results don't depend on it."""
 
     def to(self, device: "torch.device") -> Self:
-        """The same with its parameters on a device."""
+        """The same, with its parameters on a device."""
 
     def on(self, setting: Setting) -> Self:
         """The same for the tasks of another setting, which may have other ways."""
@@ -74,10 +74,10 @@ class Adapter(Protocol):
 
 
 class Method(MethodInfo):
-    """Base of all methods. A subclass declares what it is called, and is a component that a spec may name."""
+    """Base of all methods. A subclass declares its name, and is a component that a spec may name."""
 
     def phase(self, setting: Setting) -> "Phase":
-        """How it is trained; asked only where `trained` is true."""
+        """How it is trained; called only if `trained` is true."""
         raise NotImplementedError
 
     def fit(self, setting: Setting) -> "Params":
@@ -88,7 +88,7 @@ class Method(MethodInfo):
         raise NotImplementedError
 
     def prepare(self, setting: Setting, trained: "Mapping[str, Params]") -> Adapter | None:
-        """The method ready for tasks; none where it can't be had in this setting.
+        """The method ready for tasks; none if it isn't possible in this setting.
 
         trained: the parameters to adapt of every method that was trained or fitted, by its key, on the CPU.
         """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class GradientBased(Method):
-    """The pipeline's own method, called what its algorithm is called."""
+    """The pipeline's own method, named after its algorithm."""
 
     name = "maml"
     rank = 0

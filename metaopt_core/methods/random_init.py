@@ -1,4 +1,4 @@
-"""Parameters that were never trained, fine-tuned: what training is worth."""
+"""Untrained parameters, fine-tuned: shows what training is worth."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class RandomInitialization(Method):
-    """A random initialization, with the step size that suits it best."""
+    """A random initialization, with its best step size."""
 
     name = "random"
     title = "random init"

@@ -1,4 +1,4 @@
-"""The pipeline's own parameters, adapted so that adaptation can't blow up (`metaopt_core.meta.safe_adaptation`)."""
+"""The pipeline's own parameters, adapted so that adaptation can't diverge (`metaopt_core.meta.safe_adaptation`)."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ class Safe(Method):
     takes_steps = True
     of_model = "safe"
     about = (
-        "halves a task's step size until its support loss falls, and stops once adaptation surely harms a held-out part of the "
+        "halves a task's step size until its support loss falls, and stops once adaptation clearly harms a held-out part of the "
         "support set, if that has 25 examples or more"
     )
 

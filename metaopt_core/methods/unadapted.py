@@ -1,4 +1,4 @@
-"""The pipeline's own parameters as they are: what adaptation has to improve on."""
+"""The pipeline's own parameters without adaptation, on which adaptation has to improve."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class FunctionsSpec(FunctionsSettings, Distribution):
-    """What distributions of functions of one number have in common."""
+    """Base of distributions of functions of one number."""
 
     def shift_keys(self, changes: Mapping[str, Any]) -> frozenset[str]:
         return frozenset({"distribution", *_kind(changes, self).model_fields}) - {"support_points", "held_out", "seed"}
 
     def shifted(self, changes: Mapping[str, Any]) -> "FunctionsSpec":
-        """The distribution with what is shifted; what the other one doesn't have is left out."""
+        """The shifted distribution; settings that the other kind doesn't have are left out."""
         kind = _kind(changes, self)
         kept, changed = ({key: value for key, value in pairs if key in kind.model_fields} for pairs in (self, changes.items()))
         return kind.model_validate(kept | changed)

@@ -1,8 +1,8 @@
 """How tasks that are functions of one number are drawn.
 
 A task is two or three parameters, uniform in the ranges of the spec, and inputs. The random numbers of a task don't depend on the
-ranges, so a shifted variant of the held-out tasks is the same tasks in other ranges, and differences between the two are those of
-the shift. A mixture of sinusoids alone is the same distribution as `sinusoid`, task by task.
+ranges, so a shifted variant of the held-out tasks consists of the same tasks in other ranges, and the differences are due to the
+shift. A mixture of sinusoids alone is the same distribution as `sinusoid`, task by task.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ _HELD_OUT: Mapping[HeldOutSplit, _Streams] = {
 
 
 _NEVER_TRAINED_ON = 2**40
-"""The index of a meta-train task that no training comes to."""
+"""The index of a meta-train task beyond any training."""
 
 
 def materialize(spec: FunctionsSettings, seed: int, folder: Path) -> None:

@@ -25,7 +25,7 @@ def overview(tasks: TaskBatch) -> Figure:
 
 
 def examples(tasks: TaskBatch, predictions: Sequence[Prediction]) -> Figure:
-    """A few tasks, a row for each method: the function, and the method's before and after adaptation."""
+    """A few tasks, one row for each method: the function, and the predictions before and after adaptation."""
     tasks = tasks[:_TASKS_SHOWN]
     figure = Figure(figsize=(3.2 * len(tasks), 2.6 * len(predictions)), layout="constrained")
     grid = figure.subplots(len(predictions), len(tasks), sharex=True, sharey="col", squeeze=False)

@@ -1,4 +1,4 @@
-"""The settings of functions of one number: what a pipeline may ask of them, and what it can't."""
+"""The settings of functions of one number, and which of them are impossible."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -37,11 +37,11 @@ class FunctionsShift(Spec):
     slope: Range | None = Field(None, description="Mixture: other bounds of the slope of lines.")
     curvature: Range | None = Field(None, description="Mixture: other bounds of the curvature of quadratics.")
     vertex: Range | None = Field(None, description="Mixture: other bounds of the vertex of quadratics.")
-    offset: Range | None = Field(None, description="Mixture: other bounds of what is added to lines and quadratics.")
+    offset: Range | None = Field(None, description="Mixture: other bounds of the constant of lines and quadratics.")
 
 
 class FunctionsSettings(DistributionSpec):
-    """What distributions of functions of one number have in common."""
+    """The settings that all distributions of functions of one number share."""
 
     Shift: ClassVar[type[Spec]] = FunctionsShift
     judged_by = ("loss",)
@@ -50,8 +50,8 @@ class FunctionsSettings(DistributionSpec):
     x: Range = Field((-5.0, 5.0), description="Bounds of the uniform inputs.")
     noise: NotNegative = Field(
         0.0,
-        description="Standard deviation of the normal noise on every observed y. The queries of held-out tasks have none: their "
-        "error is that of the function.",
+        description="Standard deviation of the normal noise on every observed y. The queries of held-out tasks have none, so that "
+        "the error is that of the function.",
     )
     amplitude: Range = Field((0.1, 5.0), description="Sinusoids: bounds of the uniform amplitude.")
     phase: Range = Field((0.0, math.pi), description="Sinusoids: bounds of the uniform phase, in radians.")
@@ -82,13 +82,13 @@ class FunctionsSettings(DistributionSpec):
 
 
 class MixtureSettings(FunctionsSettings):
-    """What a mixture has besides."""
+    """The further settings of a mixture."""
 
     families: Families = Field(
         Families(line=1.0, quadratic=1.0, sinusoid=1.0),
         description="How often each family is drawn, relative to the others; one that is not named is left out.",
     )
     slope: Range = Field((-3.0, 3.0), description="Lines: bounds of the uniform slope.")
-    curvature: Range = Field((-0.15, 0.15), description="Quadratics: bounds of the uniform factor of the square.")
+    curvature: Range = Field((-0.15, 0.15), description="Quadratics: bounds of the uniform coefficient of the square.")
     vertex: Range = Field((-3.0, 3.0), description="Quadratics: bounds of the uniform x of the vertex.")
-    offset: Range = Field((-3.0, 3.0), description="Lines and quadratics: bounds of the uniform number that is added.")
+    offset: Range = Field((-3.0, 3.0), description="Lines and quadratics: bounds of the uniform constant.")

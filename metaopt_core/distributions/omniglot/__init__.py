@@ -1,4 +1,4 @@
-"""Omniglot (Lake et al. 2015): classification of handwritten characters, of alphabets that may never have been seen."""
+"""Omniglot (Lake et al. 2015): classification of handwritten characters, possibly of unseen alphabets."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class OmniglotSpec(OmniglotSettings, Distribution):
-    """Omniglot (Lake et al. 2015), split by character or by alphabet; each rotation of a character is a class of its own."""
+    """Omniglot (Lake et al. 2015), split by character or by alphabet; each rotation of a character is its own class."""
 
     distribution: Literal["omniglot"] = Field(description="Which p(T): where tasks come from.")
 

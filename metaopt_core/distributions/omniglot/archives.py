@@ -1,7 +1,7 @@
 """The Omniglot pictures (Lake et al. 2015), read from two zip archives, the trees unpacked from them, or the web.
 
-A drawing is `<part>/<alphabet>/<character>/<drawing>.png`. Whatever the source, drawings come in the same order, and
-everything that can be wrong with a source is found here and named.
+A drawing is `<part>/<alphabet>/<character>/<drawing>.png`. Drawings come in the same order from every source, and
+everything that can be wrong with a source is detected and reported here.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from metaopt_core import progress
 
-VARIABLE = "METAOPT_OMNIGLOT"  # read where a run begins: see OmniglotSpec.located
+VARIABLE = "METAOPT_OMNIGLOT"  # read when a run begins, see OmniglotSpec.located
 SIDE = 105  # pixels of a drawing as published
 _ATTEMPTS = 4  # of a download, with a pause of 1, 2 and 3 s between them
 _CHUNK = 1 << 16  # bytes
@@ -97,9 +97,9 @@ class _Character:
 
 
 def identity(folder: str | None, parts: Sequence[Part] = PARTS) -> str:
-    """A digest of the drawings that `read` would use: one and the same for archives, trees and a download of the same drawings.
+    """A digest of the drawings that `read` would use: the same for archives, trees and a download of the same drawings.
 
-    What is wrong with a folder is for `read` to say; only one that isn't there, or may not be read, raises UserError here.
+    `read` reports what is wrong with a folder; only a missing or unreadable one raises UserError here.
     """
     root = _folder(folder)
     with _readable():
@@ -118,7 +118,7 @@ def _content(root: Path, part: Part) -> str:
 
 
 def _content_of(archive: Path, part: Part) -> str:
-    """Of an archive that `read` is going to refuse it is the digest of the file."""
+    """The digest of an archive's content; of the file itself if `read` will refuse the archive."""
     try:
         with zipfile.ZipFile(archive) as file:
             return content.digest((name, _from_archive(file, name)) for name in _drawings(file, part))
@@ -152,7 +152,7 @@ def read(folder: str | None, downloads: Path, parts: Sequence[Part] = PARTS) -> 
 
 
 def folder_named(named: str, by: str) -> Path:
-    """A folder with archives or trees. by: who names it. Raises UserError where there is none."""
+    """A folder with archives or trees. by: what names it. Raises UserError if there is none."""
     try:
         path = expanded(named)
     except UserError as error:
@@ -166,13 +166,13 @@ def folder_named(named: str, by: str) -> Path:
 
 
 def _folder(folder: str | None) -> Path | None:
-    """The folder that the spec names; none means to download."""
+    """The folder that the spec names; none means download."""
     return None if folder is None else folder_named(folder, "generate.folder")
 
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """Says which file it was where the operating system refuses."""
+    """Names the file if the operating system refuses to read it."""
     try:
         yield
     except OSError as error:
@@ -215,14 +215,14 @@ def _drawings(file: zipfile.ZipFile, part: Part) -> list[str]:
 
 
 def _from_archive(file: zipfile.ZipFile, name: str) -> bytes:
-    """A member as far as it says that it goes: what says to be larger than a drawing, or can't be inflated in parts, is refused."""
+    """A member, up to its stated size; one that states to be larger than a drawing, or can't be inflated in parts, is refused."""
     info = file.getinfo(name)
     if info.file_size > _LARGEST:
         raise _too_large(info.file_size)
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError("it is compressed by another method than the published ones")
     with file.open(info) as member:
-        return member.read(info.file_size)  # without the size, all would be inflated that is there
+        return member.read(info.file_size)  # without the size, the whole stream would be inflated
 
 
 def _from_tree(path: Path) -> bytes:
@@ -233,7 +233,7 @@ def _from_tree(path: Path) -> bytes:
 
 
 def _start(path: Path) -> bytes:
-    """A file as far as a drawing may go, and a byte more."""
+    """A file, up to one byte more than a drawing may have."""
     with path.open("rb") as file:
         return file.read(_LARGEST + 1)
 
@@ -253,7 +253,7 @@ def _archive(path: Path) -> zipfile.ZipFile:
 
 
 def _walk(tree: Path, name: str) -> Iterator[tuple[str, os.stat_result]]:
-    """Path (which starts with `name`) and looks of every drawing below a folder; nothing where there is no folder."""
+    """Path (which starts with `name`) and status of every drawing below a folder; nothing if there is no folder."""
     if not tree.is_dir():
         return
     with os.scandir(tree) as entries:
@@ -266,7 +266,7 @@ def _walk(tree: Path, name: str) -> Iterator[tuple[str, os.stat_result]]:
 
 
 def _is_drawing(path: str) -> bool:
-    """Whether a path is that of a drawing, and not what file managers leave behind (`__MACOSX/._x.png`, `.DS_Store`)."""
+    """Whether a path is a drawing, not a leftover of file managers (`__MACOSX/._x.png`, `.DS_Store`)."""
     names = path.split("/")
     return (
         len(names) == _DEPTH + 1 and path.lower().endswith(".png") and not any(name.startswith((".", "__MACOSX")) for name in names)
@@ -303,7 +303,7 @@ def _decode_all(work: Sequence[tuple[_Source, _Character]]) -> Pictures:
     from metaopt_core import progress
 
     pixels = np.empty((len(work), DRAWINGS_PER_CHARACTER, SIZE, SIZE), dtype=np.uint8)
-    # Threads, because Pillow and zlib let go of the interpreter's lock where the time is spent.
+    # Threads, because Pillow and zlib release the interpreter's lock while they work.
     with ThreadPoolExecutor(os.cpu_count()) as pool, progress.bar(len(work), "reading Omniglot") as bar:
         for index, drawings in enumerate(pool.map(lambda item: _decode(*item), work)):
             pixels[index] = drawings

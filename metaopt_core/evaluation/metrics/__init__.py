@@ -1,3 +1,3 @@
-"""What methods are judged by: a metric a file (`metaopt_core.spec.metric` has the contract)."""
+"""The metrics by which methods are judged, one in each file (`metaopt_core.spec.metric` has the contract)."""
 
 SUPPORT = ("weighting",)

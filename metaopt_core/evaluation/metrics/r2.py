@@ -1,4 +1,4 @@
-"""R² against the mean of the task's support set: what a user has who fits nothing."""
+"""R² against the mean of the task's support set, which needs no model."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The mean over a task's queries, which most metrics are."""
+"""The weighted mean over a task's queries, which most metrics use."""
 
 from typing import TYPE_CHECKING
 
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def mean_over_queries(each: "Tensor", weight: "Tensor | None") -> "Tensor":
-    """each [tasks, queries], weight [tasks, queries] → [tasks]; what has no weight counts for nothing, whatever its value is."""
+    """each [tasks, queries], weight [tasks, queries] → [tasks]; queries with weight 0 are ignored, whatever their value."""
     if weight is None:
         return each.mean(1)
     return (each.masked_fill(weight == 0, 0) * weight).sum(1) / weight.sum(1)

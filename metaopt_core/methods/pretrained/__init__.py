@@ -1,5 +1,5 @@
-"""One network trained on the examples of all tasks together, then fine-tuned to each: the baseline that MAML was first held
-against.
+"""One network trained on the examples of all tasks together, then fine-tuned to each: the baseline of the MAML
+paper.
 
 For classification it learns to tell all classes of the meta-train split apart. A new task then starts from its body and a last
 layer of zeros, since the labels of a task mean nothing outside of it.
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Pretrained(Method):
-    """Joint pre-training, fine-tuned with the step size that suits it best."""
+    """Joint pre-training, fine-tuned with its best step size."""
 
     name = "pretrained"
     title = "pre-trained"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ProtoNet(Method):
-    """The nearest class mean; for classification alone."""
+    """The nearest class mean; only for classification."""
 
     name = "protonet"
     title = "ProtoNet"
