@@ -17,7 +17,7 @@ help:  ## show this list
 	@echo
 	@echo "  PIPELINE=name chooses the pipeline of make run; PYTHON=python3.12 the interpreter of the first make install."
 
-install: $(INSTALLED)  ## make .venv and install metaopt into it (nothing to do where nothing changed)
+install: $(INSTALLED)  ## make .venv and install metaopt into it (does nothing if nothing has changed)
 
 # Everything by its hash, as wheels, nothing built but this project itself; then PyTorch, see constraints.txt.
 $(INSTALLED): pyproject.toml requirements.lock constraints.txt
@@ -46,14 +46,14 @@ SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
 test: install  ## run all tests
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
-test-fast: install  ## run the tests that take a moment, for the daily loop
+test-fast: install  ## run the quick tests, for the daily loop
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow"
 
 docs: install  ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 	@echo "site/index.html; with a search: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
 
-bench: $(BENCH_INSTALLED)  ## speed and memory beside other libraries: make bench BENCH="--only W1,W3"
+bench: $(BENCH_INSTALLED)  ## speed and memory compared with other libraries: make bench BENCH="--only W1,W3"
 	$(BIN)/python -m benchmarks $(BENCH)
 
 $(BENCH_INSTALLED): $(INSTALLED) requirements-bench.lock
@@ -65,7 +65,7 @@ lint: install  ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: install  ## put style and formatting right
+format: install  ## fix style and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -78,7 +78,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 WITHOUT_TORCH := awk 'BEGIN {print "\# Made by `make lock`: versions, and the hashes of their files."} \
 	/^[a-z]/ {keep = !/^(torch==|triton==|cuda-|nvidia-)/} keep'
 
-lock: install  ## lock the versions anew, after a change of the requirements in pyproject.toml
+lock: install  ## lock the versions again, after a change of the requirements in pyproject.toml
 	$(PIP) uv
 	$(LOCK) --constraint constraints.txt --extra dev pyproject.toml --output-file requirements.lock >/dev/null
 	$(WITHOUT_TORCH) requirements.lock > .lock && mv .lock requirements.lock

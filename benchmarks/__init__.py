@@ -1,1 +1,1 @@
-"""Speed and memory against the libraries that a user would pick instead: `make bench`, or `python -m benchmarks --help`."""
+"""Speed and memory compared with the libraries that a user would use instead: `make bench`, or `python -m benchmarks --help`."""

@@ -28,15 +28,15 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, context_
 
 @app.command()
 def bench(
-    only: Annotated[str | None, typer.Option(metavar="W1,W3", help="These workloads alone.")] = None,
-    seconds: Annotated[float, typer.Option(min=0, help="Seconds of timing for each workload; more make steadier numbers.")] = 30,
+    only: Annotated[str | None, typer.Option(metavar="W1,W3", help="Only these workloads.")] = None,
+    seconds: Annotated[float, typer.Option(min=0, help="Seconds of timing for each workload; more give steadier numbers.")] = 30,
     out: Annotated[Path | None, typer.Option(help="Folder for bench.json and bench.png.", show_default=".metaopt/bench")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON alone, for programs.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only JSON, for programs.")] = False,
     show_list: Annotated[bool, typer.Option("--list", help="Show the workloads and measure nothing.")] = False,
 ) -> None:
-    """Measure metaopt against the libraries that a user would pick instead, on the same tasks from the same initial parameters.
+    """Compare metaopt with the libraries that a user would use instead, on the same tasks from the same initial parameters.
 
-    Every contender's meta-gradient is compared first, in float64; where one is off, nothing is timed and the exit status is 1.
+    Every contender's meta-gradient is compared first, in float64; if one is off, nothing is timed and the exit status is 1.
     """
     chosen = _chosen(only)
     console = Console(width=None if sys.stdout.isatty() else 140, quiet=as_json)
@@ -44,7 +44,7 @@ def bench(
         for workload in chosen:
             console.print(f"{workload.id}  {workload.title}")
         return
-    warnings.filterwarnings("ignore")  # of the peers, about PyTorch's future
+    warnings.filterwarnings("ignore")  # from the peers, about future versions of PyTorch
     on = report.machine("real" if pictures_folder() else "noise")
     console.print(" · ".join(f"{key} {value}" for key, value in on.items()))
     started = time.monotonic()
@@ -65,7 +65,7 @@ def bench(
 
 @contextmanager
 def _progress(workloads: int) -> Iterator[Callable[[int, str, str], None]]:
-    """A bar on standard error, or a line for each thing that is begun where that is no terminal; told (done, workload, words)."""
+    """A bar on standard error, or one line a measurement without a terminal. Yields a function of (done, workload, words)."""
     console = Console(stderr=True)
     shown = sys.stdout.isatty()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -85,7 +85,7 @@ def _chosen(only: str | None) -> list[Workload]:
     wanted = [name.strip().upper() for name in only.split(",")] if only else list(by_id)
     for name in wanted:
         if name not in by_id:
-            raise typer.BadParameter(f"{name!r} is no workload: expected some of {', '.join(by_id)}", param_hint="--only")
+            raise typer.BadParameter(f"{name!r} is not a workload: expected some of {', '.join(by_id)}", param_hint="--only")
     return [by_id[name] for name in wanted]
 
 

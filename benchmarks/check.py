@@ -1,4 +1,4 @@
-"""Only the same work is timed: meta-gradients and losses of all contenders are compared first, on the workload itself."""
+"""Ensures that the same work is timed: meta-gradients and losses of all contenders are compared first, on the workload itself."""
 
 from collections.abc import Iterable, Mapping
 
@@ -15,14 +15,14 @@ _LOSSES = 1e-4  # … of losses in float32
 
 
 class NotTheSameWorkError(UserError):
-    """A contender computes something else than the others."""
+    """A contender computes something different from the others."""
 
 
 def check(workload: str, setting: Setting, contenders: Mapping[str, Factory], reference: str) -> dict[str, float]:
     """The relative difference of each contender's meta-gradient from the reference's, in float64, on the tasks of meta-step 0.
 
     Raises:
-        NotTheSameWorkError: a gradient or a loss is further from the reference's than rounding explains.
+        NotTheSameWorkError: a gradient or a loss differs from the reference's by more than rounding.
     """
     batch = setting.batches(0, 1)[0]
 
@@ -52,7 +52,7 @@ def check(workload: str, setting: Setting, contenders: Mapping[str, Factory], re
 
 
 def difference(a: Params, b: Params) -> float:
-    """‖a − b‖ / ‖b‖ over all parameters together; infinite where they don't have the same names and shapes."""
+    """‖a − b‖ / ‖b‖ over all parameters together; infinite if names or shapes differ."""
     if {name: value.shape for name, value in a.items()} != {name: value.shape for name, value in b.items()}:
         return float("inf")
     return _norm([a[name] - b[name] for name in b]) / _norm(b.values())

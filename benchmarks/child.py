@@ -16,7 +16,7 @@ from benchmarks.workloads import MetaStep
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # so that what libraries print is not taken for an answer
 
     def answer(**values: Any) -> None:
         answers.write(json.dumps(values) + "\n")
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _memory(line: str) -> int:
-    """Resident bytes of this process now (VmRSS) or at most so far (VmHWM); where there is no /proc, at most so far for both."""
+    """Resident bytes of this process now (VmRSS) or at their peak (VmHWM); without /proc, the peak for both."""
     status = Path("/proc/self/status")
     if status.exists():
         for entry in status.read_text().splitlines():
@@ -49,7 +49,7 @@ def _memory(line: str) -> int:
 
 
 def _forget_peak() -> None:
-    """Let VmHWM begin anew, where the system can do that."""
+    """Reset VmHWM, if the system supports it."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

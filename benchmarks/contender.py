@@ -1,4 +1,4 @@
-"""What the measurements ask of a contender, and where each one is found."""
+"""The interface of a contender, and where to find each."""
 
 import importlib
 from collections.abc import Sequence
@@ -16,8 +16,7 @@ class Contender(Protocol):
     """Meta-training by one library, from the setting's initial parameters."""
 
     threads: tuple[int, ...]
-    """PyTorch's threads: one number, or several of which the quickest is to be found (untried, the first is taken); none where it
-    doesn't use PyTorch."""
+    """PyTorch's threads: one number, or several to try for the fastest (the first if untried); empty if it doesn't use PyTorch."""
 
     def run(self, start: int, steps: int) -> None:
         """Make the meta-steps start … start+steps−1: draw their tasks together, then meta-gradient and Adam for each."""
@@ -27,7 +26,7 @@ class Contender(Protocol):
 
 
 def set_threads(contender: Contender) -> None:
-    """As many threads as it wants, before it computes anything: compiled code may be made for a number of threads."""
+    """Set its number of threads before it computes anything, because compiled code may depend on it."""
     if contender.threads:
         torch.set_num_threads(contender.threads[0])
 
@@ -47,14 +46,14 @@ _WHERE = {
 
 
 def load(name: str) -> Factory:
-    """The contender's class. Raises ImportError where its library isn't there."""
+    """The contender's class. Raises ImportError if its library is missing."""
     module, _, attribute = _WHERE[name].partition(":")
     factory: Factory = getattr(importlib.import_module(module), attribute)
     return factory
 
 
 def available(names: Sequence[str]) -> tuple[dict[str, Factory], list[str]]:
-    """Those of the named contenders that are there, and a line about each of the others."""
+    """The named contenders that are available, and one line about each of the others."""
     found, missing = {}, []
     for name in names:
         try:

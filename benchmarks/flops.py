@@ -1,12 +1,12 @@
-"""How much arithmetic an exact meta-gradient needs, counted by hand and not from what any program does.
+"""How much arithmetic an exact meta-gradient needs, counted by hand, independently of any program.
 
 A linear map with M multiply-adds an example (a matrix product or a convolution, padding included) takes
 
     forward M;  gradients by its weight M and by its input M;  and a Hessian-vector product twice each of them, 6 M in all
 
-where the first layer needs no gradient by its input: forward and gradient 2 M, Hessian-vector product 2 M. So a support example
-takes 4 M (first layer) and 9 M (the others) an inner step, and a query example 2 M and 3 M once. Normalization, ReLU, losses and
-Adam aren't counted, nor is anything that is computed a second time to save memory.
+except that the first layer needs no gradient by its input: forward and gradient 2 M, Hessian-vector product 2 M. So a support
+example takes 4 M (first layer) and 9 M (the others) an inner step, and a query example 2 M and 3 M once. Normalization, ReLU,
+losses and Adam aren't counted, nor is anything that is computed a second time to save memory.
 """
 
 from itertools import pairwise

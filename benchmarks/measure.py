@@ -19,7 +19,7 @@ from benchmarks.contender import Contender
 from benchmarks.workloads import MetaStep
 from metaopt_core.errors import UserError
 
-_MATRIX = 1024  # side of the matrices whose product is the machine's measure
+_MATRIX = 1024  # side of the matrices whose product measures the machine
 _WARM_UP_STEPS = 5
 
 Turn = Callable[[], list[float]]
@@ -29,7 +29,7 @@ Turn = Callable[[], list[float]]
 def interleaved(
     turns: Mapping[str, Turn], seconds: float, on_round: Callable[[float], None] = lambda _: None, rounds: int = 3
 ) -> dict[str, list[float]]:
-    """Everyone's turns in rounds, A B C A B C …, until the time is up (after `rounds` at least), so that all see the same machine.
+    """All contenders take turns, A B C A B C …, until the time is up (at least `rounds` times), so that all see the same machine.
 
     `on_round` gets the seconds that are left.
     """
@@ -44,9 +44,9 @@ def interleaved(
 
 
 class Runner:
-    """A contender's turns: blocks of as many meta-steps as are drawn together, on ever new tasks, a third of a second long.
+    """A contender's turns: blocks of as many meta-steps as are drawn together, always on new tasks, for a third of a second.
 
-    It is warm after construction. Of several numbers of threads, the quickest was found on the way.
+    It is warmed up on construction, which also finds the fastest of several numbers of threads.
     """
 
     def __init__(self, contender: Contender, steps: int):
@@ -79,7 +79,7 @@ class Runner:
 
 
 def matmul_turn(threads: int, at_least: float = 0.1) -> list[float]:
-    """Seconds of one product of two 1024 × 1024 matrices in float32, again and again."""
+    """Seconds of a product of two 1024 × 1024 matrices in float32, repeatedly."""
     torch.set_num_threads(threads)
     a, b = torch.ones(2, _MATRIX, _MATRIX).unbind()
     blocks: list[float] = []
@@ -95,10 +95,10 @@ def matmul_gflops(seconds: float) -> float:
 
 
 class Fresh:
-    """A contender in a process of its own, where nothing has been computed or compiled before: benchmarks/child.py.
+    """A contender in its own process, in which nothing has been computed or compiled before: benchmarks/child.py.
 
     first_step: seconds from after the imports to the end of the first meta-step.
-    peak_bytes: the process's largest resident memory up to there, above what it held when everything was imported and loaded.
+    peak_bytes: the process's largest resident memory up to there, minus that when everything had been imported and loaded.
     """
 
     def __init__(self, name: str, meta_step: MetaStep):
@@ -123,7 +123,7 @@ class Fresh:
             self._stack = stack.pop_all()
 
     def turn(self) -> list[float]:
-        """A turn of its, as `Runner.turn`."""
+        """One turn, like `Runner.turn`."""
         assert self._process.stdin is not None
         self._process.stdin.write("turn\n")
         self._process.stdin.flush()

@@ -1,4 +1,4 @@
-"""This project as a contender: the objects that `train` runs with, and its own step. All that knows our engine is in this file."""
+"""This project as a contender: the objects that `train` runs with, and its own step. Only this file knows our engine."""
 
 import torch
 
@@ -13,7 +13,7 @@ from metaopt_core.training.phase import training_of
 
 
 class Ours:
-    threads: tuple[int, ...] = ()  # it sees to them itself
+    threads: tuple[int, ...] = ()  # it manages them itself
 
     def __init__(self, setting: Setting, dtype: torch.dtype = torch.float32):
         spec, shape, distribution = setting.spec, setting.shape, setting.distribution
@@ -22,7 +22,7 @@ class Ours:
         self._state = begin(self._training, {name: value.to(dtype) for name, value in phase.initial.items()})
 
     def run(self, start: int, steps: int) -> None:
-        with one_thread():  # as in `meta.training`; chunks of tasks run side by side
+        with one_thread():  # as in `training.loop`; chunks of tasks run in parallel
             for batch in self._setting.batches(start, steps):
                 step(self._training, self._state, batch)
                 self._state.iteration += 1

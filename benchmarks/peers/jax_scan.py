@@ -1,7 +1,7 @@
 """JAX with optax: everything under `jit`, `vmap` over the tasks, `lax.scan` over inner steps and over meta-steps.
 
-The tasks of the meta-steps of one call are drawn together and handed over as one array. For the multilayer perceptron alone: XLA's
-grouped convolutions on the CPU make a step of the others a matter of minutes.
+The tasks of the meta-steps of one call are drawn together and passed as one array. Only for the multilayer perceptron: XLA's
+grouped convolutions on a CPU take up to a minute a step.
 """
 
 from functools import partial
@@ -27,7 +27,7 @@ class JaxScan:
     def __init__(self, setting: Setting, dtype: torch.dtype = torch.float32):
         meta_step = setting.meta_step
         if meta_step.ways:
-            raise ValueError("JAX is a contender on the sinusoid alone")
+            raise ValueError("JAX is a contender only on the sinusoid")
         self._setting, self._double = setting, dtype == torch.float64
         optimizer = optax.adam(OUTER_LR)
         loss = partial(_mean_adapted_loss, inner_lr=meta_step.inner_lr, inner_steps=meta_step.inner_steps)

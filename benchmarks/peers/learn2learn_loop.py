@@ -1,6 +1,6 @@
 """learn2learn: `MAML(model).clone()` for each task, then `adapt`.
 
-Version 0.2.0 is published as source alone, and its extensions no longer compile on Python 3.11. Its MAML needs none of them, so the
+Version 0.2.0 is published only as source, and its extensions no longer compile on Python 3.11. Its MAML needs none of them, so the
 source package is fetched with pip once, unpacked, and this one module imported from it.
 """
 
@@ -40,7 +40,7 @@ class Learn2Learn(TorchPeer):
 
 
 def _source(folder: Path) -> Path:
-    """The unpacked source package; raises ImportError where it can't be had."""
+    """The unpacked source package; raises ImportError if it can't be fetched."""
     unpacked = folder / f"learn2learn-{_VERSION}"
     if unpacked.is_dir():
         return unpacked

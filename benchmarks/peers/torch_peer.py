@@ -56,7 +56,7 @@ def tasks(batch: TaskBatch) -> Iterator[Task]:
 
 
 def network(meta_step: MetaStep) -> nn.Sequential:
-    """The network of a meta-step; batch norm on the current batch alone."""
+    """The network of a meta-step; batch norm by the current batch only."""
     layers: list[nn.Module] = []
     if meta_step.ways is None:
         for inputs, units in zip((1, *HIDDEN), HIDDEN, strict=False):
