@@ -12,11 +12,11 @@ from metaopt_core.evaluation.metrics.calibration_error import bins
 from metaopt_core.evaluation.protocol import COVERAGE, INTERVALS, Measured, Prepared, transductive
 from metaopt_core.evaluation.shared_groups import SharedGroups
 from metaopt_core.evaluation.statistics import groups_of, note_survivors, one_a_task, paired, statistics
-from metaopt_core.evaluation.verdict import LOSS, note_changes
+from metaopt_core.evaluation.verdict import note_changes
 from metaopt_core.methods.contract import COLLECTED, INDUCTIVE, Setting
 from metaopt_core.spec.distribution import TaskShape
 from metaopt_core.spec.evaluate import IN_DISTRIBUTION
-from metaopt_core.spec.metric import Metric
+from metaopt_core.spec.metric import LOSS, Metric
 from metaopt_core.spec.networks import PicturesSpec
 
 DIVERGED_FACTOR = 10.0

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from metaopt_core.spec.evaluate import IN_DISTRIBUTION
+from metaopt_core.spec.metric import LOSS
 
 if TYPE_CHECKING:
     import pandas as pd  # takes a second, and what the command line needs here doesn't need it
 
 Summary = Mapping[str, Any]
 Statistics = Mapping[str, float | None]
-
-LOSS = "loss"
-"""The metric that exists for every kind of task, and that training minimizes."""
 
 
 def at_horizon(summary: Summary, method: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.stages import PUBLISHING
 
 _SHOWN_OF_ID = 8
-_NOT_SETTINGS = frozenset({"name", "data"})
+_NOT_SETTINGS = ("name", "data")  # and what is below them, as the digest of each of several files
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def _all(home: Home) -> Iterator[Past]:
                 fingerprint=last["fingerprint"],
                 finished=last["started"] + last["seconds"],
                 seconds=sum(made["seconds"] for made in (*before.values(), last)),
-                settings={key: value for key, value in settings.items() if key not in _NOT_SETTINGS},
+                settings={key: value for key, value in settings.items() if key.partition(".")[0] not in _NOT_SETTINGS},
                 folders=folders | {PUBLISHING: path.parent},
                 content=last["made_from"],
                 extra=last["extra"],

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from metaopt_core.evaluation.statistics import one_a_task
-from metaopt_core.evaluation.verdict import LOSS, Summary, at_horizon, variants
+from metaopt_core.evaluation.verdict import Summary, at_horizon, variants
 from metaopt_core.reporting.numbers import Reading, counted, settings
 from metaopt_core.spec.evaluate import IN_DISTRIBUTION
+from metaopt_core.spec.metric import LOSS
 
 _LOGARITHMIC = 3.0  # times the smallest: beyond that the axis of shifted tasks is logarithmic
 _WIDE = 100  # times the median: beyond that the scale of curves is logarithmic

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from metaopt_core.evaluation.statistics import one_a_task
-from metaopt_core.evaluation.verdict import LOSS, Summary, best_baseline, verdict, worst_tasks
+from metaopt_core.evaluation.verdict import Summary, best_baseline, verdict, worst_tasks
 from metaopt_core.methods.contract import compared
 from metaopt_core.pipeline.store import StageOutput
 from metaopt_core.reporting import tables, tables_by_shots
@@ -22,6 +22,7 @@ from metaopt_core.reporting.table import Table, columns, joined, row
 from metaopt_core.reporting.words import in_short
 from metaopt_core.spec.as_yaml import spec_yaml
 from metaopt_core.spec.evaluate import IN_DISTRIBUTION
+from metaopt_core.spec.metric import LOSS
 from metaopt_core.spec.pipeline import PipelineSpec
 
 _WORST_NAMED = 10

@@ -90,7 +90,8 @@ class DistributionSpec(Spec):
     """Whether a held-out task can be drawn with other support examples (`Episode.repeat`), for `evaluate.repeats`."""
 
     judged_by: ClassVar[tuple[str, ...] | None] = None
-    """The metrics of its tasks by their names, the one that methods are compared by first; none means all that fit, by rank."""
+    """The metrics of its tasks by their names, beside the loss, the one that methods are compared by first; none means all that
+    fit, by rank."""
 
     usual_baselines: ClassVar[tuple[str, ...]] = ("pretrained", "protonet")
     """The baselines that are compared where `train.baselines` says nothing, as far as they apply."""

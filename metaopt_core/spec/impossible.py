@@ -1,6 +1,7 @@
 """Impossible combinations of values, each of which is valid by itself."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -49,8 +50,17 @@ def _unfit(value: Any, path: tuple[str, ...], depth: int = 0) -> Iterator[Imposs
             yield from _unfit(one, (*path, key), depth + 1)
 
 
+def _twice(place: tuple[str, ...], what: str, names: Iterable[str]) -> Iterator[Impossibility]:
+    """Names under which results would be kept together that are not the same."""
+    for name, count in Counter(names).items():
+        if count > 1:
+            yield place, f"two {what} with the name {name}: expected one"
+
+
 def _plain_impossibilities(spec: Resolved, trains: bool = True) -> Iterator[Impossibility]:
     """trains: whether tasks with these ways are used for training, or only for evaluation."""
+    yield from _twice(("evaluate", "metrics"), "metrics", (one.name for one in spec.metrics))
+    yield from _twice(("train", "baselines"), "methods", (method.key(spec.train) for method in spec.methods))
     yield from _impossibilities_of_targets(spec)
     yield from spec.generate.impossibilities(_asked(spec, trains))
     yield from _train_impossibilities(spec.train)

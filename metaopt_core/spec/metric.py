@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
-from pydantic_core import PydanticCustomError
 
-from metaopt_core.spec.base import is_import_path
 from metaopt_core.spec.components import METRICS, find, known
 from metaopt_core.spec.distribution import Targets
 
 Form = Literal["number", "percent"]
+
+
+LOSS = "loss"
+"""The metric of all kinds of tasks, which training minimizes; it is always measured."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,6 @@ def metric_names() -> tuple[str, ...]:
     return tuple(dict.fromkeys(one.name for one in known(METRICS, Metric).values() if not one.pooled))
 
 
-def _name(name: str) -> str:
-    if name not in metric_names():
-        if not is_import_path(name):
-            raise PydanticCustomError("metric", "expected {names}", {"names": " or ".join(sorted(metric_names(), reverse=True))})
-        find(METRICS, Metric, name)
-    return name
-
-
 def _path(path: str) -> str:
     find(METRICS, Metric, path)
     return path
@@ -81,8 +75,9 @@ class _Schema:
     """The names, looked up only when a schema is made, because metrics are components and import this module."""
 
     def __get_pydantic_json_schema__(self, *_: Any) -> dict[str, Any]:
-        return {"enum": sorted(metric_names(), reverse=True)}
+        return {"anyOf": [{"enum": sorted(metric_names(), reverse=True)}, {"type": "string"}]}
 
 
-MetricName = Annotated[str, AfterValidator(_name), _Schema()]
+MetricName = Annotated[str, _Schema()]
+"""The name of a shipped metric or of one of the user's; the pipeline as a whole knows which of them its tasks have."""
 MetricPath = Annotated[str, AfterValidator(_path)]

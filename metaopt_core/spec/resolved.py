@@ -11,7 +11,7 @@ from metaopt_core.spec.evaluate import EvaluateSpec, ShiftSpec
 from metaopt_core.spec.generate import GenerateSpec
 from metaopt_core.spec.log import LogSpec
 from metaopt_core.spec.method import MethodInfo, named_method
-from metaopt_core.spec.metric import Metric
+from metaopt_core.spec.metric import LOSS, Metric
 from metaopt_core.spec.networks import ModuleSpec
 from metaopt_core.spec.schedule import ScheduleSpec
 from metaopt_core.spec.sweep import SweepSpec
@@ -145,7 +145,7 @@ class Resolved(Spec):
         """The metrics for such tasks; methods are compared by the first."""
         named: list[Metric] = [find(METRICS, Metric, name) for name in self.evaluate.metrics]
         judged_by = self.generate.judged_by
-        usual = [one for one in known(METRICS, Metric).values() if judged_by is None or one.name in judged_by]
+        usual = [one for one in known(METRICS, Metric).values() if judged_by is None or one.name in (*judged_by, LOSS)]
         fitting = [one for one in (*usual, *named) if one.targets == self.generate.targets]
         first = {name: place - len(judged_by) for place, name in enumerate(judged_by)} if judged_by else {}
         return tuple(sorted(fitting, key=lambda one: first.get(one.name, max(0.0, one.rank))))

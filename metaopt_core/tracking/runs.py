@@ -8,19 +8,21 @@ because MLflow's global state (the active run, MLFLOW_RUN_ID in the environment)
 """
 
 import contextlib
+import hashlib
 import json
 import logging
 import signal
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.home import Home
+from metaopt_core.pipeline.identity import Identity
 from metaopt_core.pipeline.store import write_atomically
 from metaopt_core.spec.addresses import scrubbed
 from metaopt_core.tracking.connection import answering, connect, experiment_id, locked, tracking_uri
@@ -183,13 +185,22 @@ def _found_or_created(client: "MlflowClient", execution: Execution, group: str |
             run = found[0]
         else:
             tags = tags_of(spec, {name: identity.fingerprint for name, identity in stages.items()}) | {EXECUTION: id_}
-            if data := next((identity.slice["data"] for identity in stages.values() if "data" in identity.slice), None):
-                tags["metaopt.data"] = data
+            if digests := _data(stages.values()):
+                tags["metaopt.data"] = digests
             name = group or f"{spec.name}-{execution.fingerprint[:8]}"
             run = client.create_run(experiment, tags=tags, run_name=name if number == 1 else f"{name}-{number}")
         describe(client, run, spec)
         client.update_run(run.info.run_id, status="RUNNING")
     return Run(client, run)
+
+
+def _data(identities: Iterable[Identity]) -> str | None:
+    """The digest of the data that is read, or one of the digests of several files."""
+    slices = [identity.slice for identity in identities]
+    found = {key: str(value) for one in slices for key, value in one.items() if key.partition(".")[0] == "data" and value}
+    if len(found) < 2:
+        return next(iter(found.values()), None)
+    return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager

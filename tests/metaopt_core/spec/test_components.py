@@ -47,7 +47,5 @@ def test_what_is_none_of_its_kind_is_refused(path: str, message: str) -> None:
 
 
 def test_a_name_that_is_none_is_answered_with_those_that_there_are() -> None:
-    with pytest.raises(
-        PydanticCustomError, match=r"expected maml, pretrained, protonet, random, safe or unadapted, or an import path"
-    ):
+    with pytest.raises(PydanticCustomError, match=r"expected .*, maml, .*, safe, .* or \w+, or an import path"):
         find(METHODS, MethodInfo, "nearest")
