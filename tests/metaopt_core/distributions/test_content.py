@@ -14,7 +14,7 @@ OLD = 1_000_000_000.0  # a time long past, in seconds since 1970
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(content, "_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(content.time, "time", lambda: OLD * 10)  # so that every file is settled
+    monkeypatch.setattr("metaopt_core.distributions.content.time.time", lambda: OLD * 10)  # so that every file is settled
     path = tmp_path / "data.csv"
     path.write_text("a,b\n")
     return path
@@ -62,7 +62,7 @@ def test_another_use_of_the_same_files_has_a_digest_of_its_own(file: Path) -> No
 
 
 def test_a_file_that_has_just_changed_is_not_remembered(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(content.time, "time", lambda: file.stat().st_mtime + 1)
+    monkeypatch.setattr("metaopt_core.distributions.content.time.time", lambda: file.stat().st_mtime + 1)
     find, calls = counted()
     for _ in range(2):
         content.remembered("table", {str(file): file.stat()}, find)
