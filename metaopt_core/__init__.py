@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from metaopt_core.distributions.batch import Episode, TaskBatch, TaskDistribution
-    from metaopt_core.distributions.contract import Distribution
-    from metaopt_core.distributions.random import Stream
+    from metaopt_core.distributions.contract import Distribution, Generated
+    from metaopt_core.distributions.drawn import Drawn
+    from metaopt_core.distributions.random import Stream, normal, uniform
     from metaopt_core.errors import UserError
     from metaopt_core.meta.learner import Learner
     from metaopt_core.meta.objectives import AfterAdaptation, MetaGradientSettings
-    from metaopt_core.methods.contract import Adapter, Method, Setting
+    from metaopt_core.methods.contract import TOGETHER, Adapter, Method, Predict, Setting
     from metaopt_core.networks.conv4 import Conv4
     from metaopt_core.networks.mlp import MLP
     from metaopt_core.networks.network import Network
     from metaopt_core.networks.resnet12 import ResNet12
-    from metaopt_core.spec.distribution import TaskShape
+    from metaopt_core.spec.base import Range, Spec
+    from metaopt_core.spec.distribution import Targets, TaskShape
     from metaopt_core.spec.loader import load
     from metaopt_core.spec.metric import Metric, metric
     from metaopt_core.spec.pipeline import PipelineSpec
@@ -27,17 +29,19 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "distributions.batch": ("Episode", "TaskBatch", "TaskDistribution"),
-    "distributions.contract": ("Distribution",),
-    "distributions.random": ("Stream",),
+    "distributions.contract": ("Distribution", "Generated"),
+    "distributions.drawn": ("Drawn",),
+    "distributions.random": ("Stream", "normal", "uniform"),
     "errors": ("UserError",),
     "meta.learner": ("Learner",),
     "meta.objectives": ("AfterAdaptation", "MetaGradientSettings"),
-    "methods.contract": ("Adapter", "Method", "Setting"),
+    "methods.contract": ("TOGETHER", "Adapter", "Method", "Predict", "Setting"),
     "networks.conv4": ("Conv4",),
     "networks.mlp": ("MLP",),
     "networks.network": ("Network",),
     "networks.resnet12": ("ResNet12",),
-    "spec.distribution": ("TaskShape",),
+    "spec.base": ("Range", "Spec"),
+    "spec.distribution": ("Targets", "TaskShape"),
     "spec.loader": ("load",),
     "spec.metric": ("Metric", "metric"),
     "spec.pipeline": ("PipelineSpec",),
@@ -48,11 +52,14 @@ _MODULES = {name: module for module, names in _PUBLIC.items() for name in names}
 __version__: str
 __all__ = [
     "MLP",
+    "TOGETHER",
     "Adapter",
     "AfterAdaptation",
     "Conv4",
     "Distribution",
+    "Drawn",
     "Episode",
+    "Generated",
     "Learner",
     "MetaGradientSettings",
     "Method",
@@ -60,9 +67,13 @@ __all__ = [
     "Network",
     "Phase",
     "PipelineSpec",
+    "Predict",
+    "Range",
     "ResNet12",
     "Setting",
+    "Spec",
     "Stream",
+    "Targets",
     "TaskBatch",
     "TaskDistribution",
     "TaskShape",
@@ -70,7 +81,9 @@ __all__ = [
     "__version__",
     "load",
     "metric",
+    "normal",
     "train",
+    "uniform",
 ]
 
 

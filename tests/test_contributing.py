@@ -26,8 +26,7 @@ def examples() -> dict[str, list[str]]:
 
 def test_each_example_is_short() -> None:
     for path, pieces in examples().items():
-        for code in pieces:
-            assert len(code.splitlines()) < 60, path
+        assert sum(len(code.splitlines()) for code in pieces) < 60, path
 
 
 @pytest.mark.slow
@@ -60,4 +59,4 @@ def test_the_examples_run_together(tmp_path: Path) -> None:
     [export] = [stage for stage in result["stages"] if stage["stage"] == "export"]
     table_of_tasks = pd.read_csv(Path(export["folder"]) / "tasks.csv")
     assert {"nearest", "maml"} <= set(table_of_tasks["method"])
-    assert table_of_tasks["absolute_error_0"].notna().any()
+    assert table_of_tasks["largest_error_0"].notna().any()

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from metaopt_core import progress
+from metaopt_core.distributions import plain_figures
 from metaopt_core.distributions.batch import Episode, HeldOutSplit, Prediction, TaskBatch
 from metaopt_core.distributions.contract import Generated
-from metaopt_core.distributions.python import figures
 from metaopt_core.distributions.python.settings import PythonSettings
 from metaopt_core.distributions.python.user_class import NAMES, Array, Drawn, UserClass
 from metaopt_core.distributions.random import Stream
@@ -117,10 +117,10 @@ class PythonTasks(Generated):
 
     def overview(self) -> Figure:
         ways = self.spec.held_out_ways if self.spec.targets == "classes" else None
-        return figures.overview(self.held_out("test", Episode(ways, self.spec.support_points, self.spec.query_points), 0, 8))
+        return plain_figures.overview(self.held_out("test", Episode(ways, self.spec.support_points, self.spec.query_points), 0, 8))
 
     def examples(self, tasks: TaskBatch, predictions: Sequence[Prediction]) -> Figure:
-        return figures.examples(tasks, predictions)
+        return plain_figures.examples(tasks, predictions)
 
 
 def _twice(episode: Episode) -> tuple[int, int, int, int]:

@@ -7,13 +7,13 @@ from matplotlib.figure import Figure
 
 from metaopt_core.distributions.batch import Prediction, TaskBatch
 
-_TASKS_SHOWN = 4
+TASKS_SHOWN = 4
 
 
 def overview(tasks: TaskBatch) -> Figure:
     """A few tasks: the first target, or the label, of each query against the first number of its input."""
     figure = Figure(figsize=(12, 3.2), layout="constrained")
-    for index, axes in enumerate(figure.subplots(1, _TASKS_SHOWN, sharex=True, sharey=True)):
+    for index, axes in enumerate(figure.subplots(1, TASKS_SHOWN, sharex=True, sharey=True)):
         if index >= len(tasks):
             axes.set_visible(False)
             continue
@@ -31,7 +31,7 @@ def overview(tasks: TaskBatch) -> Figure:
 
 def examples(tasks: TaskBatch, predictions: Sequence[Prediction]) -> Figure:
     """A few tasks, a row for each method: what is predicted for queries, before and after adaptation, against what they are."""
-    tasks = tasks[:_TASKS_SHOWN]
+    tasks = tasks[:TASKS_SHOWN]
     figure = Figure(figsize=(3.2 * len(tasks), 2.6 * len(predictions)), layout="constrained")
     grid = figure.subplots(len(predictions), len(tasks), sharex="col", sharey="col", squeeze=False)
     labels = tasks.query_y.dim() == 2
