@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows import complete, console, data_commands, environment, launch, pipelines_file, planning, typer_commands
+from flows import complete, console, data_commands, environment, full_disk, launch, pipelines_file, planning, typer_commands
 from flows.console import Detail
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline.stages import PUBLISHING, STAGES
@@ -409,8 +409,11 @@ def main() -> None:
     """Entry point: a user's mistake ends in one plain message and exit status 2; an unexpected exception keeps its traceback."""
     try:
         app(prog_name="metaopt")
-    except UserError as error:
-        print(scrubbed(str(error)), file=sys.stderr)
+    except Exception as error:
+        said = full_disk.explanation(error) or (str(error) if isinstance(error, UserError) else None)
+        if said is None:
+            raise
+        print(scrubbed(said), file=sys.stderr)
         sys.exit(2)
 
 

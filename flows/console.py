@@ -72,6 +72,7 @@ def show_own_lines() -> None:
     """Write what flows/ and tasks/ log to standard error, without Prefect's own lines, unless Prefect already shows everything."""
     if _detail == Detail.VERBOSE:
         return
+    logging.raiseExceptions = False  # or handlers would print what keeps them from logging, as an error of the server
     for name in _RUN_LOGGERS:
         logging.getLogger(name).addHandler(_OwnLines(logging.INFO))
 

@@ -10,7 +10,7 @@ from metaopt_core.spec.document import shown
 from metaopt_core.spec.paths import expanded, real
 
 VARIABLE = "METAOPT_HOME"
-_FOLDER = ".metaopt"
+FOLDER = ".metaopt"
 _LONGEST = 200  # characters of a path in messages
 _MODE_IS_CHOSEN = ".mode-is-chosen"  # a file that says so of the folder around it
 _BY_UMASK = {0o755, 0o775}
@@ -28,11 +28,11 @@ class Home:
 
         named: another folder, given by METAOPT_HOME. Raises UserError if there is no such folder and it can't be made.
         """
-        if not named and (around := [path for path in real(pipelines_file).parents if path.name == _FOLDER]):
+        if not named and (around := [path for path in real(pipelines_file).parents if path.name == FOLDER]):
             return cls(around[0])
-        where = f"{VARIABLE}={named}" if named else str(pipelines_file.parent / _FOLDER)
+        where = f"{VARIABLE}={named}" if named else str(pipelines_file.parent / FOLDER)
         try:
-            root = real(expanded(named) if named else pipelines_file.parent / _FOLDER)
+            root = real(expanded(named) if named else pipelines_file.parent / FOLDER)
             if _exists(root) and not root.is_dir():
                 raise UserError("a file, and expected a folder")
         except UserError as error:

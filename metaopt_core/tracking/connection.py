@@ -68,7 +68,7 @@ def connect(home: Home, uri: str) -> "MlflowClient":
         import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
         from mlflow import MlflowClient
 
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # it announces each table creation
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it announces each table, and prints what it raises
         home.make()
         home.mlflow.mkdir(exist_ok=True)
         _check_folder(uri)
@@ -107,18 +107,21 @@ def experiment_id(client: "MlflowClient", home: Home, spec: PipelineSpec) -> str
     name = spec.log.experiment or spec.name
     # A server knows where its artifacts are; for a database the default would be the current folder.
     location = (home.mlflow / "artifacts").as_uri() if is_database(client.tracking_uri) else None
+    refusal = None
     try:
         found = client.get_experiment_by_name(name)
         if found is None:
-            with contextlib.suppress(MlflowException):  # another process may have made it; if not, we see below
+            try:
                 return str(client.create_experiment(name, artifact_location=location, tags=_KIND))
+            except MlflowException as error:  # another process may have made it; if not, we see below
+                refusal = error
             found = client.get_experiment_by_name(name)
     except Exception as error:
         raise unreachable(client.tracking_uri, error) from error
     if found is None:
         raise UserError(
             f"log.experiment: MLflow at {client.tracking_uri} refuses to make an experiment named {name!r}: choose another"
-        )
+        ) from refusal
     if found.lifecycle_stage != "active":
         raise UserError(
             f"log.experiment: {name!r} was deleted in MLflow: restore it with `mlflow experiments restore --experiment-id "
