@@ -11,6 +11,7 @@ from metaopt_core.spec.base import DEEPEST, LARGEST_SEED, Impossibility, problem
 from metaopt_core.spec.components import METRICS, known
 from metaopt_core.spec.distribution import Asked
 from metaopt_core.spec.evaluate import PROTOCOL, AnyShift, ShiftSpec
+from metaopt_core.spec.memory import shortages
 from metaopt_core.spec.method import named_method
 from metaopt_core.spec.metric import Metric
 from metaopt_core.spec.networks import Conv4Spec, ModuleSpec, PicturesSpec, ResNet12Spec, too_small, unknown_parameter
@@ -23,6 +24,7 @@ def impossibilities(spec: Resolved) -> Iterator[Impossibility]:
     """Impossible combinations in a spec, each with the key that has to change."""
     yield from _unfit(spec, ())
     yield from _plain_impossibilities(spec)
+    yield from shortages(spec)
     for name, shift in spec.shifts.items():
         yield from _shift_impossibilities(spec, name, shift)
     if spec.seeds > 1 and spec.splits > 1:
