@@ -444,7 +444,3 @@ def _wrapped(first: str, text: str) -> str:
         return f"{first}{text}"
     width = max(40, shutil.get_terminal_size().columns)
     return textwrap.fill(text, width, initial_indent=first, subsequent_indent=" " * len(first), break_long_words=False)
-
-
-if __name__ == "__main__":
-    main()

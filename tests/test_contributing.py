@@ -44,7 +44,7 @@ def test_the_examples_run_together(tmp_path: Path) -> None:
     (copy / "pipelines.yaml").write_text(pipelines)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("METAOPT_", "PREFECT_", "MLFLOW_"))}
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "run", "decays", "--json"],
+        [sys.executable, "-m", "flows", "run", "decays", "--json"],
         cwd=copy,
         env=environment | {"PYTHONPATH": str(copy)},
         capture_output=True,

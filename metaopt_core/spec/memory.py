@@ -11,8 +11,8 @@ from metaopt_core.spec.base import Impossibility
 from metaopt_core.spec.networks import Conv4Spec, MLPSpec, ModelSpec, ResNet12Spec
 from metaopt_core.spec.resolved import Resolved
 
-MOST_BYTES = 2**38
-"""256 GiB."""
+MOST_BYTES = 2**35
+"""32 GiB: the networks that ship learn from a few examples, and are a thousandth of that."""
 
 _BYTES = 4  # of a float32
 _COPIES = 6  # of the parameters in training: themselves, their gradient, Adam's two means; a task's own, and their gradient

@@ -50,7 +50,7 @@ def test_sizes_beyond_any_machine_are_refused_with_what_they_need(body: dict[str
     with pytest.raises(ValidationError) as caught:
         PipelineSpec.model_validate(body)
     (said,) = [text for path, text in caught.value.errors()[0]["ctx"]["problems"] if path == tuple(key.split("."))]
-    assert re.fullmatch(f"{re.escape(message)} [0-9,]+ GiB at least, expected at most 256", said)
+    assert re.fullmatch(f"{re.escape(message)} [0-9,]+ GiB at least, expected at most 32", said)
 
 
 def test_a_first_order_gradient_holds_no_steps() -> None:
