@@ -189,7 +189,7 @@ class TaskDistribution(Protocol):
 MOST_ROWS = 200_000
 """Examples that pooled models are fitted to."""
 
-PART_BYTES = 2**28
+PART_BYTES = 2**27
 """Tasks are drawn in parts of about this size, so that memory doesn't grow with their number or size."""
 
 
