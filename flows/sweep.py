@@ -153,7 +153,7 @@ def _result(search: Sweep, best: PipelineSpec, default: PipelineSpec, outputs: d
     assert trial is not None  # there is a best setting
     columns = {name: f"{metric}_{search.steps_of(spec)}" for name, spec in (("best", best), ("default", default))}
     tables = {name: pd.read_parquet(outputs[name]["evaluate"] / "tasks.parquet") for name in columns}
-    methods = {"best": best.model_method, "default": default.model_method}
+    methods = {name: json.loads((outputs[name]["evaluate"] / "summary.json").read_text())["model"] for name in columns}
     read = next(one for one in search.spec.metrics if one.name == metric)
     same_tasks = outputs["best"]["generate"].content == outputs["default"]["generate"].content
     result = {

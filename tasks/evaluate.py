@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from metaopt_core.distributions.contract import load
 from metaopt_core.evaluation import protocol
+from metaopt_core.evaluation.choice import choose
 from metaopt_core.evaluation.summary import summarize
 from metaopt_core.evaluation.verdict import worst_tasks
 from metaopt_core.methods.contract import Setting, compared, parameters_file
@@ -38,10 +39,11 @@ def evaluate(execution: Execution, upstream: dict[str, StageOutput]) -> StageOut
     history = pd.read_parquet(upstream["train"] / "history.parquet")
     with store.publish(identity, upstream) as (folder, _):
         ready = protocol.prepare(setting, methods, trained)
+        chosen = choose(setting, ready)
         measured = protocol.evaluate(setting, ready)
         table = measured.tasks
         table.to_parquet(folder / "tasks.parquet", index=False)
-        summary = summarize(setting, measured, ready)
+        summary = summarize(setting, measured, ready, chosen)
         (folder / "summary.json").write_text(json.dumps(summary, indent=1))
 
         figures.save(figures.adaptation(summary), folder / "adaptation.png")

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from metaopt_core.evaluation.recommendation import recommend
 from metaopt_core.evaluation.statistics import mean, note_survivors, paired
 from metaopt_core.evaluation.verdict import note_changes
 
@@ -20,7 +21,9 @@ def summarize(summaries: Sequence[Mapping[str, Any]], kind: Literal["seed", "spl
     for variant in shifted.values():
         note_changes(found, variant)
     note_survivors(found, shifted)
-    return found | {"shifted": shifted} | _by_shots(summaries)
+    found |= {"shifted": shifted} | _by_shots(summaries)
+    found.pop("chosen", None)  # each repetition has its own
+    return found | {"recommendation": recommend(found)} if found.get("by_shots") else found
 
 
 def _summary(summaries: Sequence[Mapping[str, Any]], kind: str) -> dict[str, Any]:

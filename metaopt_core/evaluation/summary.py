@@ -10,6 +10,7 @@ import pandas as pd
 from metaopt_core.evaluation.by_shots import by_shots
 from metaopt_core.evaluation.metrics.calibration_error import bins
 from metaopt_core.evaluation.protocol import COVERAGE, INTERVALS, Measured, Prepared, transductive
+from metaopt_core.evaluation.recommendation import recommend
 from metaopt_core.evaluation.shared_groups import SharedGroups
 from metaopt_core.evaluation.statistics import groups_of, note_survivors, one_a_task, paired, statistics
 from metaopt_core.evaluation.verdict import note_changes
@@ -23,7 +24,9 @@ DIVERGED_FACTOR = 10.0
 """A task has diverged if its loss is not finite, or more than this many times the largest loss of any task before adaptation."""
 
 
-def summarize(setting: Setting, measured: Measured, compared: Sequence[Prepared]) -> dict[str, Any]:
+def summarize(
+    setting: Setting, measured: Measured, compared: Sequence[Prepared], chosen: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The protocol and, for each method and number of steps, the statistics over tasks, as JSON values.
 
     No task is left out: where a loss is not finite, nor are the mean and its interval (null in JSON), and `diverged` says why.
@@ -32,25 +35,29 @@ def summarize(setting: Setting, measured: Measured, compared: Sequence[Prepared]
     difference does after the correction of Holm for the number of comparisons. `groups`: how many classes or other groups the tasks
     share, over which intervals are then bootstrapped. `shifted`: for each
     variant the same, with what it `changes`, and each method's `change` (`note_changes`). All of that is with the largest number
-    of support examples; `by_shots` has the results with each (`by_shots.by_shots`).
+    of support examples; `by_shots` has the results with each (`by_shots.by_shots`), and `recommendation` what follows from them
+    (`recommendation.recommend`). chosen: how the logged model was, where meta-validation tasks did it (`choice.choose`).
     """
     spec = setting.spec
     rows = dict(iter(one_a_task(measured.tasks).groupby("variant", sort=False)))
-    found = _summary(setting, rows[IN_DISTRIBUTION], measured.pooled[IN_DISTRIBUTION], compared)
+    model = chosen["method"] if chosen else spec.model_method
+    found = _summary(setting, rows[IN_DISTRIBUTION], measured.pooled[IN_DISTRIBUTION], compared, model)
+    found |= {"chosen": dict(chosen)} if chosen else {}
     variants = {}
     for name, shifted in spec.shifted.items():
         variants[name] = _summary(
-            Setting(shifted, setting.shape, setting.distribution), rows[name], measured.pooled[name], compared
+            Setting(shifted, setting.shape, setting.distribution), rows[name], measured.pooled[name], compared, model
         )
         variants[name]["changes"] = spec.shifts[name].model_dump(mode="json")
         note_changes(found, variants[name])
     note_survivors(found, variants)
     curve = by_shots(setting.spec, measured.tasks[measured.tasks["variant"] == IN_DISTRIBUTION], compared)
-    return found | {"shifted": variants} | curve
+    found |= {"shifted": variants} | curve
+    return found | ({"recommendation": recommendation} if (recommendation := recommend(found)) else {})
 
 
 def _summary(
-    setting: Setting, table: pd.DataFrame, pooled: Mapping[str, Mapping[str, float]], compared: Sequence[Prepared]
+    setting: Setting, table: pd.DataFrame, pooled: Mapping[str, Mapping[str, float]], compared: Sequence[Prepared], model: str
 ) -> dict[str, Any]:
     spec = setting.spec
     by_task = [one for one in spec.metrics if not one.pooled]
@@ -75,7 +82,7 @@ def _summary(
         "horizon": spec.horizon,
         "algorithm": spec.train.label,
         "learned": spec.learned.key(spec.train),
-        "model": spec.model_method,
+        "model": model,
         "methods": {one.key: _of_method(setting, by_task, one, found[one.key], pooled[one.key], shared) for one in compared},
         "differences": [
             {"of": one, "against": other} | _difference(by_task, found[one], found[other], spec.horizon, shared)

@@ -33,8 +33,9 @@ def larger_is_better(summary: Summary) -> bool:
 
 
 def best_baseline(summary: Summary) -> str | None:
-    """The baseline with the best mean at the horizon; none if no mean is finite."""
-    baselines: list[str] = [name for name, method in summary["methods"].items() if method["baseline"]]
+    """The baseline with the best mean at the horizon, beside the logged model; none if no mean is finite."""
+    methods = summary["methods"].items()
+    baselines: list[str] = [name for name, method in methods if method["baseline"] and name != summary["model"]]
     means = {name: at_horizon(summary, name)[summary["primary"]]["mean"] for name in baselines}
     finite = {name: mean for name, mean in means.items() if mean is not None}
     if not finite:

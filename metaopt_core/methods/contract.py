@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Protocol, Self, cast
 from metaopt_core.progress import bar
 from metaopt_core.spec.distribution import TaskShape
 from metaopt_core.spec.method import MethodInfo
-from metaopt_core.spec.pipeline import PipelineSpec
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 
     from metaopt_core.distributions.batch import TaskBatch, TaskDistribution
     from metaopt_core.networks.network import Params
+    from metaopt_core.spec.pipeline import PipelineSpec  # all components; what a logged model takes along needs none
+    from metaopt_core.spec.train import TrainSpec
     from metaopt_core.training.phase import Phase
 
 Predict = Callable[["Tensor", "Tensor | None"], "Tensor"]
@@ -39,7 +40,7 @@ methods whose predictions are distributions, and only in regression."""
 class Setting:
     """What a method is trained or evaluated on: the pipeline, and the distribution in memory with the shape of its tasks."""
 
-    spec: PipelineSpec
+    spec: "PipelineSpec"
     shape: TaskShape
     distribution: "TaskDistribution"
 
@@ -76,6 +77,10 @@ class Adapter(Protocol):
 class Method(MethodInfo):
     """Base of all methods. A subclass declares its name, and is a component that a spec may name."""
 
+    @property
+    def can_be_logged(self) -> bool:
+        return self.of_model is not None or type(self).served is not Method.served
+
     def phase(self, setting: Setting) -> "Phase":
         """How it is trained; called only if `trained` is true."""
         raise NotImplementedError
@@ -94,8 +99,13 @@ class Method(MethodInfo):
         """
         raise NotImplementedError
 
+    def served(self, train: "TrainSpec", shape: TaskShape, inner_lr: float, steps: int, params: "Params") -> Adapter:
+        """The method as a logged model has it, from its own parameters alone; asked where `can_be_logged` is true, and not of those
+        that adapt the pipeline's own. inner_lr, steps: with which it was evaluated."""
+        raise NotImplementedError
 
-def compared(spec: PipelineSpec) -> tuple[Method, ...]:
+
+def compared(spec: "PipelineSpec") -> tuple[Method, ...]:
     """The methods of a pipeline, in the order of tables."""
     return cast("tuple[Method, ...]", spec.methods)
 
@@ -115,7 +125,7 @@ def fit_all(setting: Setting) -> "dict[Method, tuple[Params, float]]":
     return found
 
 
-def parameters_file(spec: PipelineSpec, method: MethodInfo) -> str:
+def parameters_file(spec: "PipelineSpec", method: MethodInfo) -> str:
     """Where `train` keeps what a method is trained or fitted to; that of the pipeline's own is `parameters.safetensors`."""
     key = method.key(spec.train)
     return f"{'parameters' if key == spec.learned.key(spec.train) else key}.safetensors"

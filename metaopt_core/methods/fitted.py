@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from metaopt_core.methods.contract import Adapter, Method, Setting
-from metaopt_core.spec.distribution import Targets
+from metaopt_core.spec.distribution import Targets, TaskShape
 from metaopt_core.spec.method import Named
 
 if TYPE_CHECKING:
     from metaopt_core.methods.support import Predictor
     from metaopt_core.networks.network import Params
+    from metaopt_core.spec.train import TrainSpec
 
 
 class Fitted(Method):
@@ -38,6 +39,9 @@ class Fitted(Method):
         from metaopt_core.methods.from_support import FromSupport
 
         return FromSupport(self.predictor(params), self.deviates)
+
+    def served(self, train: "TrainSpec", shape: TaskShape, inner_lr: float, steps: int, params: "Params") -> Adapter:  # noqa: ARG002
+        return self.ready(params)
 
     def prepare(self, setting: Setting, trained: "Mapping[str, Params]") -> Adapter | None:
         params = trained[self.key(setting.spec.train)]

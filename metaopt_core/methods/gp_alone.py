@@ -14,7 +14,7 @@ class GPAlone(Fitted):
     """Each task's length scale and noise are the likeliest of a grid, given its own examples."""
 
     name = "gp_alone"
-    title = "GP, each task alone"
+    title = "GP on the task alone"
     rank = 69
     color = "rebeccapurple"
     simple = 6

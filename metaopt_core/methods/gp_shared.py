@@ -14,7 +14,7 @@ class SharedGP(Fitted):
     """They are learned by the marginal likelihood of the training tasks' rows."""
 
     name = "gp_shared"
-    title = "GP, shared scales"
+    title = "GP with shared scales"
     rank = 51
     color = "mediumorchid"
     simple = 7

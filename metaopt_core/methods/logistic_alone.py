@@ -15,7 +15,7 @@ class LogisticAlone(Fitted):
     """The penalty is chosen on meta-validation tasks, for each number of examples."""
 
     name = "logistic_alone"
-    title = "logistic regression, alone"
+    title = "logistic regression on the task alone"
     rank = 70.5
     color = "steelblue"
     simple = 6

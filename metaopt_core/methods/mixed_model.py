@@ -17,7 +17,7 @@ class MixedModel(Fitted):
     title = "mixed model"
     rank = 50
     color = "tab:red"
-    simple = 3
+    simple = 2
     deviates = True
     about = (
         "a linear model of all tasks with a random intercept, and random slopes where these help, of each, which are inferred from "

@@ -17,7 +17,7 @@ class PooledRidgeOffset(Fitted):
     title = "pooled ridge + offset"
     rank = 58
     color = "olivedrab"
-    simple = 2
+    simple = 2.5
     about = "pooled ridge, plus the mean of what it leaves of the task's examples, shrunk by how few these are"
 
     def fit(self, setting: Setting) -> "Params":

@@ -15,7 +15,7 @@ class RandomForest(Fitted):
     """The smallest leaf is chosen on meta-validation tasks, for each number of examples."""
 
     name = "random_forest"
-    title = "random forest, alone"
+    title = "random forest on the task alone"
     rank = 71
     color = "forestgreen"
     simple = 9

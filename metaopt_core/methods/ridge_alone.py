@@ -14,7 +14,7 @@ class RidgeAlone(Fitted):
     """The penalty is chosen on meta-validation tasks, for each number of examples."""
 
     name = "ridge_alone"
-    title = "ridge, each task alone"
+    title = "ridge on the task alone"
     rank = 70
     color = "deepskyblue"
     simple = 6

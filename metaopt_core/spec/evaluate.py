@@ -138,6 +138,12 @@ class EvaluateSpec(Spec):
         "support loss falls, and which stops once adaptation clearly harms a held-out part of a support set of 25 or more. Both "
         "are evaluated.",
     )
+    model: str | None = Field(
+        None,
+        min_length=1,
+        description="Which method the logged model is: one of those that are compared, by its name in the results, as in "
+        "mixed_model; or `best`, the best one on the meta-validation tasks. None means the algorithm of `train`.",
+    )
     shifted: Annotated[dict[str, AnyShift | None], Field(max_length=100), AfterValidator(_variant_names)] | None = Field(
         None,
         description="Variants of the test tasks that differ from the training tasks, by name; each says what it changes. Null "

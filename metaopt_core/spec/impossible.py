@@ -66,6 +66,12 @@ def _plain_impossibilities(spec: Resolved, trains: bool = True) -> Iterator[Impo
     yield from _impossibilities_of_targets(spec)
     yield from spec.generate.impossibilities(_asked(spec, trains))
     yield from _train_impossibilities(spec.train)
+    if (model := spec.evaluate.model) not in (None, "best"):
+        names = [method.key(spec.train) for method in spec.methods if method.can_be_logged]
+        if model not in names:
+            meant = get_close_matches(str(model), names, n=1)
+            expected = f"did you mean {meant[0]}?" if meant else f"expected best, or one of {', '.join(names)}"
+            yield ("evaluate", "model"), f"no method {model} is compared that can be logged, {expected}"
     if spec.evaluate.repeats > 1 and not spec.generate.resamples:
         why = f"{spec.generate.noun} are stored with one support set each"
         yield ("evaluate", "repeats"), f"{spec.evaluate.repeats} repeats, but {why}: expected 1"

@@ -58,6 +58,11 @@ class MethodInfo:
     def component_name(cls) -> str:
         return cls.name
 
+    @property
+    def can_be_logged(self) -> bool:
+        """Whether the logged model may be this method."""
+        return self.of_model is not None
+
     def key(self, train: Named) -> str:  # noqa: ARG002
         """Its name in the results of a pipeline."""
         return self.name
@@ -69,6 +74,11 @@ class MethodInfo:
     def refusal(self, train: Named, targets: Targets) -> str | None:  # noqa: ARG002
         """Why it can't be compared on such tasks, if it can't: words that continue its name."""
         return None
+
+
+def import_path(method: MethodInfo) -> str:
+    """`module:Class` of a method."""
+    return f"{type(method).__module__}:{type(method).__qualname__}"
 
 
 def named_method(name: str) -> MethodInfo:

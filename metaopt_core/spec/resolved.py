@@ -138,6 +138,8 @@ class Resolved(Spec):
     @property
     def model_method(self) -> str:
         """The key of the method by which the logged model adapts."""
+        if self.evaluate.model not in (None, "best"):
+            return str(self.evaluate.model)
         return next(method.key(self.train) for method in self.methods if method.of_model == self.evaluate.adaptation)
 
     @property

@@ -15,6 +15,7 @@ A single request must not block a server: steps and sizes have limits, which the
 variables raise.
 """
 
+import importlib
 import json
 import logging
 import os
@@ -36,6 +37,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel
 from safetensors.torch import load_file
 
+from metaopt_core.distributions.batch import TaskBatch
 from metaopt_core.meta.learner import Learner
 from metaopt_core.networks.network import Params
 from metaopt_core.spec.distribution import TaskShape
@@ -52,13 +54,18 @@ _KINDS = {"c": "complex numbers", "M": "dates", "m": "durations", "U": "text", "
 
 @dataclass(frozen=True)
 class Recipe:
-    """How meta-parameters are adapted: how they were trained, what tasks look like, and the spec's step size and steps."""
+    """How meta-parameters are adapted: how they were trained, what tasks look like, and the spec's step size and steps.
+
+    method: import path (`module:Class`) of another method than the one that `train` names, whose parameters these are; empty for
+    that one.
+    """
 
     train: TrainSpec
     shape: TaskShape
     inner_lr: float
     adaptation: Literal["plain", "safe"]
     steps: int
+    method: str = ""
 
     @property
     def most_steps(self) -> int:
@@ -70,7 +77,7 @@ class Recipe:
 
     def to_json(self) -> str:
         values = {"train": self.train.model_dump(mode="json"), "shape": self.shape.as_json(), "inner_lr": self.inner_lr}
-        return json.dumps(values | {"adaptation": self.adaptation, "steps": self.steps}, indent=1)
+        return json.dumps(values | {"adaptation": self.adaptation, "steps": self.steps, "method": self.method}, indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -86,6 +93,7 @@ class Adapter:
         self.recipe = recipe
         self.learner = replace(Learner.of(recipe.train, recipe.shape, recipe.inner_lr), adaptation=recipe.adaptation)
         self.parameters = parameters
+        self.other = _other(recipe, parameters) if recipe.method else None
         self.most_steps = _limit(MOST_STEPS, recipe.most_steps)
         self.most_numbers = _limit(MOST_NUMBERS, recipe.most_numbers)
 
@@ -105,9 +113,24 @@ class Adapter:
             )
         support_x, support_y, query_x, one_task = self._tensors(model_input)
         with torch.enable_grad():  # adaptation takes gradients even if the caller has disabled them
-            outputs = self.learner.predict(self.parameters, support_x, support_y, query_x, int(steps))
+            if self.other:
+                outputs = self._by_other(support_x, support_y, query_x, int(steps))
+            else:
+                outputs = self.learner.predict(self.parameters, support_x, support_y, query_x, int(steps))
         predictions: npt.NDArray[np.float32] = (outputs.softmax(-1) if self.learner.classification else outputs).detach().numpy()
         return predictions[0] if one_task else predictions
+
+    def _by_other(self, support_x: torch.Tensor, support_y: torch.Tensor, query_x: torch.Tensor, steps: int) -> torch.Tensor:
+        """The outputs of another method after so many steps, or after all that it takes."""
+        assert self.other is not None
+        ways, tasks = self.recipe.train.ways, len(support_x)
+        classes = None if ways is None else torch.arange(ways).expand(tasks, -1)
+        query_y = support_y.new_zeros((tasks, query_x.shape[1], *support_y.shape[2:]))
+        for step, predictions in enumerate(self.other.adapted(TaskBatch(support_x, support_y, query_x, query_y, classes=classes))):
+            if step == min(steps, self.other.steps):
+                outputs: torch.Tensor = predictions[""](query_x, None)
+                return outputs
+        raise AssertionError("an adapter predicts after every step")
 
     def _tensors(self, model_input: Any) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, bool]:
         """The checked inputs with a task dimension, and whether it was added."""
@@ -146,6 +169,13 @@ class Adapter:
         wrong = labels[(labels != np.floor(labels)) | (labels < 0) | (labels >= ways)]
         if wrong.size:
             raise invalid(f"support_y has the label {wrong[0]:g}: expected whole numbers from 0 to {ways - 1}")
+
+
+def _other(recipe: Recipe, parameters: Params) -> Any:
+    """The adapter of the method that a recipe names."""
+    module, _, name = recipe.method.partition(":")
+    method = getattr(importlib.import_module(module), name)()
+    return method.served(recipe.train, recipe.shape, recipe.inner_lr, recipe.most_steps, parameters)
 
 
 def _limit(variable: str, otherwise: int) -> int:

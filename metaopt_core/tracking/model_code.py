@@ -48,10 +48,13 @@ class Code:
         return sorted(folder.iterdir())
 
 
-def of_pipeline(spec: PipelineSpec) -> Code:
-    """The code for a pipeline's logged model, which needs the user's own network, but none of their other components."""
+def of_pipeline(spec: PipelineSpec, method: str = "") -> Code:
+    """The code for a pipeline's logged model, which needs the user's own network, but none of their other components.
+
+    method: import path of its method, if that is another than the one that `train` names.
+    """
     network = spec.train.model
-    return code([network.path] if isinstance(network, ModuleSpec) else [])
+    return code([*([network.path] if isinstance(network, ModuleSpec) else []), *([method] if method else [])])
 
 
 def code(import_paths: Iterable[str]) -> Code:

@@ -36,7 +36,7 @@ def publish(execution: Execution, upstream: Mapping[str, StageOutput], report: s
     spec = execution.spec
     with running(execution) as run, answering(run.client.tracking_uri):
         summary = json.loads((upstream["evaluate"] / "summary.json").read_text())
-        model_id = log_model(run, spec, upstream["generate"], upstream["train"])
+        model_id = log_model(run, spec, upstream["generate"], upstream["train"], summary)
         run.log_points(_result_points(run, summary, upstream["evaluate"].finished, model_id))
         _log_times(run, upstream)
         _log_files(run, upstream, summary, report)

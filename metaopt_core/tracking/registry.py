@@ -2,9 +2,11 @@
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from metaopt_core.methods.contract import parameters_file
 from metaopt_core.pipeline.store import StageOutput
 from metaopt_core.spec.distribution import TaskShape
 from metaopt_core.spec.pipeline import PipelineSpec
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 MODEL_NAME = "learner"
 
 
-def log_model(run: Run, spec: PipelineSpec, generated: StageOutput, trained: StageOutput) -> str:
+def log_model(
+    run: Run, spec: PipelineSpec, generated: StageOutput, trained: StageOutput, summary: Mapping[str, Any] | None = None
+) -> str:
     """The id of the run's logged model, which is made and filled if necessary."""
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
@@ -26,12 +30,17 @@ def log_model(run: Run, spec: PipelineSpec, generated: StageOutput, trained: Sta
             run.experiment_id, MODEL_NAME, run.id, tags={EXECUTION: run.execution}, model_type=spec.train.model.name
         )
     if model.status != LoggedModelStatus.READY:
-        from metaopt_core.tracking.saving import save  # its import takes seconds
+        from metaopt_core.tracking.saving import method_of, save  # its import takes seconds
 
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name) / MODEL_NAME
             shape = TaskShape.from_json(json.loads((generated / "shape.json").read_text()))
-            save(spec, shape, trained / "parameters.safetensors", folder, run.id, model.model_id)
+            key = summary["model"] if summary else spec.model_method
+            method = method_of(spec, key)
+            own = spec.learned if method.of_model else method  # a way to adapt the pipeline's own parameters has none of its own
+            parameters = trained / parameters_file(spec, own)
+            lr = summary["methods"][key]["inner_lr"] if summary else None
+            save(spec, shape, parameters, folder, run.id, model.model_id, key, lr)
             run.client.log_model_artifacts(model.model_id, str(folder))
         run.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     outputs = run.client.get_run(run.id).outputs

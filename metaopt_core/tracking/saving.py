@@ -14,25 +14,48 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from metaopt_core.spec.distribution import TaskShape
+from metaopt_core.spec.method import MethodInfo, import_path
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.tracking.logged_model import MOST_NUMBERS, MOST_STEPS, TENSORS, Recipe
 from metaopt_core.tracking.model_code import MODEL, of_pipeline
 
 
-def recipe(spec: PipelineSpec, shape: TaskShape) -> Recipe:
-    """How the logged model of a pipeline adapts."""
+def recipe(spec: PipelineSpec, shape: TaskShape, model: str | None = None, inner_lr: float | None = None) -> Recipe:
+    """How the logged model of a pipeline adapts.
+
+    model: the key of its method, none means the one that the spec names. inner_lr: with which that was evaluated.
+    """
     train = spec.train.model_copy(update={"baselines": None})  # the logged model has none
-    return Recipe(train, shape, spec.evaluate_inner_lr, spec.evaluate.adaptation, spec.horizon)
+    method, lr = method_of(spec, model), inner_lr or spec.evaluate_inner_lr
+    if method.of_model:
+        return Recipe(train, shape, spec.evaluate_inner_lr, "safe" if method.of_model == "safe" else "plain", spec.horizon)
+    steps = spec.horizon if method.takes_steps else 0
+    return Recipe(train, shape, lr, "plain", steps, import_path(method))
+
+
+def method_of(spec: PipelineSpec, model: str | None) -> MethodInfo:
+    """The method of a key, or else the one that the spec names for the logged model."""
+    wanted = model or spec.model_method
+    return next(method for method in spec.methods if method.key(spec.train) == wanted)
 
 
 def save(
-    spec: PipelineSpec, shape: TaskShape, parameters: Path, folder: Path, run_id: str | None = None, model_id: str | None = None
+    spec: PipelineSpec,
+    shape: TaskShape,
+    parameters: Path,
+    folder: Path,
+    run_id: str | None = None,
+    model_id: str | None = None,
+    model: str | None = None,
+    inner_lr: float | None = None,
 ) -> None:
     """Write the model into a folder that doesn't exist yet.
 
-    parameters: the safetensors file of the meta-parameters. run_id, model_id: where MLflow will keep it, for its description.
+    parameters: the safetensors file of the method's parameters. run_id, model_id: where MLflow will keep it, for its description.
+    model, inner_lr: as in `recipe`.
     """
-    made, taken = recipe(spec, shape), of_pipeline(spec)
+    made = recipe(spec, shape, model, inner_lr)
+    taken = of_pipeline(spec, made.method)
     with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
         beside = Path(name)
         (beside / "recipe.json").write_text(made.to_json())

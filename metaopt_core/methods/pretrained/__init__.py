@@ -12,6 +12,8 @@ from metaopt_core.methods.contract import Adapter, Method, Setting
 
 if TYPE_CHECKING:
     from metaopt_core.networks.network import Params
+    from metaopt_core.spec.distribution import TaskShape
+    from metaopt_core.spec.train import TrainSpec
     from metaopt_core.training.phase import Phase
 
 
@@ -63,3 +65,9 @@ class Pretrained(Method):
         from metaopt_core.methods.by_gradient import fine_tuned
 
         return fine_tuned(setting, self.title, trained[self.name])
+
+    def served(self, train: "TrainSpec", shape: "TaskShape", inner_lr: float, steps: int, params: "Params") -> Adapter:
+        from metaopt_core.meta.learner import Learner
+        from metaopt_core.methods.by_gradient import ByGradient
+
+        return ByGradient(Learner.of(train, shape, inner_lr).as_baseline(), params, steps, baseline=True)

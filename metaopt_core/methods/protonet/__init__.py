@@ -13,6 +13,8 @@ from metaopt_core.spec.method import Named
 
 if TYPE_CHECKING:
     from metaopt_core.networks.network import Params
+    from metaopt_core.spec.distribution import TaskShape
+    from metaopt_core.spec.train import TrainSpec
     from metaopt_core.training.phase import Phase
 
 
@@ -43,6 +45,11 @@ class ProtoNet(Method):
             iterations=setting.spec.pretrain_iterations,
             predict=lambda params, tasks: predictions(embedding, params, tasks),
         )
+
+    def served(self, train: "TrainSpec", shape: "TaskShape", inner_lr: float, steps: int, params: "Params") -> Adapter:  # noqa: ARG002
+        from metaopt_core.methods.protonet import prototypes
+
+        return prototypes.served(train, shape, params)
 
     def prepare(self, setting: Setting, trained: "Mapping[str, Params]") -> Adapter | None:
         from metaopt_core.methods.protonet.prototypes import ByPrototypes, embedding_learner

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,15 +19,24 @@ from metaopt_core.methods.contract import INDUCTIVE, TOGETHER, Predict, Setting
 from metaopt_core.networks.build import build
 from metaopt_core.networks.network import Params
 from metaopt_core.spec.distribution import TaskShape
-from metaopt_core.spec.pipeline import PipelineSpec
+
+if TYPE_CHECKING:
+    from metaopt_core.spec.pipeline import PipelineSpec  # all components; what a logged model takes along needs none
+    from metaopt_core.spec.train import TrainSpec
 
 WIDTH = 64
 
 
-def embedding_learner(spec: PipelineSpec, shape: TaskShape) -> Learner:
+def embedding_learner(spec: "PipelineSpec", shape: TaskShape) -> Learner:
     """ProtoNet's learner: its network is the embedding, its loss the plain mean."""
     network = build(spec.train.model, shape.input_shape, WIDTH)
     return replace(Learner.for_training(spec, shape), network=network, loss_scale=1.0)
+
+
+def served(train: "TrainSpec", shape: TaskShape, params: Params) -> "ByPrototypes":
+    """ProtoNet as a logged model has it."""
+    learner = Learner.of(train, shape, train.inner.lr)
+    return ByPrototypes(replace(learner, network=build(train.model, shape.input_shape, WIDTH), loss_scale=1.0), params)
 
 
 class NearestMean:
