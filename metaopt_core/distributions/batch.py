@@ -25,9 +25,9 @@ class TaskBatch:
     """T tasks with S support and Q query examples each.
 
     support_x [T, S, …], support_y [T, S, 1] (regression) or [T, S] (class labels 0 … ways−1, int64); the query likewise with Q.
-    support_weight [T, S] and query_weight [T, Q]: weights of the examples, where not all are alike. Everything averages by them. 0
+    support_weight [T, S] and query_weight [T, Q]: weights of the examples, if they differ. Everything averages by them. 0
     pads: so that tasks of unequal size share a batch, and what stands in a padded place, NaN included, is replaced by zeros here.
-    A task without support examples stays where it is; one without queries is refused, since nothing could judge it.
+    A task without support examples is not adapted; one without queries is refused, since nothing could judge it.
     classes [T, ways]: the class of the whole split that each label stands for (classification only).
     origin [T, outputs]: what was subtracted from a task's targets, in the same units (regression only): a target is origin + y.
     """
@@ -81,7 +81,7 @@ class TaskBatch:
 
     @classmethod
     def joined(cls, batches: "Sequence[TaskBatch]") -> "TaskBatch":
-        """The tasks of several batches of one shape, in one; where only some have weights, the examples of the others weigh 1."""
+        """The tasks of several batches of one shape, in one; if only some have weights, the examples of the others weigh 1."""
         weighted = {name for batch in batches for name in ("support_weight", "query_weight") if getattr(batch, name) is not None}
         columns = zip(*(batch._weighing_one(weighted)._tensors() for batch in batches), strict=True)
         return cls(*(None if any(one is None for one in column) else torch.cat(column) for column in columns))  # type: ignore[arg-type]
@@ -100,9 +100,9 @@ class TaskBatch:
 
 @dataclass(frozen=True)
 class Episode:
-    """The shape of a task: ways (none for regression), support examples and query examples (per class, where there are classes).
+    """The shape of a task: ways (none for regression), support examples and query examples (per class, if there are classes).
 
-    fewest: where it is given, every task draws its own number of support examples, from this one to `shots`. repeat: which draw of
+    fewest: if given, every task draws its own number of support examples, from this one to `shots`. repeat: which draw of
     the support examples of a held-out task it is.
     """
 

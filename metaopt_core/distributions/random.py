@@ -1,6 +1,7 @@
 """Random numbers as a function of (seed, stream, index): what index i gets does not depend on what was drawn before.
 
-Philox is a counter-based generator: its n-th number can be had without the ones before. Index i owns the numbers from i·width on.
+Philox is a counter-based generator: its n-th number can be computed without the previous ones. Index i owns the numbers from
+i·width on.
 """
 
 from enum import IntEnum
@@ -56,9 +57,9 @@ def normal(seed: int, stream: Stream, start: int, count: int, width: int) -> npt
 def without_replacement(uniforms: npt.NDArray[np.float64], population: int | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Distinct integers of 0 … population−1 from independent uniforms: [..., k] → [..., k], each ordered k-tuple equally likely.
 
-    population: one for all, or [...]; where it is smaller than k, only the first `population` integers mean something.
+    population: one for all, or [...]; if it is smaller than k, only the first `population` integers are meaningful.
 
-    The j-th number picks one of the population−j values that are left; it is shifted past each earlier pick that lies below it.
+    The j-th number picks one of the population−j values that are left; it is shifted past each earlier pick below it.
     """
     k = uniforms.shape[-1]
     if isinstance(population, int) and k > population:

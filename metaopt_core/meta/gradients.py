@@ -37,7 +37,7 @@ class MetaGradient:
 @dataclass(frozen=True)
 class ByTask:
     """packed: the tasks' gradients by their own initial parameters [tasks, …], or their sum [1, …]; by_step: by the sizes of the
-    steps 0, 1, …, in the shapes of the packed parameters (none where that was not asked for); losses and notes as in
+    steps 0, 1, …, in the shapes of the packed parameters (none if that was not asked for); losses and notes as in
     `MetaGradient`."""
 
     packed: Params

@@ -73,7 +73,7 @@ GRADIENT_DESCENT = Rule()
 @dataclass(frozen=True)
 class InnerLoop:
     """sizes: the step size of each step. losses: the inner loss of each step, over and over. moving: 1 where a parameter moves, 0
-    where it doesn't, in tensors that broadcast to the parameters; none where all do, or where it doesn't matter to the rule."""
+    where it doesn't, in tensors that broadcast to the parameters; none if all do, or if the rule ignores it."""
 
     losses: Sequence[TaskLoss]
     sizes: Sequence[Size]
@@ -144,7 +144,7 @@ class InnerLoop:
     def there_and_back(self, theta: Params, unrolled: bool) -> tuple[Place, Iterator[Linearization]]:
         """θ_K, and the linearizations at θ_{K−1}, …, θ_0: kept (`unrolled`), or made again on the way back.
 
-        Made again, places are kept at every √K-th step alone where the way is long.
+        If made again and there are many steps, places are kept only at every √K-th step.
         """
         place = self.start(theta)
         if unrolled:

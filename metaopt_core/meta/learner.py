@@ -112,7 +112,7 @@ class Learner:
         return self._mean_loss(outputs, targets, None if weight is None else weight / weight.sum(1, keepdim=True))
 
     def _mean_loss(self, outputs: Tensor, targets: Tensor, share: Tensor | None) -> Tensor:
-        """share [tasks, examples]: of each example in its task's mean; none where all are alike."""
+        """share [tasks, examples]: of each example in its task's mean; none if all are alike."""
         each = self._of_each_example(outputs, targets)
         mean = each.mean(1) if share is None else (each.masked_fill(share == 0, 0) * share).sum(1)
         return mean if self.loss_scale == 1.0 else mean * self.loss_scale

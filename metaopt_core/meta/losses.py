@@ -219,7 +219,7 @@ class SquaredErrorMLP:
         return self._work.nbytes
 
     def exact(self, query: "SquaredErrorMLP", params: Params, lr: float, steps: int) -> tuple[Tensor, Gradient]:
-        """The queries' losses after gradient descent, and the sum [1, …] of their exact gradients by where it starts: the recursion
+        """The queries' losses after gradient descent, and the sum [1, …] of their exact gradients by its start: the recursion
         as one loop."""
         losses, total = self._loops.exact(query._loops, params[_PACKED], lr, steps)
         return losses, (total,)

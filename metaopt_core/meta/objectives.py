@@ -42,7 +42,7 @@ _SMALLEST_SHARE = 0.03  # of a loss before the last one, times the number of ste
 class MetaGradientSettings:
     """How the meta-gradient of an adapted loss is made (`metaopt_core.meta.gradients` has the equations).
 
-    kind: `exact`, `first_order`, `reptile` or `implicit`. unrolled: see `InnerLoop.there_and_back`; none: where it fits into
+    kind: `exact`, `first_order`, `reptile` or `implicit`. unrolled: see `InnerLoop.there_and_back`; none: if it fits into
     memory. multi_step_until: up to this iteration the losses after every step count, with increasing weight on the
     last (Antoniou et al. 2019, section 4). first_order_until: up to this iteration, `exact` leaves second derivatives out
     (ibid.). solver_steps: of conjugate gradients.
@@ -137,7 +137,7 @@ class AfterAdaptation:
         return step_sizes.gradient(learned, by_step, len(found.losses))
 
     def plan(self, params: Params, batch: TaskBatch) -> Plan:
-        """How the meta-gradient of such a batch is computed: a function of its shape alone.
+        """How the meta-gradient of such a batch is computed: a function only of its shape.
 
         Matrix products of another number of tasks round differently, and so may a gradient that is made again. If the plan were
         what is quickest just now, one seed would have several results.

@@ -22,7 +22,7 @@ Size = float | tuple[Tensor, ...]
 
 
 def initial(inner: InnerSpec, params: Mapping[str, Tensor]) -> Params:
-    """The step sizes that the spec learns, each `inner.lr` at first; empty where it is fixed.
+    """The step sizes that the spec learns, each `inner.lr` at first; empty if it is fixed.
 
     `per_parameter` is Meta-SGD (Li et al. 2017, equation 1), `per_layer_and_step` LSLR of MAML++ (Antoniou et al. 2019, section 4).
     """

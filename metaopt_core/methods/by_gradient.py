@@ -34,7 +34,7 @@ class ByGradient:
     """Parameters ready for tasks (`metaopt_core.methods.contract.Adapter`).
 
     learner: how they are adapted. baseline: whether by what every step has in common. statistics: of the queries of meta-train
-    tasks at the horizon, where every step has a normalization of its own.
+    tasks at the horizon, if every step has its own normalization.
     """
 
     learner: Learner

@@ -48,8 +48,8 @@ class Setting:
 class Adapter(Protocol):
     """A method that is ready for tasks.
 
-    steps: how many steps it takes; one where it is solved in closed form. inner_lr: the step size; not a number where there are no
-    gradient steps, or where it is learned.
+    steps: how many steps it takes; one if it is solved in closed form. inner_lr: the step size; NaN if there are no gradient
+    steps, or if it is learned.
     """
 
     @property
@@ -70,7 +70,7 @@ class Adapter(Protocol):
     def adapted(self, tasks: "TaskBatch") -> Iterator[Mapping[str, Predict]]:
         """What it predicts after 0, 1, … `steps` steps on the support sets, in each way of normalizing that there is for it.
 
-        TOGETHER is always there; DEVIATION, where predictions are distributions.
+        TOGETHER is always there; DEVIATION if predictions are distributions.
         """
 
 
@@ -88,7 +88,7 @@ class Method(MethodInfo):
     def fit(self, setting: Setting) -> "Params":
         """What it is fitted to without gradient steps; asked only where `fitted` is true. A text is a tensor of its bytes.
 
-        What has to be chosen is chosen on meta-validation tasks. Nothing where it can't be had in this setting.
+        All choices are made on meta-validation tasks. Empty if it isn't possible in this setting.
         """
         raise NotImplementedError
 

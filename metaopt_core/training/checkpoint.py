@@ -1,6 +1,6 @@
 """Checkpoints of a training: one safetensors file, its tensors beside a JSON text in its header, replaced by one rename.
 
-Whoever plans asks how far a training is, so PyTorch is imported only where tensors are.
+Planning asks how far a training run is, so PyTorch is imported only where tensors are used.
 """
 
 import json

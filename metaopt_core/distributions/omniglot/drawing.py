@@ -44,7 +44,7 @@ def materialize(spec: OmniglotSettings, seed: int, pictures: Pictures, folder: P
     held_out.safetensors: for every split but train `<split>.classes`, int64 [tasks, held_out_ways], and `<split>.drawings`, int64
         [tasks, held_out_ways, 20], the order in which a task uses up a class's drawings.
 
-    Raises UserError where whole alphabets leave too few characters to train on.
+    Raises UserError if whole alphabets leave too few characters to train on.
     """
     splits = splits_of(spec, seed, pictures)
     characters = splits["split"].value_counts()
