@@ -60,7 +60,7 @@ def _train(spec: PipelineSpec) -> dict[str, Any]:
         "train.validation.fewest_shots": spec.validation_fewest_shots,
         "train.validation.queries": spec.validation_queries,
         "train.pretrain_iterations": spec.pretrain_iterations,
-        "train.baselines": [method.key(spec.train) for method in spec.methods if _has_parameters(method) and method.baseline],
+        "train.baselines": _methods(spec, (method for method in spec.methods if _has_parameters(method) and method.baseline)),
     }
 
 
@@ -75,7 +75,15 @@ def _evaluate(spec: PipelineSpec) -> dict[str, Any]:
         "evaluate.queries": spec.evaluate_queries,
         "evaluate.inner_lr": spec.evaluate_inner_lr,
         "evaluate.baseline_lrs": list(spec.baseline_lrs),
+        # Which ones, and in which order: one file may define several, and the code counts by files.
+        "evaluate.methods": _methods(spec, spec.methods),
+        "evaluate.metrics": [f"{_import_path(metric)} as {metric.name}" for metric in spec.metrics],
     }
+
+
+def _methods(spec: PipelineSpec, methods: Iterable[MethodInfo]) -> list[str]:
+    """Methods by import path, and by what results call them."""
+    return [f"{_import_path(method)} as {method.key(spec.train)}" for method in methods]
 
 
 def _log(spec: PipelineSpec) -> dict[str, Any]:

@@ -70,3 +70,36 @@ def test_the_tracking_address_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = identities(spec)["log"]
     assert embedded.fingerprint != elsewhere.fingerprint
     assert elsewhere.slice["log.tracking_uri"] == "http://mlflow.example:5000"
+
+
+TWO_METHODS = """
+from metaopt_core.methods.contract import Method
+
+
+class A(Method):
+    name = "a"
+
+
+class B(Method):
+    name = "b"
+"""
+
+
+def test_which_methods_of_a_file_are_compared_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "two_methods.py").write_text(TWO_METHODS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    train = sinusoid_spec("own").train.model_dump(mode="json")
+    chosen = (["two_methods:A"], ["two_methods:A", "two_methods:B"], ["two_methods:B"])
+    found = [identities(sinusoid_spec("own", train=train | {"baselines": names})) for names in chosen]
+    assert len({one["evaluate"].fingerprint for one in found}) == 3
+    assert len({one["train"].fingerprint for one in found}) == 1  # none of them has parameters
+
+
+def test_which_metrics_of_a_file_judge_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = "from metaopt_core.spec.metric import metric\n\n"
+    metrics += "".join(f"@metric(title='{name}', targets='real')\ndef {name}(outputs, targets): ...\n\n" for name in ("one", "two"))
+    (tmp_path / "two_metrics.py").write_text(metrics)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    one, two = (sinusoid_spec("own", evaluate={"metrics": [f"two_metrics:{name}"]}) for name in ("one", "two"))
+    assert "two_metrics:two as two" in identities(two)["evaluate"].slice["evaluate.metrics"]
+    assert changed(one, two) == {"evaluate", "log"}

@@ -40,7 +40,7 @@ def changed(path: str, value: Any) -> PipelineSpec:
         ("seed", 5, {"generate", "train"}),
         ("train.iterations", 7, {"train"}),
         ("train.checkpoint_every", 5.0, set()),
-        ("train.baselines", ["pretrained"], {"train"}),
+        ("train.baselines", ["pretrained"], {"train", "evaluate"}),
         ("evaluate.steps", 1, {"evaluate"}),
         ("evaluate.shots", 1, set()),  # as it was, only said
         ("train.shots", 2, {"train", "evaluate"}),
