@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
-from metaopt_core.pipeline.normal_form import Piece, pieces_of
+from metaopt_core.pipeline.normal_form import Piece, pieces_of, whole
 
 ROOT = Path(__file__).resolve().parents[2]  # the folder that holds the packages
 PACKAGES = ("metaopt_core", "tasks")
@@ -61,8 +61,8 @@ def definitions(entries: Iterable[str], follows: Iterable[str] = (), root: Path 
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of everything in one Python file that computes."""
-    return _sha256("\n".join(piece.text for piece in pieces_of(path, path.stem)))
+    """SHA-256 of a user's Python file, all of which counts except comments, docstrings and formatting."""
+    return _sha256(whole(path))
 
 
 def _digest_of_text(path: Path) -> str:

@@ -5,13 +5,15 @@ because it changes no number (docs/architecture.md, "Identity", has the reasons)
 
 - comments, formatting, docstrings, type hints, and code that is only for a type checker or for `python -m`;
 - the arguments of calls that only inform (TELLS: progress bars, errors for users, logging), and the texts of all other errors;
-- texts whose name is in PRESENTATION, and functions with such a name that return one;
-- pydantic's fields and validators: the values of a spec are part of an identity already.
+- what our contracts declare for people alone (PRESENTATION), in their subclasses and calls and nowhere else;
+- a spec's fields and validators: its values are part of an identity already.
+
+It is for our own code, whose conventions are known. A user's file counts as it is (`whole`).
 """
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -22,14 +24,25 @@ TELLS = (
     "prefect.get_run_logger",
     "pydantic_core.PydanticCustomError",
     "logging",
-    "warnings",
+    "warnings.warn",
     "sys.stderr",
     "print",
 )
 """Modules, and names in them, that only inform people."""
 
-PRESENTATION = frozenset({"caption", "color", "description", "help", "label", "noun", "title", "unit"})
-"""Names of texts that describe things: a method's label and colour, a key's description, a metric's unit."""
+SPEC = "metaopt_core.spec.base.Spec"
+"""The base of all models whose values are part of an identity."""
+
+PRESENTATION: Mapping[str, frozenset[str]] = {
+    SPEC: frozenset(),
+    "metaopt_core.spec.distribution.DistributionSpec": frozenset({"noun"}),
+    "metaopt_core.spec.method.MethodInfo": frozenset({"color", "label", "title"}),
+    "metaopt_core.spec.metric.metric": frozenset({"title", "unit"}),
+    "metaopt_core.spec.train.TrainSpec": frozenset({"label"}),
+    "metaopt_core.training.phase.Phase": frozenset({"title"}),
+    "pydantic.Field": frozenset({"description", "title"}),
+}
+"""Contract, which is a base class or what is called → the names of what it declares for people alone."""
 
 _CHECKS = {"model_validator", "field_validator", "model_serializer", "field_serializer"}  # pydantic's
 _INERT = {  # decorators that only change how a function is called
@@ -80,6 +93,18 @@ class Piece:
         return f"{self.owner}.{self.name}" if self.owner else self.name or ""
 
 
+def whole(path: Path) -> str:
+    """A file without comments, docstrings and formatting, but with everything else."""
+    tree = ast.parse(path.read_bytes())
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(node, False) is not None
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
+
+
 def pieces_of(path: Path, module: str) -> tuple[Piece, ...]:
     """The pieces of a file, in order. module: its dotted name."""
     return _read(path, module, path.stat().st_mtime_ns)
@@ -87,32 +112,54 @@ def pieces_of(path: Path, module: str) -> tuple[Piece, ...]:
 
 @cache
 def _read(path: Path, module: str, _modified: int) -> tuple[Piece, ...]:
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    return tuple(_Reader(package).module(ast.parse(path.read_bytes())))
+    return tuple(_reader(path, module, _modified).pieces())
+
+
+@cache
+def _reader(path: Path, module: str, _modified: int) -> "_Reader":
+    return _Reader(path, module)
 
 
 class _Reader:
-    """Reads one file. package: the one that its relative imports start from."""
+    """Reads one file."""
 
-    def __init__(self, package: str):
-        self._package = package
+    def __init__(self, path: Path, module: str):
+        self._module, self._tree = module, ast.parse(path.read_bytes())
+        self._package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+        self._root = path.parents[module.count(".") + (path.name == "__init__.py")]
         self.imports: dict[str, tuple[str, str]] = {}
         self.telling: set[str] = set()
-
-    def module(self, tree: ast.Module) -> Iterator[Piece]:
-        for node in _statements(tree.body):
+        for node in _statements(self._tree.body):
             inner = ast.walk(node) if isinstance(node, ast.If | ast.Try) else [node]
             for one in (one for one in inner if isinstance(one, ast.Import | ast.ImportFrom)):
                 self.imports |= self.imported(one)
-        for node in _statements(tree.body):
+        self._bases = {node.name: node.bases for node in self._tree.body if isinstance(node, ast.ClassDef)}
+
+    def contracts(self, name: str) -> frozenset[str]:
+        """The contracts among a class and its bases, wherever these are defined."""
+        if name in self._bases:
+            found = frozenset({f"{self._module}.{name}"} & PRESENTATION.keys())
+            written = (ast.unparse(base).partition("[")[0] for base in self._bases[name])
+            return found.union(*(self.contracts(base) for base in written if base != name))
+        first, _, rest = name.partition(".")
+        module, imported = self.imports.get(first, ("", ""))
+        dotted = ".".join(filter(None, (module, imported, rest)))
+        module, _, name = dotted.rpartition(".")
+        place = self._root.joinpath(*module.split("."))
+        files = (file for file in (place.with_suffix(".py"), place / "__init__.py") if module and file.is_file())
+        inherited = (_reader(file, module, file.stat().st_mtime_ns).contracts(name) for file in files)
+        return frozenset({dotted} & PRESENTATION.keys()).union(*inherited)
+
+    def pieces(self) -> Iterator[Piece]:
+        for node in _statements(self._tree.body):
             if isinstance(node, ast.Assign) and (name := _defined(node)) and _Normal(Piece(), self).tells(node.value):
                 self.telling.add(name)
-        for node in _statements(tree.body):
+        for node in _statements(self._tree.body):
             if isinstance(node, ast.Import | ast.ImportFrom):
                 yield from self._import_pieces(node)
             elif isinstance(node, ast.ClassDef):
                 yield from self._class(node)
-            elif not _is_said(node):
+            else:
                 name, kind = _defined(node), "function" if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else "other"
                 piece = Piece(name=name, always=name is None or bool(_decorators(node) - _INERT), kind=kind)
                 piece.text = _Normal(piece, self).statement(node)
@@ -123,11 +170,13 @@ class _Reader:
         header = Piece(name=node.name, kind="class", always=bool(_decorators(node) - _INERT))
         header.bases = tuple(ast.unparse(base) for base in node.bases)
         normal = _Normal(header, self)
+        contracts = self.contracts(node.name)
+        said = frozenset().union(*(PRESENTATION[contract] for contract in contracts))
         parts = [node.name, *map(normal.form, [*node.decorator_list, *node.bases, *node.keywords])]
         methods = []
         for statement in node.body:
             names = _decorators(statement)
-            if _is_said(statement) or names & _CHECKS:
+            if _defined(statement) in said or (SPEC in contracts and names & _CHECKS):
                 continue
             if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef):
                 always = statement.name.startswith("__") or bool(names - _INERT)
@@ -135,7 +184,7 @@ class _Reader:
                 method.text = f"{node.name}." + _Normal(method, self).statement(statement)
                 methods.append(method)
             else:
-                parts.append(normal.statement(statement, in_class=True))
+                parts.append("" if SPEC in contracts and normal.is_field(statement) else normal.statement(statement, in_class=True))
         kept = parts[1 + len(node.decorator_list) + len(node.bases) + len(node.keywords) :]
         header.says = any(kept) or bool(node.decorator_list) or any(method.always for method in methods)
         header.text = f"class {' '.join(filter(None, parts))}"
@@ -159,8 +208,11 @@ class _Reader:
 def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
     """The statements that run when a module is imported, except those for type checkers or for `python -m`."""
     for node in body:
-        if isinstance(node, ast.If) and any(word in ast.unparse(node.test) for word in ("TYPE_CHECKING", "__main__")):
+        test = ast.unparse(node.test) if isinstance(node, ast.If) else ""
+        if isinstance(node, ast.If) and test in {"TYPE_CHECKING", "typing.TYPE_CHECKING", "__name__ == '__main__'"}:
             yield from _statements(node.orelse)
+        elif isinstance(node, ast.If) and test in {"not TYPE_CHECKING", "not typing.TYPE_CHECKING"}:
+            yield from _statements(node.body)
         else:
             yield node
 
@@ -175,25 +227,10 @@ def _defined(node: ast.stmt) -> str | None:
     return None
 
 
-def _is_said(node: ast.stmt) -> bool:
-    """Whether a statement defines a text named in PRESENTATION, or a function that returns one."""
-    if _defined(node) not in PRESENTATION:
-        return False
-    match node:
-        case ast.FunctionDef(returns=ast.Name(id="str")):
-            return True
-        case ast.Assign(value=ast.expr() as value) | ast.AnnAssign(value=ast.expr() as value):
-            return _is_text(value)
-    return isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) in {"str", "ClassVar[str]"}
-
-
 def _is_text(node: ast.expr) -> bool:
-    """Whether an expression is a text for people: a literal, or itself named in PRESENTATION (`result["label"]`)."""
     match node:
         case ast.Constant(value=str()) | ast.JoinedStr():
             return True
-        case ast.Attribute(attr=name) | ast.Call(func=ast.Attribute(attr=name)) | ast.Subscript(slice=ast.Constant(value=name)):
-            return name in PRESENTATION
         case ast.BinOp(left=left, right=right):
             return _is_text(left) and _is_text(right)
     return False
@@ -309,14 +346,19 @@ class _Normal:
             case ast.Call(func=ast.Name(id="cast"), args=[hint, value]):
                 self._typed(hint)
                 return self.form(value)
-        kept = [one for one in node.keywords if not (one.arg in PRESENTATION and _is_text(one.value))]
+        kept = [one for one in node.keywords if one.arg not in PRESENTATION.get(self._dotted(node.func), ())]
         arguments = [*map(self.form, node.args), *(f"{one.arg}={self.form(one.value)}" for one in kept)]
         return f"{self.form(node.func)}({','.join(arguments)})"
 
+    def is_field(self, node: ast.stmt) -> bool:
+        """Whether a statement of a class defines a field with pydantic's `Field`; it records the names in its type hint."""
+        if not (isinstance(node, ast.AnnAssign) and node.value is not None and self._dotted(node.value) == "pydantic.Field"):
+            return False
+        self._typed(node.annotation)
+        return True
+
     def _annotated(self, node: ast.AnnAssign, in_class: bool) -> str:
         self._typed(node.annotation)
-        if in_class and node.value is not None and self._dotted(node.value) in {"pydantic.Field", "pydantic.fields.Field"}:
-            return ""
         if not in_class:
             return "" if node.value is None else self.statement(ast.Assign([node.target], node.value))
         kind = re.search(r"ClassVar|InitVar|KW_ONLY", ast.unparse(node.annotation))  # which a dataclass treats differently

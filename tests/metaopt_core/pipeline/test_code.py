@@ -173,7 +173,7 @@ def test_comments_formatting_docstrings_and_type_hints_re_run_nothing_in_any_fil
         for node in ast.walk(parsed):
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
                 node.body[0] = ast.Expr(ast.Constant("Something else."))
-            if isinstance(node, ast.FunctionDef) and node.returns and node.name not in PRESENTATION:
+            if isinstance(node, ast.FunctionDef) and node.returns:
                 node.returns = ast.BinOp(node.returns, ast.BitOr(), ast.Constant(None))
         return ast.unparse(ast.fix_missing_locations(parsed))
 
@@ -234,7 +234,8 @@ def _file(called: CodeType) -> str:
     path, name = Path(called.co_filename), called.co_qualname.partition(".<locals>")[0]
     if not called.co_flags & inspect.CO_OPTIMIZED or not any(path.is_relative_to(ROOT / package) for package in code.PACKAGES):
         return ""
-    told = name in _checks(path) or name.rpartition(".")[2] in PRESENTATION or name.endswith("<lambda>")
+    told_names = frozenset().union(*PRESENTATION.values())
+    told = name in _checks(path) or name.rpartition(".")[2] in told_names or name.endswith("<lambda>")
     return "" if told else path.relative_to(ROOT).as_posix()
 
 
@@ -251,7 +252,7 @@ def _is_aside(frame: FrameType | None) -> bool:
 @cache
 def _checks(path: Path) -> set[str]:
     """What pydantic alone calls: a spec's values are what came of it."""
-    pieces = pieces_of(path, path.stem)
+    pieces = pieces_of(path, ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
     decorated = re.findall(r"@model_(?:validator|serializer).*\n(?: +@.*\n)* +def (\w+)", path.read_text())
     hinted = set().union(*(piece.typed for piece in pieces), *(piece.names for piece in pieces if "Annotated" in piece.names))
     owners = {piece.name for piece in pieces if piece.kind == "class"}

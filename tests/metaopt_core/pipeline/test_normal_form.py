@@ -5,21 +5,31 @@ from pathlib import Path
 import pytest
 
 from metaopt_core.pipeline import code
+from metaopt_core.pipeline.normal_form import pieces_of
 
 SOURCE = '''
 """A module."""
 
 import logging
+import warnings
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
 
 from metaopt_core import progress
 from metaopt_core.errors import UserError
+from metaopt_core.spec.base import Spec
+from metaopt_core.spec.method import MethodInfo
+from metaopt_core.spec.metric import metric
 
+if not TYPE_CHECKING:
+    THREADS = 1
+
+label = "price"
 _log = logging.getLogger(__name__)
 
 
-class Settings(BaseModel):
+class Settings(Spec):
     """Some."""
 
     size: int = Field(3, description="How large.")
@@ -29,7 +39,18 @@ class Settings(BaseModel):
         return 2 * self.size
 
 
-class Method:
+class Options(BaseModel):
+    depth: int = Field(2)
+
+
+class Column:
+    unit = "price"
+
+    def label(self) -> str:
+        return "price"
+
+
+class Method(MethodInfo):
     title: str = "MAML"
     color = "tab:blue"
     weight = 0.5
@@ -38,6 +59,7 @@ class Method:
         return "MAML"
 
 
+@metric(title="an error", targets="real")
 def compute(values: list[float], scale: float = 1.0) -> float:
     """The sum."""
     if not values:
@@ -50,6 +72,8 @@ def compute(values: list[float], scale: float = 1.0) -> float:
             total += scale * value  # each of them
             bar.update(index + 1)
     _log.warning("added %d", len(values))
+    warnings.warn("added", stacklevel=1)
+    warnings.simplefilter("ignore")
     draw(total, label="sum")
     return total
 
@@ -76,7 +100,8 @@ TOLD = [
     ('title: str = "MAML"', 'title: str = "Model-agnostic"'),
     ('"tab:blue"', '"tab:red"'),
     ('        return "MAML"', '        return "MAML".lower()'),
-    ('label="sum"', 'label="total"'),
+    ('title="an error"', 'title="the error"'),
+    ('warnings.warn("added"', 'warnings.warn("summed"'),
     ('Field(3, description="How large.")', 'Field(4, gt=0, description="How wide.")'),
 ]
 
@@ -89,8 +114,14 @@ COMPUTED = [
     ("2 * self.size", "3 * self.size"),
     ("weight = 0.5", "weight = 0.25"),
     ("weight = 0.5", 'weight = "0.5"'),
-    ('label="sum"', "label=total"),  # not a text: whoever calls this by its name hands in a number
-    ("class Method:", "class Method(Settings):"),
+    ('label="sum"', 'label="total"'),  # the names of what our contracts declare mean something else elsewhere
+    ('label = "price"', 'label = "rent"'),
+    ('unit = "price"', 'unit = "rent"'),
+    ('        return "price"', '        return "rent"'),
+    ("THREADS = 1", "THREADS = 2"),
+    ("Field(2)", "Field(3)"),
+    ('simplefilter("ignore")', 'simplefilter("error")'),
+    ("class Method(MethodInfo):", "class Method(MethodInfo, Settings):"),
     ("from pydantic import BaseModel, Field", "from pydantic.v1 import BaseModel, Field"),
 ]
 
@@ -111,6 +142,22 @@ def _changed(old: str, new: str) -> str:
 
 
 def _digest(folder: Path, text: str) -> str:
-    name = f"module_{abs(hash(text))}.py"
-    (folder / name).write_text(text)
-    return code.digest_of(folder / name)
+    file = folder / "metaopt_core" / f"module_{abs(hash(text))}.py"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+    return "\n".join(piece.text for piece in pieces_of(file, f"metaopt_core.{file.stem}"))
+
+
+@pytest.mark.parametrize(("old", "new"), [*TOLD[4:], *COMPUTED])
+def test_in_a_users_file_everything_counts(tmp_path: Path, old: str, new: str) -> None:
+    assert _whole(tmp_path, SOURCE) != _whole(tmp_path, _changed(old, new))
+
+
+@pytest.mark.parametrize(("old", "new"), TOLD[:4])
+def test_except_docstrings_comments_and_formatting(tmp_path: Path, old: str, new: str) -> None:
+    assert _whole(tmp_path, SOURCE) == _whole(tmp_path, _changed(old, new))
+
+
+def _whole(folder: Path, text: str) -> str:
+    (folder / "own.py").write_text(text)
+    return code.digest_of(folder / "own.py")
