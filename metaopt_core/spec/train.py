@@ -145,6 +145,10 @@ step sizes were learned for.
 """
 
 
+# What results are stored under, apart from the labels, which change nothing that is stored.
+_KEYS = {"anil": "anil", "boil": "boil", "meta-sgd": "meta-sgd", "maml++": "mamlpp"}
+_KEYS_BY_META_GRADIENT = {"exact": "maml", "first_order": "fomaml", "reptile": "reptile", "implicit": "imaml"}
+
 _LABELS = {"anil": "ANIL", "boil": "BOIL", "meta-sgd": "Meta-SGD", "maml++": "MAML++"}
 _LABELS_BY_META_GRADIENT = {"exact": "MAML", "first_order": "FOMAML", "reptile": "Reptile", "implicit": "iMAML"}
 
@@ -260,7 +264,7 @@ class TrainSpec(Spec):
     @property
     def slug(self) -> str:
         """Its name in results, files and metrics."""
-        return self.label.lower().replace("+", "p")
+        return _KEYS.get(self.algorithm) or _KEYS_BY_META_GRADIENT[self.meta_gradient]
 
 
 def without_what_it_brings(algorithm: str, block: Mapping[str, Any]) -> dict[str, Any]:

@@ -53,6 +53,7 @@ TOLD = [
         r"    outer: OuterSpec",
         "    novel: Positive | None = Field(None, description='New.')\n    outer: OuterSpec",
     ),
+    ("metaopt_core/spec/train.py", r'"exact": "MAML"', '"exact": "Maml"'),
     ("metaopt_core/spec/train.py", r'"adapts": "head"', '"adapts": "body"'),  # its values are part of the identity
     ("metaopt_core/spec/impossible.py", r"expected a divisor", "expected a number that divides it"),
     ("metaopt_core/spec/impossible.py", r"if indivisible", "if len(indivisible) > 1"),
@@ -61,6 +62,7 @@ TOLD = [
 ]
 COMPUTED = [
     ("metaopt_core/meta/inner_loop.py", r"_ADAM_EPSILON = 1e-8", "_ADAM_EPSILON = 1e-7", {TRAIN, EVALUATE, LOG}),
+    ("metaopt_core/spec/train.py", r'"exact": "maml"', '"exact": "exact"', {TRAIN, EVALUATE, LOG}),  # stored under this name
     ("metaopt_core/meta/gradients.py", r"def first_order\(", "def first_order(unused, ", {TRAIN, EVALUATE, LOG}),
     ("metaopt_core/spec/resolved.py", r"shift\.shots or self\.evaluate_shots", "self.evaluate_shots", {EVALUATE, LOG}),
     (
