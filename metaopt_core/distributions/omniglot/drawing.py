@@ -23,6 +23,8 @@ from metaopt_core.distributions.contract import Generated
 from metaopt_core.distributions.omniglot import figures
 from metaopt_core.distributions.omniglot.archives import Pictures
 from metaopt_core.distributions.omniglot.settings import DRAWINGS_PER_CHARACTER, OmniglotSettings
+from metaopt_core.distributions.pictures import figures as of_pictures
+from metaopt_core.distributions.pictures.tasks import as_tasks
 from metaopt_core.distributions.random import Stream, uniform, without_replacement
 from metaopt_core.errors import UserError
 
@@ -188,23 +190,15 @@ class Omniglot(Generated):
         return figures.overview(self.spec.rotations, self.pixels, self.characters)
 
     def examples(self, tasks: TaskBatch, predictions: Sequence[Prediction]) -> Figure:
-        return figures.examples(tasks, predictions[0])
+        return of_pictures.examples(tasks, predictions[0], inverted=True)
 
     def _batch(self, split: Split, classes: Tensor, drawings: Tensor, episode: Episode) -> TaskBatch:
-        """Tasks from classes [T, ways] and drawings [T, ways, shots + queries]: examples are ordered by label, 0, 0, …, 1, 1, …"""
-        tasks, ways = classes.shape
+        """Tasks from classes [T, ways] and drawings [T, ways, shots + queries]."""
         pixels = self.pixels[split].flatten(0, 1)
         classes, drawings = (indexes.to(pixels.device, non_blocking=True) for indexes in (classes, drawings))
-
-        def examples(chosen: Tensor) -> tuple[Tensor, Tensor]:
-            each = chosen.shape[-1]
-            rows = (classes[..., None] * DRAWINGS_PER_CHARACTER + chosen).flatten()
-            x = pixels.index_select(0, rows) / 255
-            y = torch.arange(ways, device=pixels.device).repeat_interleave(each).repeat(tasks, 1)
-            return x.view(tasks, ways * each, 1, *x.shape[1:]), y
-
-        support, query = drawings[..., : episode.shots], drawings[..., episode.shots :]
-        return TaskBatch(*examples(support), *examples(query), classes=classes)
+        rows = (classes[..., None] * DRAWINGS_PER_CHARACTER + drawings).flatten()
+        x = pixels.index_select(0, rows) / 255
+        return as_tasks(x.view(*drawings.shape, 1, *x.shape[1:]), classes, episode.shots)
 
 
 def _ways(episode: Episode) -> int:

@@ -22,6 +22,7 @@ from metaopt_core.distributions.contract import Generated
 from metaopt_core.distributions.pictures import figures
 from metaopt_core.distributions.pictures.augmenting import NUMBERS, augmented
 from metaopt_core.distributions.pictures.settings import PicturesSettings
+from metaopt_core.distributions.pictures.tasks import as_tasks
 from metaopt_core.distributions.random import Stream, uniform, without_replacement
 from metaopt_core.distributions.splits import SPLITS, SplitName, shown
 from metaopt_core.errors import UserError
@@ -190,11 +191,4 @@ class Pictures(Generated):
         x = pictures / 255
         if numbers is not None:
             x = augmented(x, numbers.reshape(len(x), NUMBERS), self.spec.augment)
-        x = x.view(tasks, ways, each, *x.shape[1:])
-
-        def part(chosen: Tensor) -> tuple[Tensor, Tensor]:
-            labels = torch.arange(ways, device=x.device).repeat_interleave(chosen.shape[2]).repeat(tasks, 1)
-            return chosen.flatten(1, 2), labels
-
-        support, query = part(x[:, :, : episode.shots]), part(x[:, :, episode.shots :])
-        return TaskBatch(*support, *query, classes=torch.from_numpy(classes).to(x.device))
+        return as_tasks(x.view(tasks, ways, each, *x.shape[1:]), torch.from_numpy(classes).to(x.device), episode.shots)

@@ -8,11 +8,13 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
 from metaopt_core.distributions.contract import materialize
+from metaopt_core.distributions.omniglot import archives
 from metaopt_core.distributions.pictures import PicturesSpec
 from metaopt_core.distributions.pictures.decoding import decoded
 from metaopt_core.distributions.pictures.sources import opened
@@ -20,6 +22,7 @@ from metaopt_core.distributions.splits import Listed
 from metaopt_core.errors import UserError
 from metaopt_core.spec.distribution import HeldOut
 from tests.metaopt_core.distributions.pictures.conftest import picture, pictures, written
+from tests.small import png
 
 SPLIT = {"train": 0.5, "validation": 0.25, "test": 0.25}
 
@@ -252,3 +255,12 @@ def test_lists_that_are_at_odds_with_the_pictures_are_refused(tree: Path, tmp_pa
     split = listed(tmp_path, train=train, validation="group1/class0", test="group2/class0")
     with pytest.raises(UserError, match=message):
         materialize(spec_of(tree, split=split), 0, tmp_path, tmp_path)
+
+
+def test_a_drawing_of_omniglot_has_the_pixels_that_omniglot_has(tmp_path: Path) -> None:
+    for number, data in enumerate(drawings := [png(np.random.default_rng(number).random((15, 15)) < 0.2) for number in range(20)]):
+        (tmp_path / f"{number:02}.png").write_bytes(data)
+    source = archives._Source(tmp_path, [], lambda name: (tmp_path / name).read_bytes(), checked=False)
+    character = archives._Character("a", "b", [f"{number:02}.png" for number in range(20)])
+    spec = spec_of(None, channels="gray", invert=True, size=28)
+    assert np.array_equal(np.concatenate([decoded(spec, data) for data in drawings]), archives._decode(source, character))
