@@ -15,6 +15,7 @@ data = typer.Typer(cls=typer_commands.Group, help="Look at the data of a pipelin
 OF_INIT = (
     "[bold]Examples[/bold]\n\n"
     "[cyan]metaopt init measured.csv[/cyan]  guesses, and says what\n\n"
+    "[cyan]metaopt init --pictures photos/[/cyan]  folders of pictures, a class each; or an archive of them\n\n"
     "[cyan]metaopt init measured.csv --task assay --target activity -f assays.yaml[/cyan]\n\n"
     "Then: [cyan]metaopt data check NAME[/cyan] and [cyan]metaopt run NAME[/cyan]."
 )
@@ -78,28 +79,42 @@ def check(
 
 def init(
     context: typer.Context,
-    table: Annotated[Path, typer.Argument(metavar="FILE", help="A CSV or Parquet file.", show_default=False)],
+    table: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="A CSV or Parquet file.", show_default=False)] = None,
     task: Annotated[
         list[str] | None, typer.Option("--task", metavar="COLUMN", help="The column that names a row's task. Repeatable.")
     ] = None,
     target: Annotated[
         list[str] | None, typer.Option("--target", metavar="COLUMN", help="The column to predict. Repeatable.")
     ] = None,
+    pictures: Annotated[
+        Path | None,
+        typer.Option("--pictures", metavar="FOLDER", help="Folders of pictures, or an archive of them, instead of a table."),
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="What to call the pipeline.")] = None,
     file: FileOption = None,
 ) -> None:
-    """Write a pipelines file for a table: one pipeline with comments, ready to run."""
-    from metaopt_core.distributions.table import guessing
-
+    """Write a pipelines file for a table, or for pictures: one pipeline with comments, ready to run."""
+    if (table is None) == (pictures is None) or (pictures is not None and (task or target)):
+        raise UserError("metaopt init: expected a table, with --task and --target if need be, or --pictures FOLDER")
+    place = table or pictures
+    assert place is not None
     path = file or context.obj or pipelines_file.DEFAULT
     if path.exists():
-        raise UserError(
-            f"{path} is there already: expected a new file, as in metaopt init {table} -f {table.stem.split('.')[0]}.yaml"
-        )
-    guess = guessing.guess(table, tuple(task or ()), tuple(target or ()), name)
-    path.write_text(guessing.pipelines_text(guess, table, path), encoding="utf-8")
-    for said in guess.said:
-        console.say(said)
-    console.say(f"{path}: pipeline {guess.name}")
+        command = f"metaopt init {'--pictures ' if pictures else ''}{place}"
+        raise UserError(f"{path} is there already: expected a new file, as in {command} -f {place.stem.split('.')[0]}.yaml")
+    if pictures is not None:
+        from metaopt_core.distributions.pictures import guessing as of_pictures
+
+        guess = of_pictures.guess(pictures, name)
+        called, said, text = guess.name, guess.said, of_pictures.pipelines_text(guess, pictures, path)
+    else:
+        from metaopt_core.distributions.table import guessing
+
+        of_table = guessing.guess(place, tuple(task or ()), tuple(target or ()), name)
+        called, said, text = of_table.name, of_table.said, guessing.pipelines_text(of_table, place, path)
+    path.write_text(text, encoding="utf-8")
+    for sentence in said:
+        console.say(sentence)
+    console.say(f"{path}: pipeline {called}")
     option = "" if path == pipelines_file.DEFAULT else f" -f {path}"
-    console.say(f"next: metaopt data check {guess.name}{option}, then metaopt run {guess.name}{option}")
+    console.say(f"next: metaopt data check {called}{option}, then metaopt run {called}{option}")

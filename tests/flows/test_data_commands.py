@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.flows.conftest import Project
+from tests.metaopt_core.distributions.pictures.conftest import pictures, written
 from tests.metaopt_core.distributions.table.tables import frame
 
 
@@ -29,6 +30,19 @@ def test_from_a_file_to_a_checked_pipeline(own: Project) -> None:
     assert not (own.home / "outputs").exists()  # no stage has run
     again = own.metaopt("init", "measured.csv")
     assert (again.returncode, "pipelines.yaml is there already" in again.stderr) == (2, True)
+
+
+def test_from_pictures_to_a_checked_pipeline(own: Project) -> None:
+    root = written(own.folder / "photos", {name: data for name, data in pictures().items() if not name.endswith("/5.bmp")})
+    written(root, {"group3/class2/again.png": (root / "group0/class0/0.png").read_bytes()})
+    made = own.metaopt("init", "--pictures", "photos", "-f", "photos.yaml")
+    assert made.returncode == 0, made.stderr
+    assert "61 pictures of 12 classes in 4 groups, 5 to 6 each" in made.stderr
+    found = own.metaopt("data", "check", "photos", "-f", "photos.yaml", "--json", "--set", "generate.seed=2")
+    assert found.returncode == 0, found.stderr
+    assert set(json.loads(found.stdout)["facts"]) == {"train", "validation", "test"}
+    wrong = own.metaopt("init", "--pictures", "photos", "measured.csv")
+    assert (wrong.returncode, "expected a table, " in wrong.stderr) == (2, True)
 
 
 def test_a_damaged_file_leaves_nothing_behind(own: Project) -> None:

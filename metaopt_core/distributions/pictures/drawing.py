@@ -19,6 +19,7 @@ from torch import Tensor
 
 from metaopt_core.distributions.batch import Episode, HeldOutSplit, Prediction, TaskBatch
 from metaopt_core.distributions.contract import Generated
+from metaopt_core.distributions.findings import Findings
 from metaopt_core.distributions.pictures import figures
 from metaopt_core.distributions.pictures.augmenting import NUMBERS, augmented
 from metaopt_core.distributions.pictures.settings import PicturesSettings
@@ -161,6 +162,24 @@ class Pictures(Generated):
     def contents(self) -> Mapping[str, Any]:
         splits = {name: {"classes": len(of.names), "pictures": int(of.size.sum())} for name, of in self.splits.items()}
         return {"splits": splits, "left_out": self.left_out}
+
+    def findings(self) -> Findings:
+        splits = {
+            name: f"{len(of.names):,} classes of {of.size.min():,} to {of.size.max():,} pictures, {of.size.sum():,} in all"
+            for name, of in self.splits.items()
+        }
+        facts = splits | ({"left out": f"{self.left_out:,} pictures or classes"} if self.left_out else {})
+        seen = {hash(self._pixels(self.splits["train"].rows[i : i + 1]).numpy().tobytes()) for i in range(self._count("train"))}
+        warnings = []
+        for name in ("validation", "test"):
+            rows = self.splits[name].rows
+            same = sum(hash(self._pixels(rows[i : i + 1]).numpy().tobytes()) in seen for i in range(self._count(name)))
+            if same:
+                warnings.append(f"{same:,} pictures of {name} classes are also in training classes: they are no test of new ones")
+        return Findings(facts, warnings)
+
+    def _count(self, split: SplitName) -> int:
+        return int(self.splits[split].size.sum())
 
     def overview(self) -> Figure:
         shown_rows = {name: figures.spread(of.names, of.first, of.size, of.rows) for name, of in self.splits.items()}

@@ -176,6 +176,16 @@ def test_small_classes_may_be_left_out(tree: Path, tmp_path: Path) -> None:
     assert distribution.contents()["left_out"] == len(why) == 4
 
 
+def test_pictures_of_test_classes_that_training_has_are_a_warning(tree: Path, tmp_path: Path) -> None:
+    names = {name: split for split, of in made(tmp_path / "a", tree).splits.items() for name in of.names}
+    [train, test] = [next(name for name, of in names.items() if of == split) for split in ("train", "test")]
+    assert made(tmp_path / "b", tree).findings().warnings == []
+    copied = {f"{test}/again.png": (tree / train / "0.png").read_bytes()}
+    found = made(tmp_path / "c", written(tmp_path / "copied", pictures() | copied)).findings()
+    assert found.warnings == ["1 pictures of test classes are also in training classes: they are no test of new ones"]
+    assert found.facts["train"].endswith(" in all")
+
+
 def test_color_is_told_apart_after_a_short_training(tree: Path, tmp_path: Path) -> None:
     spec = PipelineSpec.model_validate(
         {
