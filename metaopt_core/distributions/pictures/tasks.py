@@ -12,6 +12,6 @@ def as_tasks(pictures: Tensor, classes: Tensor, shots: int) -> TaskBatch:
 
     def part(chosen: Tensor) -> tuple[Tensor, Tensor]:
         labels = torch.arange(ways, device=chosen.device).repeat_interleave(chosen.shape[2]).repeat(tasks, 1)
-        return chosen.flatten(1, 2), labels
+        return chosen.flatten(1, 2).contiguous(), labels  # for one example of each it would be a view of all of them
 
     return TaskBatch(*part(pictures[:, :, :shots]), *part(pictures[:, :, shots:]), classes=classes)

@@ -210,3 +210,9 @@ def test_color_is_told_apart_after_a_short_training(tree: Path, tmp_path: Path) 
     table = evaluate_all(setting, trained).tasks
     assert table[table["method"] == "protonet"]["accuracy_1"].mean() > 0.9
     assert len(setting.distribution.overview().axes) == 3
+
+
+def test_a_batch_is_no_view_of_pictures_that_it_does_not_have(plain: Pictures) -> None:
+    tasks = plain.train(Episode(2, 1, 1), 0, 3)
+    assert tasks.support_x.is_contiguous()
+    assert tasks.support_x.untyped_storage().nbytes() == tasks.support_x.nbytes
