@@ -3,4 +3,4 @@
 Each folder or module here is a distribution, except for the modules that all of them share.
 """
 
-SUPPORT = ("batch", "content", "contract", "drawn", "findings", "plain_figures", "random", "splits")
+SUPPORT = ("batch", "content", "contract", "drawn", "findings", "in_units", "plain_figures", "preparing", "random", "splits")

@@ -43,6 +43,8 @@ class TaskShape:
     target_names: tuple[str, ...] = ()
     target_means: tuple[float, ...] = ()
     target_scales: tuple[float, ...] = ()
+    preparation: str = ""
+    """How rows of the data become examples (`metaopt_core.distributions.preparing`), as JSON; empty if they are examples."""
 
     def outputs_for(self, ways: int | None) -> int:
         """The number of outputs of a network for tasks with this many ways."""
@@ -53,8 +55,10 @@ class TaskShape:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        units = (tuple(values.get(name, ())) for name in ("target_names", "target_means", "target_scales"))
-        return cls(tuple(values["input_shape"]), values["targets"], values["outputs"], *units)
+        names, means, scales = (tuple(values.get(name, ())) for name in ("target_names", "target_means", "target_scales"))
+        return cls(
+            tuple(values["input_shape"]), values["targets"], values["outputs"], names, means, scales, values.get("preparation", "")
+        )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ safetensors and a recipe as JSON, so that loading it unpickles nothing and needs
 
 The three tensors are NumPy arrays of one task, [examples, …], or of a batch of tasks, [tasks, examples, …]; predictions have the
 same form: [queries, outputs] or [tasks, queries, outputs], float32. The outputs are the predicted values of a regression, or
-the probabilities of the classes of a classification (`.argmax(-1)` is the label). A task whose adaptation diverged predicts NaN.
+the probabilities of the classes of a classification (`.argmax(-1)` is the label). A model of a table takes rows instead, and
+targets in their own unit: see `metaopt_core.distributions.in_units`. A task whose adaptation diverged predicts NaN.
 If the network's normalization is transductive (see the spec), pass all queries of a task together, not one by one.
 
 A single request must not block a server: steps and sizes have limits, which the model's description states and two environment
@@ -38,6 +39,7 @@ from mlflow.pyfunc.model import PythonModel
 from safetensors.torch import load_file
 
 from metaopt_core.distributions.batch import TaskBatch
+from metaopt_core.distributions.in_units import InUnits, Model
 from metaopt_core.meta.learner import Learner
 from metaopt_core.networks.network import Params
 from metaopt_core.spec.distribution import TaskShape
@@ -222,11 +224,16 @@ with warnings.catch_warnings(record=True):
 
         def load_context(self, context: Any) -> None:
             recipe = Recipe.from_json(Path(context.artifacts["recipe"]).read_text())
-            self.adapter = Adapter(recipe, load_file(context.artifacts["parameters"]))
+            adapter = Adapter(recipe, load_file(context.artifacts["parameters"]))
+            prepared = recipe.shape.preparation
+            self.adapter: Model = InUnits(adapter, prepared) if prepared else adapter
             _refuse_unknown_parameters(self)
 
         def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
-            return self.adapter.predict(model_input, params or {})
+            try:
+                return self.adapter.predict(model_input, params or {})
+            except ValueError as error:  # of a table's rows
+                raise invalid(str(error)) from None
 
 
 class _UnknownParameters(logging.Filter):

@@ -4,6 +4,7 @@ A column says to which task a row belongs, another one what to predict. Tasks, n
 (what stands for missing values, categories, units) is fitted to the meta-train tasks alone.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
@@ -40,10 +41,10 @@ class TableSpec(TableSettings, Distribution):
         from metaopt_core.distributions.table import writing
 
         made = writing.write(self, seed, folder)
-        shape = (len(made.names),)
+        shape, prepared = (len(made.names),), json.dumps(made.as_json())
         if self.problem == "classification":
-            return TaskShape(shape, "classes")
-        return TaskShape(shape, "real", len(made.targets), made.targets, made.means, made.scales)
+            return TaskShape(shape, "classes", preparation=prepared)
+        return TaskShape(shape, "real", len(made.targets), made.targets, made.means, made.scales, prepared)
 
     def load(self, seed: int, folder: Path) -> "TaskDistribution":
         from metaopt_core.distributions.table import drawing

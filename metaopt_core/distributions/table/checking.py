@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metaopt_core.distributions.batch import Rows
-from metaopt_core.distributions.table.preparing import Numeric, Preparation
+from metaopt_core.distributions.preparing import Numeric, Preparation
 
 _NAMED = 5  # tasks that a warning names
 _FLAT = 0.05  # of the spread that tasks have in the middle: less hardly varies

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from metaopt_core.distributions.batch import MOST_ROWS, Episode, HeldOutSplit, PooledSplit, Prediction, Rows, TaskBatch, own_shots
 from metaopt_core.distributions.findings import Findings
+from metaopt_core.distributions.preparing import Preparation
 from metaopt_core.distributions.random import Stream, uniform, without_replacement
 from metaopt_core.distributions.table import checking, figures
-from metaopt_core.distributions.table.preparing import Preparation
 from metaopt_core.distributions.table.settings import SPLITS, TableSettings
 from metaopt_core.errors import UserError
 
@@ -280,22 +280,14 @@ class Table:
             shared = torch.arange(ways).expand(tasks, -1)
             classes = torch.from_numpy(cells - int(split.cells[split.cells >= 0].min())) if self.train_classes else shared
         batch = TaskBatch(support_x, support_y, query_x, query_y, support_weight, query_weight, classes)
-        return self._centered(batch) if self.spec.problem == "regression" and self.spec.scale.y == "support" else batch
+        return self._centered(batch) if self.preparation.centered else batch
 
     def _centered(self, tasks: TaskBatch) -> TaskBatch:
-        """Targets less the mean of the support set, shrunk towards that of the meta-train tasks, which is 0 in their units.
-
-        The shrunk mean of k values is their mean times k b / (k b + w), with variances b between and w within tasks: the best
-        linear predictor of a task's mean (Robinson, That BLUP is a Good Thing, Statistical Science 6, 1991).
-        """
-        within, between = (torch.tensor(one, dtype=torch.float32) for one in (self.preparation.within, self.preparation.between))
-        weight = torch.ones(tasks.support_y.shape[:2]) if tasks.support_weight is None else tasks.support_weight
-        count = weight.sum(1, keepdim=True)
-        mean = (tasks.support_y * weight[..., None]).sum(1) / count.clamp(min=1)
-        shrunk = count * between / (count * between + within).clamp(min=1e-12)
-        origin = mean * shrunk
-        parts = (tasks.support_x, tasks.support_y - origin[:, None], tasks.query_x, tasks.query_y - origin[:, None])
-        return TaskBatch(*parts, tasks.support_weight, tasks.query_weight, origin=origin)
+        """Targets less the tasks' origins (`Preparation.origin`)."""
+        weight = None if tasks.support_weight is None else tasks.support_weight.double().numpy()
+        origin = torch.from_numpy(self.preparation.origin(tasks.support_y.double().numpy(), weight)).float()
+        parts = (tasks.support_x, tasks.support_y - origin, tasks.query_x, tasks.query_y - origin)
+        return TaskBatch(*parts, tasks.support_weight, tasks.query_weight, origin=origin[:, 0])
 
 
 def _in_any_order(

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metaopt_core.distributions.batch import Prediction, Rows, TaskBatch
-from metaopt_core.distributions.table.preparing import Preparation
+from metaopt_core.distributions.preparing import Preparation
 
 Integers = npt.NDArray[np.int64]
 _TASKS_SHOWN = 4

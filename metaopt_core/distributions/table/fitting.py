@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from metaopt_core.distributions.table.preparing import Categorical, Numbers, Numeric, Preparation, joined, numbers, text
+from metaopt_core.distributions.preparing import Categorical, Numbers, Numeric, Preparation, joined, numbers, text
 from metaopt_core.distributions.table.roles import Roles
 from metaopt_core.distributions.table.settings import SPLITS, TableSettings
 from metaopt_core.distributions.table.source import Batch, read
@@ -219,7 +219,9 @@ def fit(spec: TableSettings, roles: Roles, seed: int) -> Found:
         units = {"means": means, "scales": scales, "within": within / scales**2, "between": between / scales**2}
     classes = _classes(spec, tasks) if not regression and spec.labels == "shared" else ()
     made = {key: tuple(map(float, value)) for key, value in units.items()}
-    preparation = Preparation(numeric, categorical, spec.target_columns, **made, classes=classes)
+    preparation = Preparation(
+        numeric, categorical, spec.target_columns, **made, classes=classes, centered=regression and spec.scale.y == "support"
+    )
     return Found(preparation, tasks, rows, dropped, unused, _shared(entities) if spec.entity is not None else None)
 
 

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from metaopt_core.distributions.preparing import Preparation, numbers, text
 from metaopt_core.distributions.table.fitting import Found, fit, task_codes, with_targets
-from metaopt_core.distributions.table.preparing import Preparation, numbers, text
 from metaopt_core.distributions.table.roles import Roles, roles
 from metaopt_core.distributions.table.settings import SPLITS, TableSettings
 from metaopt_core.distributions.table.source import Batch, read

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from metaopt_core.distributions.preparing import Categorical, Numeric, Preparation
 from metaopt_core.distributions.table.drawing import Table
-from metaopt_core.distributions.table.preparing import Categorical, Numeric, Preparation
 from tests.metaopt_core.distributions.table.tables import EPISODE, frame, of_frame, read
 
 

@@ -72,8 +72,8 @@ class Preparation:
     """From a table's columns to numbers.
 
     targets: the target columns. means, scales: their units in the meta-train tasks (0 and 1 where they stay as they are).
-    within, between: of each target, in these units, the variance within tasks and between their means. classes: the labels, where
-    they mean the same in every task.
+    within, between: of each target, in these units, the variance within tasks and between their means. centered: whether a task's
+    targets are less its `origin`. classes: the labels, where they mean the same in every task.
     """
 
     numeric: tuple[Numeric, ...]
@@ -84,6 +84,7 @@ class Preparation:
     within: tuple[float, ...] = ()
     between: tuple[float, ...] = ()
     classes: tuple[str, ...] = ()
+    centered: bool = False
 
     @property
     def columns(self) -> tuple[Numeric | Categorical, ...]:
@@ -119,15 +120,30 @@ class Preparation:
         values = np.stack([numbers(columns[name]) for name in self.targets], 1)
         return np.asarray((values - np.array(self.means)) / np.array(self.scales), dtype=np.float32)
 
+    def origin(self, y: Numbers, weight: Numbers | None = None) -> Numbers:
+        """What is subtracted from tasks' targets: the mean of their support sets, shrunk towards the meta-train tasks' mean, 0.
+
+        y [..., support, targets]; weight [..., support]; the result has 1 in the place of `support`. The mean of k values is taken
+        times k b / (k b + w), with variances b between and w within tasks: the best linear predictor of a task's mean (Robinson,
+        That BLUP is a Good Thing, Statistical Science 6, 1991).
+        """
+        if not self.centered:
+            return np.zeros((*y.shape[:-2], 1, y.shape[-1]))
+        weight = np.ones(y.shape[:-1]) if weight is None else weight
+        count = weight.sum(-1)[..., None, None]
+        mean = (y * weight[..., None]).sum(-2, keepdims=True) / np.maximum(count, 1)
+        within, between = np.array(self.within), np.array(self.between)
+        return np.asarray(mean * count * between / np.maximum(count * between + within, 1e-12))
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        rest = {key: tuple(value) for key, value in values.items() if key not in ("numeric", "categorical")}
+        rest = {key: tuple(value) for key, value in values.items() if key not in ("numeric", "categorical", "centered")}
         numeric = tuple(Numeric(**one) for one in values["numeric"])
         categorical = tuple(Categorical(**{**one, "categories": tuple(one["categories"])}) for one in values["categorical"])
-        return cls(numeric, categorical, **rest)
+        return cls(numeric, categorical, **rest, centered=bool(values["centered"]))
 
 
 def numbers(array: pa.Array) -> Numbers:
