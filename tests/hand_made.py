@@ -11,6 +11,14 @@ from metaopt_core.methods.contract import Adapter, Setting, compared
 from metaopt_core.spec.distribution import TaskShape
 from metaopt_core.spec.pipeline import PipelineSpec
 
+
+class Unnamed:
+    """As much of a distribution as a summary asks for."""
+
+    def task_names(self, split: str) -> None:
+        """They have none."""
+
+
 SPEC = PipelineSpec.model_validate(
     {
         "name": "s",
@@ -23,7 +31,7 @@ SPEC = PipelineSpec.model_validate(
 
 def summary_of(spec: PipelineSpec, table: pd.DataFrame) -> dict[str, Any]:
     """The summary of the methods that a table has rows of; no distribution and no parameters are needed for it."""
-    setting = Setting(spec, cast(TaskShape, spec.generate.shape), cast(TaskDistribution, None))
+    setting = Setting(spec, cast(TaskShape, spec.generate.shape), cast(TaskDistribution, Unnamed()))
     train = spec.train
     ready = [Prepared(method, cast(Adapter, None), method.key(train), method.label(train)) for method in compared(spec)]
     of_table = [one for one in ready if (table["method"] == one.key).any()]

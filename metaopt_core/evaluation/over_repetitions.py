@@ -22,7 +22,8 @@ def summarize(summaries: Sequence[Mapping[str, Any]], kind: Literal["seed", "spl
         note_changes(found, variant)
     note_survivors(found, shifted)
     found |= {"shifted": shifted} | _by_shots(summaries)
-    found.pop("chosen", None)  # each repetition has its own
+    for own in ("chosen", "task_names"):  # of each repetition
+        found.pop(own, None)
     return found | {"recommendation": recommend(found)} if found.get("by_shots") else found
 
 

@@ -43,6 +43,8 @@ def summarize(
     model = chosen["method"] if chosen else spec.model_method
     found = _summary(setting, rows[IN_DISTRIBUTION], measured.pooled[IN_DISTRIBUTION], compared, model)
     found |= {"chosen": dict(chosen)} if chosen else {}
+    if names := setting.distribution.task_names("test"):
+        found["task_names"] = list(names)
     variants = {}
     for name, shifted in spec.shifted.items():
         variants[name] = _summary(

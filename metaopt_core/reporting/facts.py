@@ -14,8 +14,9 @@ def asked(spec: PipelineSpec, device: str) -> dict[str, str]:
     kind = f"{train.ways}-way " if train.ways else ""
     episode, held_out = (
         f"{kind}{shots}-shot with {counted(queries, 'query')} {'a class' if train.ways else 'a task'}"
-        for shots, queries in ((_shots(train), train.queries), (spec.evaluate_shots, spec.evaluate_queries))
+        for shots, queries in ((_shots(train), train.queries), (", ".join(map(str, spec.evaluated_shots)), spec.evaluate_queries))
     )
+    held_out += f", each task {spec.evaluate.repeats} times" if spec.evaluate.repeats > 1 else ""
     clipped = f", gradients clipped to norm {outer.clip_norm:g}" if outer.clip_norm else ""
     return {
         "Tasks": f"{spec.generate.distribution}: {tasks}" if tasks else spec.generate.distribution,

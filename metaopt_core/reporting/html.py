@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +13,14 @@ from metaopt_core.reporting.numbers import counted, seconds
 from metaopt_core.reporting.table import Cell, Column, Table
 
 
-def html(table: Table) -> Markup:
-    """The table with its title and caption; everything in it is escaped."""
+def html(table: Table, sortable: bool = False) -> Markup:
+    """The table with its title and caption; everything in it is escaped.
+
+    sortable: whether a click on a heading sorts it (`templates/sort.html` has the script).
+    """
     parts = [Markup("<h3>{}</h3>").format(table.title)] if table.title else []
-    parts.append(Markup('<div class="scroll"><table>\n<tr>'))
+    kind = Markup(' class="sortable"') if sortable else Markup("")
+    parts.append(Markup('<div class="scroll"><table{}>\n<tr>').format(kind))
     parts += [_cell("th", column, Cell(column.heading.replace("\n", " "))) for column in table.columns]
     parts.append(Markup("</tr>\n"))
     for group, rows in table.groups():
@@ -55,7 +60,13 @@ def page(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"table": html, "prose": prose, "seconds": seconds, "counted": counted}
+    environment.filters |= {
+        "table": html,
+        "sortable": partial(html, sortable=True),
+        "prose": prose,
+        "seconds": seconds,
+        "counted": counted,
+    }
     return environment.get_template(template).render(**values)
 
 

@@ -14,7 +14,7 @@ from metaopt_core.evaluation.statistics import one_a_task
 from metaopt_core.evaluation.verdict import Summary, best_baseline, verdict, worst_tasks
 from metaopt_core.methods.contract import compared
 from metaopt_core.pipeline.store import StageOutput
-from metaopt_core.reporting import tables, tables_by_shots
+from metaopt_core.reporting import tables, tables_by_shots, tables_by_task
 from metaopt_core.reporting.facts import asked
 from metaopt_core.reporting.html import images, page
 from metaopt_core.reporting.numbers import NONE, Reading, counted, seconds
@@ -46,7 +46,7 @@ def render(spec: PipelineSpec, upstream: Mapping[str, StageOutput]) -> str:
         tiles=list(tiles(summary)),
         facts=asked(spec, trained.get("device", spec.device)),
         gap=_gap(history, summary["learned"], trained.get("best_iteration")),
-        tables=_tables(summary) | {"worst": _worst(summary, tasks)},
+        tables=_tables(summary) | {"worst": _worst(summary, tasks), "by_task": tables_by_task.by_task(summary, tasks)},
         cost=_cost(spec, upstream),
         figures=dict(images(*(Path(output.folder) for output in upstream.values()))),
     )
@@ -71,6 +71,7 @@ def _tables(summary: Summary) -> dict[str, Table | None]:
         "other_metrics": tables.other_metrics(summary),
         "by_step": tables.by_step(summary),
         "by_shots": tables_by_shots.error(summary),
+        "coverage": tables_by_task.coverage(summary),
         "by_shots_in_unit": tables_by_shots.in_unit(summary),
         "shifted": tables.shifted(summary) if summary["shifted"] else None,
         "shifted_in_short": tables.shifted_in_short(summary) if summary["shifted"] else None,
@@ -100,7 +101,7 @@ def _worst(summary: Summary, tasks: pd.DataFrame) -> Table:
         cells = [loss.value(number(summary["model"], task, f"{LOSS}_{step}")) for step in (0, horizon)]
         cells += [reading.value(number(summary["model"], task, f"{reading.name}_{horizon}"))] if reading.name != LOSS else []
         cells += [loss.value(number(baseline, task, f"{LOSS}_{horizon}"))] if baseline else []
-        rows.append(row(str(task), *cells))
+        rows.append(row(tables_by_task.name_of(summary, task), *cells))
     headings = ["meta-test task", "loss before", f"after {counted(horizon, 'step')}"]
     headings += [reading.title] if reading.name != LOSS else []
     headings += [f"loss of {summary['methods'][baseline]['label']}"] if baseline else []
