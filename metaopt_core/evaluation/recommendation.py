@@ -2,9 +2,10 @@
 
 A meta-learner is better than plain methods where it is better than the best of the baselines by more than chance, all numbers of
 examples and all meta-learners considered (Holm). If none is, the sentence names the simplest of the baselines that are as good as
-the best, by the rule of one standard error (Breiman, Friedman, Olshen, Stone 1984, section 3.4.3).
+the best, by the rule of one standard error (Breiman, Friedman, Olshen, Stone 1984, section 3.4.3) and at nearly its gain.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +14,9 @@ from metaopt_core.evaluation.verdict import Summary, difference, larger_is_bette
 
 MANY_HARMED = 0.1
 """A share of tasks that is worth a sentence."""
+
+
+_NEGLIGIBLE = 0.02  # of a gain
 
 
 class _Compared(NamedTuple):
@@ -99,11 +103,18 @@ def _pairs(found: list[tuple[str, int, Mapping[str, Any] | None]], sign: int) ->
 
 
 def _simplest(summary: Summary, baselines: list[str]) -> str:
-    """The simplest of the baselines whose mean is within one standard error of the best one's, task by task."""
-    best, methods = baselines[0], summary["methods"]
+    """The simplest of the baselines whose mean is within one standard error of the best one's, task by task.
+
+    Few tasks have large standard errors: it may not cost more than a small share of what the best gains over the reference, either.
+    """
+    best, methods, over = baselines[0], summary["methods"], summary["over_shots"]
+    means = {name: over["methods"][name][summary["primary"]]["mean"] for name in baselines}
+    reference = next((name for name in baselines if methods[name].get("reference")), None)
+    most = math.inf if reference is None else _NEGLIGIBLE * abs(means[best] - means[reference])
     as_good = [best]
     for name in baselines[1:]:
-        pair = _pair(summary, summary["over_shots"], best, name)
-        if pair and pair["mean"] is not None and pair["ci95"] is not None and abs(pair["mean"]) <= pair["ci95"] / 2:
+        pair = _pair(summary, over, best, name)
+        known = pair and pair["mean"] is not None and pair["ci95"] is not None
+        if known and pair and abs(pair["mean"]) <= min(pair["ci95"] / 2, most):
             as_good.append(name)
     return min(as_good, key=lambda name: methods[name].get("simple", 100))
