@@ -17,7 +17,10 @@ Array = npt.NDArray[Any]
 
 
 class Model(Protocol):
-    """What predicts from three arrays."""
+    """What predicts from three arrays. absolute: whether it takes targets with nothing subtracted, and predicts such."""
+
+    @property
+    def absolute(self) -> bool: ...
 
     def predict(self, model_input: Any, params: Mapping[str, Any]) -> npt.NDArray[np.float32]: ...
 
@@ -41,7 +44,7 @@ class InUnits:
             return self.model.predict({**x, "support_y": self._labels(model_input["support_y"])}, params)
         means, scales = np.array(self.preparation.means), np.array(self.preparation.scales)
         y = (self._targets(model_input["support_y"], x["support_x"].shape[:-1]) - means) / scales
-        origin = self.preparation.origin(y)
+        origin = 0.0 if self.model.absolute else self.preparation.origin(y)
         predictions = self.model.predict({**x, "support_y": (y - origin).astype(np.float32)}, params)
         return np.asarray(means + scales * (origin + predictions), dtype=np.float32)
 

@@ -33,6 +33,7 @@ class FromSupport:
 
     steps = 0
     inner_lr = math.nan
+    absolute = True  # where nothing is subtracted from targets, nothing has to be said of it
 
     def tasks_at_once(self, tasks: TaskBatch) -> int:
         return min(len(tasks), _TASKS_AT_ONCE)

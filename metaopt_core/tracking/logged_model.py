@@ -39,7 +39,7 @@ from mlflow.pyfunc.model import PythonModel
 from safetensors.torch import load_file
 
 from metaopt_core.distributions.batch import TaskBatch
-from metaopt_core.distributions.in_units import InUnits, Model
+from metaopt_core.distributions.in_units import InUnits
 from metaopt_core.meta.learner import Learner
 from metaopt_core.networks.network import Params
 from metaopt_core.spec.distribution import TaskShape
@@ -98,6 +98,11 @@ class Adapter:
         self.other = _other(recipe, parameters) if recipe.method else None
         self.most_steps = _limit(MOST_STEPS, recipe.most_steps)
         self.most_numbers = _limit(MOST_NUMBERS, recipe.most_numbers)
+
+    @property
+    def absolute(self) -> bool:
+        """Whether its method takes targets with nothing subtracted, and predicts such."""
+        return bool(getattr(self.other, "absolute", False))
 
     def predict(self, model_input: Any, params: Mapping[str, Any]) -> npt.NDArray[np.float32]:
         """Predictions for `query_x` after `steps` steps on the support set; see the top of this file.
@@ -226,7 +231,7 @@ with warnings.catch_warnings(record=True):
             recipe = Recipe.from_json(Path(context.artifacts["recipe"]).read_text())
             adapter = Adapter(recipe, load_file(context.artifacts["parameters"]))
             prepared = recipe.shape.preparation
-            self.adapter: Model = InUnits(adapter, prepared) if prepared else adapter
+            self.adapter: InUnits | Adapter = InUnits(adapter, prepared) if prepared else adapter
             _refuse_unknown_parameters(self)
 
         def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ARG002

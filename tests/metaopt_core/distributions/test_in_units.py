@@ -19,6 +19,8 @@ from tests.metaopt_core.distributions.table.tables import frame, of_frame
 class Noted:
     """Predicts 0 for each query, and keeps what it was given."""
 
+    absolute = False
+
     def __init__(self) -> None:
         self.given: dict[str, Any] = {}
 
@@ -52,6 +54,18 @@ def test_rows_become_what_the_model_was_trained_on(made: tuple[Table, TaskShape,
     assert np.allclose(noted.given["support_y"][:, 0], y - origin, atol=1e-5)
     assert np.allclose(found, mean + scale * origin)  # which is what 0 stands for
     assert found.shape == (3, 1)
+
+
+def test_a_model_that_takes_targets_as_they_are_gets_them_so(made: tuple[Table, TaskShape, pd.DataFrame]) -> None:
+    table, shape, rows = made
+    task = rows[rows.task == table.splits["test"].names[0]]
+    records, noted = task.drop(columns="y").to_dict("records"), Noted()
+    noted.absolute = True
+    given = {"support_x": records, "support_y": task.y.tolist(), "query_x": records[:3]}
+    found = InUnits(noted, shape.preparation).predict(given, {})
+    mean, scale = shape.target_means[0], shape.target_scales[0]
+    assert np.allclose(noted.given["support_y"][:, 0], (task.y.to_numpy() - mean) / scale, atol=1e-5)
+    assert np.allclose(found, mean)
 
 
 def test_several_tasks_are_predicted_together(made: tuple[Table, TaskShape, pd.DataFrame]) -> None:
