@@ -409,6 +409,9 @@ def main() -> None:
     """Entry point: a user's mistake ends in one plain message and exit status 2; an unexpected exception keeps its traceback."""
     try:
         app(prog_name="metaopt")
+    except UnicodeEncodeError as error:
+        print(f"standard output takes {error.encoding} only: PYTHONIOENCODING=utf-8 changes that", file=sys.stderr)
+        sys.exit(2)
     except Exception as error:
         said = full_disk.explanation(error) or (str(error) if isinstance(error, UserError) else None)
         if said is None:

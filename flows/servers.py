@@ -1,6 +1,7 @@
 """`metaopt up`: Prefect's and MLflow's own servers on the data of embedded runs, and how other commands find them."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -147,9 +148,13 @@ def _settings(home: Home, servers: Served, host: str, prefect_port: int) -> dict
 
 
 def _listen(host: str, port: int, option: str) -> socket.socket:
+    if not host:  # which the system takes for all addresses
+        raise UserError("--host: expected a name or an address of this machine, as in 127.0.0.1; for all of them, 0.0.0.0")
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        if not isinstance(error, OSError) or error.errno is None or error.errno < 0 or error.errno == errno.EADDRNOTAVAIL:
+            raise UserError(f"--host {host}: not a name or an address of this machine") from None  # below 0: the name is unknown
         raise UserError(
             f"{option} {port}: cannot listen on {host}:{port} ({error.strerror}); name a free port with {option}"
         ) from None

@@ -41,6 +41,12 @@ def _seconds_of_children() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def test_an_output_that_takes_no_such_characters_is_said_in_a_line(project: Project) -> None:
+    done = project.metaopt("show", "tiny", "--set", "description=für", PYTHONIOENCODING="ascii")
+    assert done.returncode == 2
+    assert done.stderr == "standard output takes ascii only: PYTHONIOENCODING=utf-8 changes that\n"
+
+
 INTERRUPTED = """
 import os, signal, sys
 from importlib.abc import MetaPathFinder

@@ -19,6 +19,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from flows.servers import prefect_api
+from flows.servers import up as start_servers
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline.home import Home
 from tests.flows.conftest import Project, project_in
@@ -271,6 +272,20 @@ def test_a_port_that_is_taken_is_named_with_its_option(tmp_path: Path) -> None:
         done = project_in(tmp_path).metaopt("up", "--prefect-port", str(free), "--mlflow-port", str(taken))
     assert done.returncode == 2
     assert f"--mlflow-port {taken}: cannot listen" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("host", "message"),
+    [
+        ("", "--host: expected a name or an address of this machine"),
+        ("nosuch.invalid", "--host nosuch.invalid: not a name or an address of this machine"),
+        ("a" * 70, f"--host {'a' * 70}: not a name or an address of this machine"),
+        ("192.0.2.1", "--host 192.0.2.1: not a name or an address of this machine"),
+    ],
+)
+def test_a_host_that_is_not_this_machine_is_named_with_its_option(tmp_path: Path, host: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"^{message}"):
+        start_servers(Home(tmp_path), host, *free_ports(), password=False)
 
 
 def test_prefects_address_is_refused_with_prefects_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
