@@ -15,9 +15,10 @@ from functools import cache
 from pathlib import Path
 
 from metaopt_core.pipeline.normal_form import Piece, pieces_of, whole
+from metaopt_core.spec import user_source
 
 ROOT = Path(__file__).resolve().parents[2]  # the folder that holds the packages
-PACKAGES = ("metaopt_core", "tasks")
+PACKAGES = user_source.PACKAGES
 
 NOT_FOLLOWED = (
     "metaopt_core.progress",

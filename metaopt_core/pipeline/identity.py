@@ -1,13 +1,15 @@
 """The identity of a stage's output: what its result depends on, and a hash of it.
 
 Four parts: the stage's values of the spec, the identities of its upstream outputs, the code that computes (`code`), and the major
-versions of the libraries that compute. What can't change the result (device, schedule, how often to checkpoint, where data are) is
-in none of them. docs/architecture.md, "Identity", has the reasons.
+versions of the libraries that compute, or that the user's code imports. What can't change the result (device, schedule, how often
+to checkpoint, where data are) is in none of them. docs/architecture.md, "Identity", has the reasons.
 """
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -52,24 +54,49 @@ def identities(spec: PipelineSpec) -> dict[str, Identity]:
     """
     found: dict[str, Identity] = {}
     for stage in STAGES.values():
+        files, libraries = _code(stage, spec)
         found[stage.name] = Identity(
             stage=stage.name,
             # A null key is left out, so that a new one in a later version changes no identity.
             slice={key: value for key, value in stage.depends_on(spec).items() if value is not None},
             upstream={name: found[name].fingerprint for name in stage.upstream},
-            code=_code(stage, spec),
-            libraries={name: importlib.metadata.version(name).partition(".")[0] for name in stage.libraries},
+            code=files,
+            libraries=libraries,
         )
     return found
 
 
-def _code(stage: Stage, spec: PipelineSpec) -> dict[str, str]:
-    components = {path: path.partition(".")[0] in code.PACKAGES for path in stage.components(spec)}
-    entries = (stage.task, HANDED, *(path for path, ours in components.items() if ours))
-    found = dict(_of_library(entries, stage.follows, code.ROOT))
-    for path in (path for path, ours in components.items() if not ours):
-        found |= {name: code.digest_of(file) for name, file in user_source.sources(path).items()}
-    return found
+def _code(stage: Stage, spec: PipelineSpec) -> tuple[dict[str, str], dict[str, str]]:
+    """The code that a stage computes with, ours and the user's, and the libraries of both."""
+    entries: set[str] = {stage.task, HANDED}
+    files: dict[str, str] = {}
+    libraries = {name: _major(name) for name in stage.libraries}
+    for path in stage.components(spec):
+        if path.partition(".")[0] in code.PACKAGES:
+            entries.add(path)
+            continue
+        source = user_source.source(path)
+        files |= {name: code.digest_of(file) for name, file in source.files.items()}
+        entries |= source.ours
+        libraries |= {name: _major(name) for module in source.libraries if (name := _distribution(module))}
+    return dict(_of_library(tuple(sorted(entries)), stage.follows, code.ROOT)) | files, libraries
+
+
+def _major(library: str) -> str:
+    """Its major version; of one before 1.0, the minor version, too."""
+    major, _, rest = importlib.metadata.version(library).partition(".")
+    return f"0.{rest.partition('.')[0]}" if major == "0" else major
+
+
+@cache
+def _distribution(module: str) -> str | None:
+    """The library that a top-level module is installed by; none if it is not installed."""
+    if module in sys.modules or importlib.util.find_spec(module) is not None:
+        try:
+            return importlib.metadata.metadata(module)["Name"].lower()
+        except importlib.metadata.PackageNotFoundError:  # another name, as PIL, which Pillow installs
+            return next((name.lower() for name in importlib.metadata.packages_distributions().get(module, ())), None)
+    return None
 
 
 _of_library = cache(code.digests)

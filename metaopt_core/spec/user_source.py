@@ -8,7 +8,7 @@ import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
@@ -19,6 +19,12 @@ from metaopt_core.spec.paths import real
 
 NETWORK = "train.model"
 """The block of the spec that names a custom network."""
+
+PACKAGES = ("metaopt_core", "tasks")
+"""Ours, whose code counts by what is used of it (`metaopt_core.pipeline.code`)."""
+
+_BY_VERSION = frozenset({"torch"})
+"""Libraries that a spec may name something of, and that are too large to be read."""
 
 
 def beside(pipelines_file: Path) -> Path:
@@ -34,13 +40,23 @@ def look_in(folder: Path) -> None:
 
 
 def sources(path: str, place: str = NETWORK) -> dict[str, Path]:
-    """The file of an import path (`module:Class`) and the files beside it that it imports, by their names.
+    """The files of an import path (`module:Class`) and of what it imports, by their names; see `source`."""
+    return dict(source(path, place).files)
 
-    Installed libraries are left out, and so is everything that an installed module imports. place: the block of the spec that names
+
+def source(path: str, place: str = NETWORK) -> "Needed":
+    """What an import path (`module:Class`) leads to.
+
+    Of installed libraries only the top-level package that it is in counts by its files. place: the block of the spec that names
     it. Raises UserError if there is no such module, or one of the files is not Python.
     """
     with _at(place):
-        return dict(sorted(_files(path).items()))
+        module = path.partition(":")[0]
+        top, root = module.partition(".")[0], _root(path)
+        file = _main_file(path)
+        if top in _BY_VERSION and _installed(root):
+            return Needed({file.relative_to(root).as_posix(): file}, frozenset({top}))
+        return _needed([module], {top: root}, PACKAGES)
 
 
 def check_class(path: str, arguments: Iterable[str], given: Iterable[str], place: str = NETWORK) -> None:
@@ -121,11 +137,12 @@ class Needed:
     """What modules need to be importable elsewhere.
 
     files: those that are not installed, by their paths below the folder from which they are imported. libraries: the top-level
-    modules that have to be installed.
+    modules that have to be installed. ours: import paths of what they import of our packages, where that counts by what is used.
     """
 
     files: Mapping[str, Path]
     libraries: frozenset[str]
+    ours: frozenset[str] = frozenset()
 
 
 def needed(modules: Iterable[str], known: Mapping[str, Path]) -> Needed:
@@ -138,10 +155,11 @@ def needed(modules: Iterable[str], known: Mapping[str, Path]) -> Needed:
         return _needed(modules, known)
 
 
-def _needed(modules: Iterable[str], known: Mapping[str, Path]) -> Needed:
+def _needed(modules: Iterable[str], known: Mapping[str, Path], by_use: Container[str] = ()) -> Needed:
     importlib.invalidate_caches()  # a file may have been written since
     files: dict[str, Path] = {}
     libraries: set[str] = set()
+    ours: set[str] = set()
     pending = list(modules)
     while pending:
         name = pending.pop()
@@ -154,8 +172,12 @@ def _needed(modules: Iterable[str], known: Mapping[str, Path]) -> Needed:
         if file is not None and (key := file.relative_to(root).as_posix()) not in files:
             files[key] = file
             pending += _around(name)
-            pending += _imported(file, name if file.name == "__init__.py" else name.rpartition(".")[0])
-    return Needed(dict(sorted(files.items())), frozenset(libraries))
+            for module, inner in _imported(file, name if file.name == "__init__.py" else name.rpartition(".")[0]):
+                if module.partition(".")[0] in by_use:
+                    ours.add(f"{module}:{inner}" if inner else module)
+                else:
+                    pending += [module, f"{module}.{inner}"] if inner else [module]
+    return Needed(dict(sorted(files.items())), frozenset(libraries), frozenset(ours))
 
 
 def _folder_of(top: str) -> Path | None:
@@ -171,25 +193,6 @@ def _around(module: str) -> list[str]:
     """The packages that a module is in."""
     parts = module.split(".")[:-1]
     return [".".join(parts[: count + 1]) for count in range(len(parts))]
-
-
-def _files(path: str) -> dict[str, Path]:
-    module = path.partition(":")[0]
-    found: dict[str, Path] = {}
-    pending, root = [module], _root(path)
-    while pending:
-        name = pending.pop()
-        file = _file(name, root)
-        if file is None or (key := file.relative_to(root).as_posix()) in found:
-            continue
-        found[key] = file
-        if _installed(root):
-            break
-        pending += _around(name)
-        pending += _imported(file, name if file.name == "__init__.py" else name.rpartition(".")[0])
-    if not found:
-        raise _missing(module)
-    return found
 
 
 def _root(path: str) -> Path:
@@ -252,8 +255,8 @@ def _installed(root: Path) -> bool:
     return root.name in {"site-packages", "dist-packages"}
 
 
-def _imported(file: Path, package: str) -> Iterator[str]:
-    """The modules that a file imports, by their full names (names inside a module are among them, and have no file)."""
+def _imported(file: Path, package: str) -> Iterator[tuple[str, str]]:
+    """What a file imports: the full name of a module, and the name of what is imported from it, which may be a module, or none."""
     pending: list[ast.AST] = [_tree(file)]
     while pending:
         node = pending.pop()
@@ -262,9 +265,8 @@ def _imported(file: Path, package: str) -> Iterator[str]:
             continue
         pending += ast.iter_child_nodes(node)
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             start = ".".join([*base, node.module] if node.module else base)
-            yield start
-            yield from (f"{start}.{alias.name}" for alias in node.names)
+            yield from ((start, alias.name) for alias in node.names)

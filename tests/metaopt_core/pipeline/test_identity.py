@@ -103,3 +103,29 @@ def test_which_metrics_of_a_file_judge_counts(tmp_path: Path, monkeypatch: pytes
     one, two = (sinusoid_spec("own", evaluate={"metrics": [f"two_metrics:{name}"]}) for name in ("one", "two"))
     assert "two_metrics:two as two" in identities(two)["evaluate"].slice["evaluate.metrics"]
     assert changed(one, two) == {"evaluate", "log"}
+
+
+def test_an_installed_package_counts_with_its_helpers_and_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "site-packages/installed_nets"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "nets.py").write_text("import PIL\nfrom .blocks import Block\nclass Net: ...\n")
+    (package / "blocks.py").write_text("class Block: ...\n")
+    monkeypatch.syspath_prepend(str(package.parent))
+    train = sinusoid_spec("own").train.model_dump(mode="json") | {"model": {"name": "module", "path": "installed_nets.nets:Net"}}
+    spec = sinusoid_spec("own", train=train)
+    before = identities(spec)
+    assert "pillow" in before["train"].libraries
+    (package / "blocks.py").write_text("class Block: depth = 2\n")
+    after = identities(spec)
+    assert {name for name in NAMES if before[name].fingerprint != after[name].fingerprint} == {"train", "evaluate", "log"}
+
+
+def test_what_a_users_code_uses_of_ours_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no more of it: not the whole module, although the user's own files count whole."""
+    (tmp_path / "using.py").write_text("from metaopt_core.methods.linear import with_offset\n" + TWO_METHODS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    used = "metaopt_core/methods/linear.py"
+    assert used not in identities(sinusoid_spec("waves"))["evaluate"].code
+    train = sinusoid_spec("own").train.model_dump(mode="json") | {"baselines": ["using:A"]}
+    assert used in identities(sinusoid_spec("own", train=train))["evaluate"].code
