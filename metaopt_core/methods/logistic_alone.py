@@ -18,6 +18,7 @@ class LogisticAlone(Fitted):
     title = "logistic regression on the task alone"
     rank = 70.5
     color = "steelblue"
+    libraries = ("scikit-learn",)
     simple = 6
     of: ClassVar[Targets | None] = "classes"
     about = "logistic regression on a task's own examples"

@@ -18,6 +18,7 @@ class PooledBoosting(Fitted):
     title = "pooled boosting"
     rank = 59
     color = "darkgoldenrod"
+    libraries = ("lightgbm",)
     simple = 4
     of: ClassVar[Targets | None] = None
     about = "gradient boosting on the examples of all training tasks together; a task's own examples change nothing"

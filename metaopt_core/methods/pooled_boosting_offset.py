@@ -17,6 +17,7 @@ class PooledBoostingOffset(Fitted):
     title = "pooled boosting + offset"
     rank = 57
     color = "goldenrod"
+    libraries = ("lightgbm",)
     simple = 5
     about = "pooled boosting, plus the mean of what it leaves of the task's examples, shrunk by how few these are"
 

@@ -18,6 +18,7 @@ class PooledLogistic(Fitted):
     title = "pooled logistic regression"
     rank = 61
     color = "yellowgreen"
+    libraries = ("scikit-learn",)
     simple = 1
     of: ClassVar[Targets | None] = "classes"
     about = "logistic regression on the examples of all training tasks together; a task's own examples change nothing"

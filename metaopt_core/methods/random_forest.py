@@ -18,6 +18,7 @@ class RandomForest(Fitted):
     title = "random forest on the task alone"
     rank = 71
     color = "forestgreen"
+    libraries = ("scikit-learn",)
     simple = 9
     of: ClassVar[Targets | None] = None
     about = "a random forest on a task's own examples"

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
+from metaopt_core.errors import UserError
 from metaopt_core.pipeline import code
 from metaopt_core.pipeline.stages import STAGES, Stage
 from metaopt_core.spec import user_source
@@ -70,7 +71,7 @@ def _code(stage: Stage, spec: PipelineSpec) -> tuple[dict[str, str], dict[str, s
     """The code that a stage computes with, ours and the user's, and the libraries of both."""
     entries: set[str] = {stage.task, HANDED}
     files: dict[str, str] = {}
-    libraries = {name: _major(name) for name in stage.libraries}
+    libraries = {name: _major(name) for name in (*stage.libraries, *stage.brings(spec))}
     for path in stage.components(spec):
         if path.partition(".")[0] in code.PACKAGES:
             entries.add(path)
@@ -83,8 +84,13 @@ def _code(stage: Stage, spec: PipelineSpec) -> tuple[dict[str, str], dict[str, s
 
 
 def _major(library: str) -> str:
-    """Its major version; of one before 1.0, the minor version, too."""
-    major, _, rest = importlib.metadata.version(library).partition(".")
+    """Its major version; of one before 1.0, the minor version, too. Raises UserError if it is not installed."""
+    try:
+        major, _, rest = importlib.metadata.version(library).partition(".")
+    except importlib.metadata.PackageNotFoundError:
+        raise UserError(
+            f"{library}: not installed, and a component of the pipeline declares that it needs it: install it"
+        ) from None
     return f"0.{rest.partition('.')[0]}" if major == "0" else major
 
 

@@ -21,7 +21,8 @@ class Stage:
 
     name: also the name of its module in `tasks`, and of its function there. about: what it does, in one line. upstream: the stages
     whose outputs it reads. depends_on: the values of a spec that its result depends on, flat, with defaults filled in, without
-    where data are and what can't change the result. libraries: those that compute it. components: import paths (`module:name`) of
+    where data are and what can't change the result. libraries: those that compute it in every pipeline. brings: those of what
+    a spec chooses. components: import paths (`module:name`) of
     what a spec chooses by name, to which no import in the code leads. follows: modules that only record for other stages, but whose
     code makes this one's result (`code.NOT_FOLLOWED`). lacks: in words, what a valid output (its `extra`) is missing of what a spec
     asks for beyond `depends_on`; none if nothing. trains: it keeps checkpoints, from which it continues, and can be profiled.
@@ -33,6 +34,7 @@ class Stage:
     upstream: tuple[str, ...]
     depends_on: Callable[[PipelineSpec], Mapping[str, Any]]
     libraries: tuple[str, ...]
+    brings: Callable[[PipelineSpec], Iterable[str]] = lambda _: ()
     components: Callable[[PipelineSpec], Iterable[str]] = lambda _: ()
     follows: tuple[str, ...] = ()
     lacks: Callable[[PipelineSpec, Mapping[str, Any]], str | None] = lambda _spec, _extra: None
@@ -105,6 +107,10 @@ def _components(spec: PipelineSpec, *chosen: Any) -> tuple[str, ...]:
     return tuple(sorted({*spec.generate.code, *(_import_path(component) for component in (spec.generate, *chosen))}))
 
 
+def _libraries(methods: Iterable[MethodInfo]) -> set[str]:
+    return {library for method in methods for library in method.libraries}
+
+
 def _import_path(component: Any) -> str:
     name = component.component_name() if isinstance(component, Metric) else type(component).__qualname__
     return f"{component.__module__}:{name}"
@@ -123,7 +129,8 @@ STAGES: Mapping[str, Stage] = {
             about="Materialize the task distribution p(T) and its held-out tasks.",
             upstream=(),
             depends_on=_generate,
-            libraries=("numpy", "scipy", "pillow"),
+            libraries=("numpy", "scipy"),
+            brings=lambda spec: spec.generate.libraries,
             components=_components,
         ),
         Stage(
@@ -132,9 +139,8 @@ STAGES: Mapping[str, Stage] = {
             upstream=("generate",),
             depends_on=_train,
             libraries=("numpy", "scipy", "torch"),
-            components=lambda spec: (
-                _components(spec, *(method for method in spec.methods if _has_parameters(method))) + _network(spec)
-            ),
+            brings=lambda spec: _libraries(filter(_has_parameters, spec.methods)),
+            components=lambda spec: _components(spec, *filter(_has_parameters, spec.methods)) + _network(spec),
             trains=True,
             records=True,
         ),
@@ -143,7 +149,8 @@ STAGES: Mapping[str, Stage] = {
             about="Adapt to every meta-test task, with the learned parameters and with each baseline.",
             upstream=("generate", "train"),
             depends_on=_evaluate,
-            libraries=("numpy", "torch", "pandas", "scipy", "matplotlib"),
+            libraries=("numpy", "torch", "pandas", "scipy"),
+            brings=lambda spec: _libraries(spec.methods),
             components=lambda spec: _components(spec, *spec.methods, *spec.metrics) + _network(spec),
         ),
         Stage(

@@ -100,6 +100,9 @@ class DistributionSpec(Spec):
     usual_baselines: ClassVar[tuple[str, ...]] = ("pretrained", "protonet")
     """The baselines that are compared where `train.baselines` says nothing, as far as they apply."""
 
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """The libraries, besides NumPy and SciPy, by which its tasks are made: their major versions are part of the identity."""
+
     not_identity: ClassVar[frozenset[str]] = frozenset()
     """Settings that say where data are, not what they are."""
 

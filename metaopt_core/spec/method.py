@@ -36,6 +36,7 @@ class MethodInfo:
     fitted: whether `fit` makes its parameters, without gradient steps. reference: whether a task on which another method is worse
     than this one is harmed by that method. simple: how simple a baseline is, the smaller the simpler: of several that are as good,
     the verdict names the simplest.
+    libraries: those that it computes with besides NumPy, SciPy and torch, whose major versions are part of the identity.
     of_model: for a way to adapt the pipeline's own parameters, the `evaluate.adaptation` that makes it the logged model's.
     """
 
@@ -51,6 +52,7 @@ class MethodInfo:
     simple: ClassVar[float] = 100
     optional: ClassVar[bool] = True
     takes_steps: ClassVar[bool] = False
+    libraries: ClassVar[tuple[str, ...]] = ()
     of_model: ClassVar[str | None] = None
     about: ClassVar[str] = ""
 

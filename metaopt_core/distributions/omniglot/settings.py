@@ -47,6 +47,7 @@ class OmniglotSettings(DistributionSpec):
     """What `generate:` may say of Omniglot, and what is known of its tasks by that."""
 
     noun = "Omniglot tasks"
+    libraries = ("pillow",)
     not_identity = frozenset({"folder"})
     not_shown = frozenset({"distribution", "held_out", "seed", "folder", "held_out_ways"})
     Shift: ClassVar[type[Spec]] = OmniglotShift

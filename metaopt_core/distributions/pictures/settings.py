@@ -51,6 +51,7 @@ class PicturesSettings(DistributionSpec):
     """What `generate:` may say of picture folders, and what is known of their tasks by that."""
 
     noun = "pictures"
+    libraries = ("pillow",)
     not_identity = frozenset({"path", "variable", "obtain"})
     not_shown = frozenset({"distribution", "held_out", "seed", "variable", "obtain", "held_out_ways", "layout"})
     resamples: ClassVar[bool] = True

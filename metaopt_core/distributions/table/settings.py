@@ -113,6 +113,7 @@ class TableSettings(DistributionSpec):
     """What `generate:` may say of a table."""
 
     noun = "tables of numbers"
+    libraries = ("pandas", "pyarrow", "fsspec", "sqlalchemy")
     not_identity = frozenset({"path", "url", "obtain"})
     not_shown = frozenset({"distribution", "held_out", "seed", "obtain"})
     resamples = True

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from metaopt_core.errors import UserError
 from metaopt_core.pipeline import code
 from metaopt_core.pipeline.home import Home
 from metaopt_core.pipeline.identity import identities
@@ -129,3 +130,11 @@ def test_what_a_users_code_uses_of_ours_counts(tmp_path: Path, monkeypatch: pyte
     assert used not in identities(sinusoid_spec("waves"))["evaluate"].code
     train = sinusoid_spec("own").train.model_dump(mode="json") | {"baselines": ["using:A"]}
     assert used in identities(sinusoid_spec("own", train=train))["evaluate"].code
+
+
+def test_a_declared_library_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in_need.py").write_text(TWO_METHODS.replace('name = "a"', 'name = "a"\n    libraries = ("absent-library",)'))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    train = sinusoid_spec("own").train.model_dump(mode="json") | {"baselines": ["in_need:A"]}
+    with pytest.raises(UserError, match=r"^absent-library: not installed"):
+        identities(sinusoid_spec("own", train=train))

@@ -8,6 +8,7 @@ import pytest
 
 from metaopt_core.pipeline.stages import PUBLISHING, STAGES, flatten
 from metaopt_core.spec.pipeline import PipelineSpec
+from tests.made_outputs import sinusoid_spec
 from tests.small import SMALL_CONV
 
 
@@ -18,6 +19,22 @@ def test_a_stage_is_a_module_with_a_function_of_its_name_and_comes_after_what_it
     assert stage.task == f"tasks.{name}:{name}"
     assert all(names.index(upstream) < names.index(name) for upstream in stage.upstream)
     assert all(importlib.metadata.version(library) for library in stage.libraries)
+
+
+def test_the_libraries_of_what_a_spec_chooses_count_where_they_compute() -> None:
+    def libraries(spec: PipelineSpec) -> dict[str, set[str]]:
+        return {name: {*stage.libraries, *stage.brings(spec)} for name, stage in STAGES.items()}
+
+    waves = sinusoid_spec("waves")
+    assert libraries(waves)["generate"] == {"numpy", "scipy"}
+    assert "matplotlib" not in libraries(waves)["evaluate"]  # figures are no results
+    assert libraries(SMALL_CONV)["generate"] == {"numpy", "scipy", "pillow"}
+    train = waves.train.model_dump(mode="json") | {"baselines": ["pooled_boosting", "random_forest"]}
+    fitted = libraries(sinusoid_spec("fitted", train=train))
+    assert {"lightgbm"} == fitted["train"] & {"lightgbm", "pillow"}
+    assert "scikit-learn" in fitted["evaluate"]
+    table = sinusoid_spec("table", generate={"distribution": "table", "path": "a.csv", "task": "a", "target": "b"})
+    assert libraries(table)["generate"] == {"numpy", "scipy", "pandas", "pyarrow", "fsspec", "sqlalchemy"}
     assert PUBLISHING == "log"
 
 
