@@ -49,10 +49,9 @@ class Stage:
 
 
 def _generate(spec: PipelineSpec) -> dict[str, Any]:
-    settings = spec.generate.model_dump(mode="json", exclude=set(spec.generate.not_identity))
     data = spec.generate.data()
     digests = flatten("data", data) if isinstance(data, Mapping) else {"data": data}
-    return flatten("generate", settings) | {"generate.seed": spec.data_seed} | digests
+    return flatten("generate", spec.generate.identity()) | {"generate.seed": spec.data_seed} | digests
 
 
 def _train(spec: PipelineSpec) -> dict[str, Any]:

@@ -139,6 +139,10 @@ class DistributionSpec(Spec):
         """Import paths of the user's code that a spec names beside the distribution itself: part of the identity."""
         return ()
 
+    def identity(self) -> dict[str, Any]:
+        """The settings that are part of the identity: what the tasks are, not where data are. `data` says what is in these."""
+        return self.model_dump(mode="json", exclude=set(self.not_identity))
+
     def data(self) -> str | Mapping[str, str] | None:
         """A digest of the data that it will read, if it reads any; or one for each file, by its name.
 

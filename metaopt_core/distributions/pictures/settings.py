@@ -106,6 +106,9 @@ class PicturesSettings(DistributionSpec):
     def shape(self) -> TaskShape:
         return TaskShape((3 if self.channels == "rgb" else 1, self.size, self.size), "classes")
 
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | ({"split": "files"} if isinstance(self.split, Listed) else {})
+
     def beside(self, folder: Path) -> Self:
         changes: dict[str, Any] = {}
         if self.path is not None:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,10 +89,11 @@ def _stem(path: str) -> str:
 def digests(spec: TableSettings) -> dict[str, str]:
     """File name → digest of its content, of all files that the table is read from. Raises UserError where they can't be read."""
     named: dict[str, str] = {}
+    seen: Counter[str] = Counter()
     for place in places(spec) if spec.path is not None else ():
         name = place.path.rpartition("/")[2]
-        key = name if name not in named else place.path
-        named[key] = _digest(place.path)
+        seen[name] += 1  # files of one name in several folders are numbered, because where these are doesn't count
+        named[f"{name} ({seen[name]})" if seen[name] > 1 else name] = _digest(place.path)
     return named | {f"{split} tasks": _digest(path) for split, path in spec.split.files.items()}
 
 

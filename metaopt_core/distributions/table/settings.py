@@ -195,6 +195,9 @@ class TableSettings(DistributionSpec):
         roles |= {name: f"generate.{key}" for key in ("group", "time", "entity") if (name := getattr(self, key)) is not None}
         return roles | ({} if self.split.column is None else {self.split.column: "generate.split.column"})
 
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | ({"split": "files"} if self.split.files else {})
+
     def beside(self, folder: Path) -> Self:
         changes: dict[str, Any] = {}
         if self.path is not None and "://" not in self.path:

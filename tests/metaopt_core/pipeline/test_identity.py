@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from metaopt_core.distributions.pictures import PicturesSpec
 from metaopt_core.errors import UserError
 from metaopt_core.pipeline import code
 from metaopt_core.pipeline.home import Home
@@ -138,3 +139,25 @@ def test_a_declared_library_that_is_not_installed_is_named(tmp_path: Path, monke
     train = sinusoid_spec("own").train.model_dump(mode="json") | {"baselines": ["in_need:A"]}
     with pytest.raises(UserError, match=r"^absent-library: not installed"):
         identities(sinusoid_spec("own", train=train))
+
+
+def test_where_a_table_and_the_files_of_its_splits_are_does_not_count(tmp_path: Path) -> None:
+    found = []
+    for place in ("a", "b", "c"):
+        for name in ("one", "two"):
+            (tmp_path / place / name).mkdir(parents=True)
+            (tmp_path / place / name / "rows.csv").write_text(f"task,x,y\n{name},1,2\n")
+        for split in ("train", "validation", "test"):
+            (tmp_path / place / f"{split}.txt").write_text("two" if place == "c" and split == "test" else "one")
+        lists = {name: f"{name}.txt" for name in ("train", "validation", "test")}
+        table = {"distribution": "table", "path": "*/rows.csv", "task": "task", "target": "y", "split": lists}
+        spec = sinusoid_spec("table", generate=table)
+        found.append(identities(spec.model_copy(update={"generate": spec.generate.beside(tmp_path / place)}))["generate"])
+    assert found[0] == found[1]
+    assert {key for key in found[0].slice if found[0].slice[key] != found[2].slice[key]} == {"data.test tasks"}
+
+
+def test_where_the_files_of_pictures_splits_are_does_not_count(tmp_path: Path) -> None:
+    split = {name: f"{name}.txt" for name in ("train", "validation", "test")}
+    pictures = PicturesSpec.model_validate({"distribution": "pictures", "path": "root", "split": split})
+    assert pictures.beside(tmp_path / "a").identity() == pictures.beside(tmp_path / "b").identity()
