@@ -4,6 +4,7 @@ Adaptation here is for use, not for training: no graph through the steps is kept
 """
 
 import fnmatch
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from metaopt_core.errors import UserError
 from metaopt_core.meta import checks, safe_adaptation, step_sizes
 from metaopt_core.meta.convolutional import CrossEntropyConv4
 from metaopt_core.meta.gradients import for_each_task
+from metaopt_core.meta.heads.build import head_of
+from metaopt_core.meta.heads.head import Head, Rows
 from metaopt_core.meta.inner_loop import GRADIENT_DESCENT, InnerLoop, Rule
 from metaopt_core.meta.losses import Compiled, CompiledFunctions, Differentiated, Queries, SquaredErrorMLP, TaskLoss
 from metaopt_core.meta.parallel import one_thread, side_by_side
@@ -56,6 +59,7 @@ class Learner:
     compiled: whether, and for which device, torch.compile makes the functions that gradients are computed by.
     rule: what the inner loop makes of a gradient, and which parameters it moves.
     bfloat16: whether a GPU computes the network in it; parameters and their updates are float32.
+    head: what is solved for instead of gradient steps; none: there are steps. See `_solve`.
     """
 
     network: Network
@@ -66,6 +70,7 @@ class Learner:
     compiled: Literal["cpu", "cuda"] | None = None
     rule: Rule = GRADIENT_DESCENT
     bfloat16: bool = False
+    head: Head | None = None
 
     @classmethod
     def from_spec(cls, spec: "PipelineSpec", shape: TaskShape) -> "Learner":
@@ -89,19 +94,37 @@ class Learner:
             loss_scale=float(ways) if ways and train.reduction == "sum_over_ways" else 1.0,
             inner_lr=inner_lr,
             rule=_rule(train, network),
+            head=head_of(train.inner, network, shape.targets == "classes"),
         )
 
     def as_baseline(self) -> "Learner":
         """The learner that fine-tunes a baseline: plain gradient descent on all parameters, which are shared by all steps."""
-        return replace(self, network=without_steps(self.network), rule=GRADIENT_DESCENT, adaptation="plain")
+        return replace(self, network=without_steps(self.network), rule=GRADIENT_DESCENT, adaptation="plain", head=None)
+
+    def initial(self, seed: int) -> Params:
+        """Initial meta-parameters, apart from learned step sizes, as a function of the seed."""
+        params = self.network.init(seed)
+        return params if self.head is None else self.head.initial(params)
 
     def outputs(self, theta: Mapping[str, Tensor], steps: int, x: Tensor, weight: Tensor | None = None) -> Tensor:
         """The network's outputs for x [tasks, examples, …], with parameters after `steps` inner steps.
 
         weight [tasks, examples]: of the examples, for a network that normalizes by its batch.
         """
+        if self.head is not None:
+            return self.head.outputs(theta, self.features(theta, x, weight))
         rows = self.network.per_step
         return self.network(at_step(theta, rows, steps - 1) if rows else theta, x, _unless_alike(weight))
+
+    def deviation(self, theta: Mapping[str, Tensor], x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The standard deviations of the targets that `outputs` predicts, of a head that knows them."""
+        assert self.head is not None
+        return self.head.deviation(theta, self.features(theta, x, weight))
+
+    def features(self, params: Mapping[str, Tensor], x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """What the network's last layer takes [tasks, examples, width], by shared parameters."""
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.bfloat16 and x.is_cuda):
+            return self.network.features(params, x, _unless_alike(weight)).to(x.dtype)
 
     def loss(self, outputs: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
         """Each task's loss [tasks], the (weighted) mean over its examples times `loss_scale`.
@@ -238,10 +261,14 @@ class Learner:
         return replace(batch, support_x=x, support_y=y, support_weight=torch.cat(weights, 1))
 
     def adapt(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> Iterator[Params]:
-        """The tasks' parameters after 0, 1, …, `steps` steps from shared ones, each name → [tasks, …].
+        """The tasks' parameters after 0, 1, …, `steps` steps from shared ones, each name → [tasks, …]. A head that is solved for
+        leaves the shared ones as they are, and adds what it found for each task.
 
         Raises ValueError if there is nothing to adapt to, or gradients can't be computed.
         """
+        if self.head is not None:
+            yield from self._solve(self.head, params, batch, steps)
+            return
         if steps == 0:
             yield for_each_task(self._split(params, batch)[0], len(batch))
             return
@@ -254,6 +281,18 @@ class Learner:
         loss = loop.loss_at(0)
         for place in loop.walk(for_each_task(loss.pack(step_sizes.split(params)[0]), len(batch))):
             yield loss.unpack(place.theta)
+
+    def _solve(self, head: Head, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> Iterator[Params]:
+        """The shared parameters as they are, which predict by the prior, then with what the head's solution is for each task. Steps
+        after the first change nothing."""
+        x, y, weight = batch.support_x, batch.support_y, batch.support_weight
+        checks.parameters(params, x, batch.query_x)
+        checks.examples(self.network, x, y, weight, self.classification)
+        yield dict(params)
+        if steps:
+            with torch.no_grad():
+                found = dict(params) | head.solve(params, Rows(self.features(params, x, weight), y, weight))
+            yield from itertools.repeat(found, steps)
 
     def _adapt_safely(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> Iterator[Params]:
         assert self.can_be_safe, (
@@ -292,7 +331,8 @@ class Learner:
     def can_be_safe(self) -> bool:
         """Whether safe adaptation is made for the rule, gradient descent on the whole support set, and for the network."""
         rule = self.rule
-        return rule.name == "gradient_descent" and not rule.proximal and rule.minibatch is None and not self.network.per_step
+        of_steps = self.head is None and not self.network.per_step
+        return of_steps and rule.name == "gradient_descent" and not rule.proximal and rule.minibatch is None
 
     def curves(self, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> "Curves":
         """What adaptation does to the tasks' query sets: loss and accuracy after 0, 1, …, `steps` steps."""

@@ -1,4 +1,4 @@
-"""Methods that adapt by gradient steps: the pipeline's own parameters, and baselines that are fine-tuned.
+"""Methods that adapt parameters: the pipeline's own, by gradient steps or a solution, and baselines that are fine-tuned.
 
 A baseline takes plain gradient steps on all parameters, whatever the spec's own inner loop does, with the step size that does
 best on the meta-validation tasks, so that none is weaker than it has to be.
@@ -17,7 +17,7 @@ from metaopt_core.distributions.batch import Episode, TaskBatch, Tasks
 from metaopt_core.meta import step_sizes
 from metaopt_core.meta.learner import Learner, device_named
 from metaopt_core.meta.parallel import side_by_side
-from metaopt_core.methods.contract import COLLECTED, INDUCTIVE, TOGETHER, Predict, Setting
+from metaopt_core.methods.contract import COLLECTED, DEVIATION, INDUCTIVE, TOGETHER, Predict, Setting
 from metaopt_core.networks.build import without_steps
 from metaopt_core.networks.conv4 import Conv4
 from metaopt_core.networks.network import Params
@@ -46,7 +46,7 @@ class ByGradient:
     @property
     def inner_lr(self) -> float:
         learned = any(name.startswith(step_sizes.PREFIX) for name in self.params)
-        return math.nan if learned or not self.steps else self.learner.inner_lr
+        return math.nan if learned or not self.steps or self.learner.head else self.learner.inner_lr
 
     def tasks_at_once(self, tasks: TaskBatch) -> int:
         return self.learner.tasks_at_once(tasks)
@@ -59,7 +59,8 @@ class ByGradient:
     def on(self, setting: Setting) -> "ByGradient":
         other = Learner.from_spec(setting.spec, setting.shape)
         network = without_steps(other.network) if self.baseline else other.network
-        learner = replace(self.learner, network=network, loss_scale=other.loss_scale)
+        head = None if self.baseline else other.head
+        learner = replace(self.learner, network=network, head=head, loss_scale=other.loss_scale)
         return replace(self, learner=learner, params=with_outputs_of(learner, self.params))
 
     def adapted(self, tasks: TaskBatch) -> Iterator[Mapping[str, Predict]]:
@@ -69,6 +70,8 @@ class ByGradient:
         for step, theta in enumerate(self.learner.adapt(self.params, tasks, self.steps)):
             together = partial(self.learner.outputs, theta, step)
             found: dict[str, Predict] = {TOGETHER: together, INDUCTIVE: partial(one_by_one, together, support=tasks)}
+            if self.learner.head is not None and self.learner.head.predicts_distributions:
+                found[DEVIATION] = partial(self.learner.deviation, theta)
             yield found | ({COLLECTED: partial(fixed.outputs, theta, step)} if fixed else {})
 
 
@@ -163,7 +166,7 @@ def with_outputs_of(learner: Learner, params: Params) -> Params:
     Outputs that start equal are separated by their labels from the first step on. On Omniglot, from 5 to 20 ways in 3 steps, that
     is worth 6.1 ± 1.7 points of accuracy over starting from the mean of the learned outputs (or from zeros, which is the same).
     """
-    wanted = {name: value.shape for name, value in learner.network.init(0).items()}
+    wanted = {name: value.shape for name, value in learner.initial(0).items()}
 
     def resized(name: str, value: Tensor) -> Tensor:
         shape = wanted[name.removeprefix(step_sizes.PREFIX)] if name != step_sizes.EVERY else value.shape

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from metaopt_core.methods.contract import Adapter, Method, Setting
+from metaopt_core.spec.distribution import Targets
 from metaopt_core.spec.method import Named
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ class Safe(Method):
 
     def label(self, train: Named) -> str:
         return f"{train.label}, safe"
+
+    def refusal(self, train: Named, targets: Targets) -> str | None:  # noqa: ARG002
+        return "takes gradient steps, and the head is solved for" if train.solved else None
 
     def prepare(self, setting: Setting, trained: "Mapping[str, Params]") -> Adapter | None:
         from dataclasses import replace

@@ -60,15 +60,18 @@ class Conv4:
     def head(self) -> tuple[str, ...]:
         return "linear.weight", "linear.bias"
 
+    @property
+    def width(self) -> int:
+        height, width = (side >> self.blocks for side in self.size) if self.pooling else (1, 1)
+        return height * width * self.filters
+
     def init(self, seed: int, stream: Stream = Stream.PARAMETERS) -> Params:
         shapes: dict[str, tuple[tuple[int, ...], float]] = {}
         for block in range(self.blocks):
             inputs = self.filters if block else self.channels
             glorot = math.sqrt(6 / (9 * (inputs + self.filters)))
             shapes[f"conv{block}.weight"] = (3, 3, inputs, self.filters), glorot
-        height, width = (side >> self.blocks for side in self.size) if self.pooling else (1, 1)
-        features = height * width * self.filters
-        shapes["linear.weight"] = (features, self.outputs), math.sqrt(6 / (features + self.outputs))
+        shapes["linear.weight"] = (self.width, self.outputs), math.sqrt(6 / (self.width + self.outputs))
         params = uniform_parameters(shapes, seed, stream)
         for block in range(self.blocks):
             params |= self.normalization.init(f"norm{block}", self.filters)
@@ -76,10 +79,19 @@ class Conv4:
         return params
 
     def __call__(self, params: Mapping[str, Tensor], x: Tensor, weight: Tensor | None = None) -> Tensor:
+        return torch.baddbmm(params["linear.bias"], self._body(params, x, weight), params["linear.weight"])
+
+    def features(self, params: Mapping[str, Tensor], x: Tensor, weight: Tensor | None = None) -> Tensor:
+        return self._body({name: value[None] for name, value in params.items()}, x, weight)
+
+    def last(self, params: Mapping[str, Tensor], features: Tensor) -> Tensor:
+        return features @ params["linear.weight"] + params["linear.bias"]
+
+    def _body(self, params: Mapping[str, Tensor], x: Tensor, weight: Tensor | None) -> Tensor:
+        """All but the last layer, with parameters of each task [tasks, …] or of all [1, …]."""
         x = x.movedim(2, -1)  # [tasks, examples, height, width, channels]
         for block in range(self.blocks):
             x = convolve(x, params[f"conv{block}.weight"], stride=1 if self.pooling else 2)
             x = self.normalization.with_relu(params, f"norm{block}", x, weight)
             x = max_pool(x) if self.pooling else x
-        features = x.flatten(2) if self.pooling else x.mean((2, 3))
-        return torch.baddbmm(params["linear.bias"], features, params["linear.weight"])
+        return x.flatten(2) if self.pooling else x.mean((2, 3))

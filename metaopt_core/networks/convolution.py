@@ -20,14 +20,18 @@ from metaopt_core import kernels
 def convolve(x: Tensor, weight: Tensor, stride: int = 2) -> Tensor:
     """Convolution with 3×3 filters, stride 1 or 2 and padding 1.
 
-    x [tasks, examples, h, w, c] with weight [tasks, 3, 3, c, k]: [tasks, examples, ⌈h/stride⌉, ⌈w/stride⌉, k].
+    x [tasks, examples, h, w, c] with weight [tasks, 3, 3, c, k], or [1, …] of all tasks: [tasks, examples, ⌈h/stride⌉,
+    ⌈w/stride⌉, k].
     """
+    if len(weight) < len(x):
+        y = convolve(x.flatten(0, 1)[None], weight, stride)
+        return y.view(*x.shape[:2], *y.shape[2:])
     if stride == 2 and kernels.usable(x, weight):
         return _Convolution.apply(x, weight, x.shape)  # type: ignore[no-any-return]
     if stride == 1 and x.device.type == "cpu":
         filters = weight.permute(0, 4, 3, 1, 2).flatten(0, 1)  # [tasks · k, c, 3, 3]
-        y: Tensor = _Grouped.apply(_folded(x), filters.contiguous(memory_format=torch.channels_last))
-        return y.view(len(y), len(x), -1, *y.shape[2:]).permute(1, 0, 3, 4, 2)
+        grouped: Tensor = _Grouped.apply(_folded(x), filters.contiguous(memory_format=torch.channels_last))
+        return grouped.view(len(grouped), len(x), -1, *grouped.shape[2:]).permute(1, 0, 3, 4, 2)
     return _product_of_patches(x, weight, stride)
 
 
@@ -40,7 +44,10 @@ def _product_of_patches(x: Tensor, weight: Tensor, stride: int) -> Tensor:
 
 
 def pointwise(x: Tensor, weight: Tensor) -> Tensor:
-    """Convolution with 1×1 filters: x [tasks, examples, h, w, c] with weight [tasks, c, k]: [tasks, examples, h, w, k]."""
+    """Convolution with 1×1 filters: x [tasks, examples, h, w, c] with weight [tasks, c, k], or [1, c, k] of all tasks: [tasks,
+    examples, h, w, k]."""
+    if len(weight) < len(x):
+        return x @ weight[0]
     return torch.bmm(x.flatten(1, 3), weight).view(*x.shape[:-1], -1)
 
 
@@ -53,9 +60,10 @@ def max_pool(x: Tensor) -> Tensor:
 def norm_relu(x: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> Tensor:
     """Batch norm by the statistics of x over a task's examples and positions, then ReLU.
 
-    x [tasks, examples, h, w, c]; scale and shift [tasks, c]. Twice differentiable on a CPU, any number of times elsewhere.
+    x [tasks, examples, h, w, c]; scale and shift [tasks, c], or [1, c] of all tasks. Twice differentiable on a CPU, any number of
+    times elsewhere.
     """
-    rows = x.flatten(1, 3)
+    rows, scale, shift = x.flatten(1, 3), scale.expand(len(x), -1), shift.expand(len(x), -1)
     if kernels.usable(x, scale, shift):
         y: Tensor = _NormReLU.apply(rows.contiguous(), scale.contiguous(), shift.contiguous(), epsilon)
         return y.view(x.shape)

@@ -46,6 +46,20 @@ class MLP:
     def head(self) -> tuple[str, ...]:
         return f"layer{len(self.widths) - 2}.weight", f"layer{len(self.widths) - 2}.bias"
 
+    @property
+    def width(self) -> int:
+        return self.widths[-2]
+
+    def features(self, params: Mapping[str, Tensor], x: Tensor, weight: Tensor | None = None) -> Tensor:  # noqa: ARG002
+        rows = x.flatten(2).flatten(0, 1)
+        for layer in range(len(self.widths) - 2):
+            rows = torch.addmm(params[f"layer{layer}.bias"], rows, params[f"layer{layer}.weight"]).relu()
+        return rows.view(*x.shape[:2], -1)
+
+    def last(self, params: Mapping[str, Tensor], features: Tensor) -> Tensor:
+        weight, bias = (params[name] for name in self.head)
+        return features @ weight + bias
+
     @cached_property
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Shapes of the parameters, in order."""

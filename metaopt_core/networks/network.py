@@ -47,6 +47,20 @@ class Network(Protocol):
         """Names of the parameters of the last layer."""
 
     @property
+    def width(self) -> int:
+        """How many features the last layer takes. Raises UserError if the last layer is not linear."""
+
+    def features(self, params: Mapping[str, Tensor], x: Tensor, weight: Tensor | None = None) -> Tensor:
+        """What the last layer takes, [tasks, examples, width], by parameters that all tasks share, in their plain shapes.
+
+        All examples go through the layers together, as in a network that knows no tasks. params: those of the last layer may be
+        missing. x and weight as in a call.
+        """
+
+    def last(self, params: Mapping[str, Tensor], features: Tensor) -> Tensor:
+        """The last layer, with shared parameters: features [tasks, examples, width] to outputs [tasks, examples, outputs]."""
+
+    @property
     def examples_at_once(self) -> int:
         """How many examples, over all tasks, are fastest to process together."""
 

@@ -57,6 +57,10 @@ class ResNet12:
     def head(self) -> tuple[str, ...]:
         return "linear.weight", "linear.bias"
 
+    @property
+    def width(self) -> int:
+        return self.widths[-1]
+
     def init(self, seed: int, stream: Stream = Stream.PARAMETERS) -> Params:
         shapes: dict[str, tuple[tuple[int, ...], float]] = {}
         before = self.channels
@@ -79,6 +83,16 @@ class ResNet12:
         return math.sqrt(6 / ((1 + self.slope**2) * inputs))
 
     def __call__(self, params: Mapping[str, Tensor], x: Tensor, weight: Tensor | None = None) -> Tensor:
+        return torch.baddbmm(params["linear.bias"], self._body(params, x, weight), params["linear.weight"])
+
+    def features(self, params: Mapping[str, Tensor], x: Tensor, weight: Tensor | None = None) -> Tensor:
+        return self._body({name: value[None] for name, value in params.items()}, x, weight)
+
+    def last(self, params: Mapping[str, Tensor], features: Tensor) -> Tensor:
+        return features @ params["linear.weight"] + params["linear.bias"]
+
+    def _body(self, params: Mapping[str, Tensor], x: Tensor, weight: Tensor | None) -> Tensor:
+        """All but the last layer, with parameters of each task [tasks, …] or of all [1, …]."""
         x = x.movedim(2, -1)  # [tasks, examples, height, width, channels]
         for block in range(len(self.widths)):
             name = f"block{block}"
@@ -89,4 +103,4 @@ class ResNet12:
                 x = convolve(x, params[f"{name}.conv{layer}.weight"], stride=1)
                 x = self.normalization(params, f"{name}.norm{layer}", x, weight)
             x = max_pool(F.leaky_relu(x + short, self.slope))
-        return torch.baddbmm(params["linear.bias"], x.mean((2, 3)), params["linear.weight"])
+        return x.mean((2, 3))

@@ -9,11 +9,12 @@ import importlib
 import inspect
 import json
 import threading
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, cached_property
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parameter import UninitializedParameter
@@ -87,36 +88,101 @@ class UserModule:
         return {name: value.detach().clone().float().contiguous() for name, value in named}
 
     def __call__(self, params: Mapping[str, Tensor], x: Tensor, weight: Tensor | None = None) -> Tensor:
+        module = self._of_this_thread()
+        if weight is None or not self.transductive:
+            return self._apply(module, params, x)
+
+        def of_some(tasks: Tensor, inputs: Tensor) -> Tensor:
+            return self._apply(module, {name: value[tasks] for name, value in params.items()}, inputs)
+
+        return self._without_padding(of_some, x, weight > 0, self.outputs)
+
+    @cached_property
+    def width(self) -> int:
+        return int(self._last.in_features)
+
+    def features(self, params: Mapping[str, Tensor], x: Tensor, weight: Tensor | None = None) -> Tensor:
+        module, place = self._of_this_thread(), self.head[0].rpartition(".")[0]
+        values = {name: x.new_zeros(value.shape) for name, value in self._last_parameters.items()}
+        values |= {**self._constants(module, x), **params}
+
+        def of_task(inputs: Tensor) -> Tensor:
+            taken = list[Tensor]()
+            hook = module.get_submodule(place).register_forward_pre_hook(lambda _, given: taken.append(given[0]))
+            try:
+                functional_call(module, values, (inputs,))
+            finally:
+                hook.remove()
+            return taken[-1]
+
+        if not self.transductive:
+            return of_task(x.flatten(0, 1)).view(*x.shape[:2], -1)
+        if weight is None:
+            return torch.vmap(of_task)(x)
+        return self._without_padding(lambda _, inputs: torch.vmap(of_task)(inputs), x, weight > 0, self.width)
+
+    def last(self, params: Mapping[str, Tensor], features: Tensor) -> Tensor:
+        place = self.head[0].rpartition(".")[0]
+        return F.linear(features, params[f"{place}.weight"], params.get(f"{place}.bias"))
+
+    @cached_property
+    def _last(self) -> nn.Linear:
+        """The last layer. Raises UserError unless it is a linear one whose outputs are the network's."""
+        layer = self._module.get_submodule(self.head[0].rpartition(".")[0])
+        if not isinstance(layer, nn.Linear) or len(self._last_parameters) != len(self.head):
+            raise self._mistake(
+                f"its last parameters are {', '.join(self.head)}: expected those of one torch.nn.Linear, to be solved for"
+            )
+        made = list[Tensor]()
+        hook = layer.register_forward_hook(lambda _, __, result: made.append(result))
+        try:
+            x = torch.rand(3, *self._input_shape, generator=torch.Generator().manual_seed(0))
+            with torch.no_grad():
+                outputs = self._module(x)
+        finally:
+            hook.remove()
+        if len(made) != 1 or not torch.equal(made[0], outputs):
+            raise self._mistake("something follows its last linear layer: expected that layer's outputs, to solve for its weights")
+        return layer
+
+    @cached_property
+    def _last_parameters(self) -> dict[str, Tensor]:
+        place = self.head[0].rpartition(".")[0]
+        return {f"{place}.{name}": value for name, value in self._module.get_submodule(place).named_parameters()}
+
+    def _of_this_thread(self) -> nn.Module:
+        """A functional call puts the parameters into the module while it runs, so each thread has a copy."""
         if not hasattr(self._copies, "module"):
             self._copies.module = copy.deepcopy(self._module)
-        if weight is None or not self.transductive:
-            return self._apply(self._copies.module, params, x)
-        return self._without_padding(params, x, weight > 0)
+        module: nn.Module = self._copies.module
+        return module
 
-    def _without_padding(self, params: Mapping[str, Tensor], x: Tensor, counts: Tensor) -> Tensor:
-        """The outputs of the examples that count [tasks, examples], and zeros for the others, which the module doesn't see.
+    def _without_padding(self, apply: Callable[[Tensor, Tensor], Tensor], x: Tensor, counts: Tensor, width: int) -> Tensor:
+        """`apply` to the examples that count [tasks, examples], and zeros for the others, which the module doesn't see.
 
-        A module knows no weights, so all examples that count have equal weight. Tasks with equally many are computed together.
+        apply: (numbers of tasks, their inputs) → [those tasks, examples, width]. A module knows no weights, so all examples that
+        count have equal weight. Tasks with equally many are computed together.
         """
         number, places = counts.sum(1), counts.logical_not().sort(dim=1, stable=True).indices
-        outputs = x.new_zeros(*x.shape[:2], self.outputs)
+        outputs = x.new_zeros(*x.shape[:2], width)
         for count in number.unique().tolist():
             tasks = (number == count).nonzero()[:, 0]
             where = tasks[:, None], places[tasks, :count]
             if count:
-                found = self._apply(self._copies.module, {name: value[tasks] for name, value in params.items()}, x[where])
-                outputs = outputs.index_put(where, found.to(outputs.dtype))
+                outputs = outputs.index_put(where, apply(tasks, x[where]).to(outputs.dtype))
         return outputs
 
     def _apply(self, module: nn.Module, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        constants = {
-            name: value.to(x.device, x.dtype if value.is_floating_point() else None) for name, value in module.named_buffers()
-        }
+        constants = self._constants(module, x)
 
         def of_task(own: dict[str, Tensor], inputs: Tensor) -> Tensor:
             return functional_call(module, constants | own, (inputs,))  # type: ignore[no-any-return]
 
         return torch.vmap(of_task)(dict(params), x)
+
+    def _constants(self, module: nn.Module, x: Tensor) -> dict[str, Tensor]:
+        """The module's buffers on the device of x, and of its type."""
+        return {name: value.to(x.device, x.dtype if value.is_floating_point() else None) for name, value in module.named_buffers()}
 
     def _instance(self, number: int, outputs: int) -> nn.Module:
         """A new instance, whose initialization is a function of the number."""

@@ -1,6 +1,7 @@
 """The settings of a pipeline in words."""
 
 from metaopt_core.reporting.numbers import counted, settings
+from metaopt_core.spec.heads import ProcessSpec
 from metaopt_core.spec.pipeline import PipelineSpec
 from metaopt_core.spec.train import ImplicitSpec, InnerSpec, TrainSpec
 
@@ -22,8 +23,8 @@ def asked(spec: PipelineSpec, device: str) -> dict[str, str]:
         "Tasks": f"{spec.generate.distribution}: {tasks}" if tasks else spec.generate.distribution,
         "Training": f"{episode}; {counted(train.iterations, 'iteration')} of {counted(train.meta_batch_size, 'task')}",
         "Network": f"{train.model.name}: {settings(train.model.model_dump(mode='json', exclude={'name'}))}",
-        "Algorithm": f"{train.label}; {_meta_gradient(train)}",
-        "Inner loop": _inner_loop(train.inner),
+        "Algorithm": f"{train.label}; {_through_solution(train.inner) if train.solved else _meta_gradient(train)}",
+        "Inner loop": _solution(train.inner) if train.solved else _inner_loop(train.inner),
         "Outer loop": f"Adam, step size {outer.lr:g}, {outer.schedule}{clipped}",
         "Evaluation": f"{held_out}; {counted(spec.generate.held_out.test_tasks, 'meta-test task')} that training has not seen; "
         f"up to {counted(spec.evaluate.steps, 'step')}, compared after {spec.horizon}",
@@ -48,6 +49,24 @@ def _meta_gradient(train: TrainSpec) -> str:
             f"{train.multi_step_share:.0%} of iterations"
         )
     return f"{said} of the loss after the last step"
+
+
+def _through_solution(inner: InnerSpec) -> str:
+    process = inner.process or ProcessSpec()
+    if inner.solver == "gp" and process.trained_by == "marginal_likelihood":
+        return "features by the marginal likelihood of support and query examples"
+    implicitly = inner.solver == "gp" and process.kernel_parameters == "by_task"
+    return f"exact gradient through the solution{', by the implicit function theorem' if implicitly else ''}"
+
+
+def _solution(inner: InnerSpec) -> str:
+    around = "the last layer that all tasks share" if inner.prior == "pooled" else "a learned constant"
+    if inner.solver == "ridge":
+        return f"ridge regression on features, in closed form, with learned regularization, around {around}"
+    process = inner.process or ProcessSpec()
+    by = "fitted to each task" if process.kernel_parameters == "by_task" else "shared by all tasks"
+    kernel = "an RBF kernel" if process.kernel == "rbf" else "a linear kernel"
+    return f"a Gaussian process on features, in closed form, with {kernel} whose parameters are {by}, around {around}"
 
 
 def _inner_loop(inner: InnerSpec) -> str:

@@ -66,6 +66,7 @@ def _plain_impossibilities(spec: Resolved, trains: bool = True) -> Iterator[Impo
     yield from _impossibilities_of_targets(spec)
     yield from spec.generate.impossibilities(_asked(spec, trains))
     yield from _train_impossibilities(spec.train)
+    yield from _solver_impossibilities(spec.train)
     if (model := spec.evaluate.model) not in (None, "best"):
         names = [method.key(spec.train) for method in spec.methods if method.can_be_logged]
         if model not in names:
@@ -122,7 +123,9 @@ def _impossibilities_of_targets(spec: Resolved) -> Iterator[Impossibility]:
 
 def _safe_impossibilities(train: TrainSpec) -> Iterator[Impossibility]:
     why = None
-    if train.inner.rule != "gradient_descent":
+    if train.solved:
+        why = f"train.inner.solver is {train.inner.solver}, which takes no steps"
+    elif train.inner.rule != "gradient_descent":
         why = f"train.inner.rule is {train.inner.rule}"
     elif train.inner.minibatch is not None:
         why = f"train.inner.minibatch is {train.inner.minibatch}"
@@ -132,6 +135,35 @@ def _safe_impossibilities(train: TrainSpec) -> Iterator[Impossibility]:
         why = "train.model.normalization is per_step, which belongs to the steps as they were learned"
     if why is not None:
         yield ("evaluate", "adaptation"), f"safe is gradient descent on the whole support set, but {why}: expected plain"
+
+
+def _solver_impossibilities(train: TrainSpec) -> Iterator[Impossibility]:
+    """Settings of gradient steps beside a solver that takes none, and those of another solver."""
+    inner, solver = train.inner, train.inner.solver
+    if solver != "gp" and inner.process is not None:
+        yield ("train", "inner", "process"), f"the solver is {solver}: remove it, or expected solver: gp"
+    if solver == "gradient":
+        if inner.prior != "none":
+            yield ("train", "inner", "prior"), "gradient steps begin at the initialization: expected none, or another solver"
+        return
+    for block, path, keys in ((train, ("train",), _OF_META_GRADIENT), (inner, ("train", "inner"), _OF_STEPS)):
+        for key in keys:
+            value, default = getattr(block, key), type(block).model_fields[key].default
+            if value != default:
+                expected = "remove it" if default is None else f"expected {default}"
+                yield (*path, key), f"the solver {solver} takes no gradient steps: {expected}"
+    if train.compile == "on":
+        yield ("train", "compile"), f"the solver {solver} has no functions that are compiled: expected auto or off"
+    process = inner.process
+    if process is not None and process.kernel_parameters == "by_task" and process.trained_by != "queries":
+        where = "train", "inner", "process", "trained_by"
+        yield where, "kernel parameters that are fitted by_task are judged by what they make of queries: expected queries"
+    if isinstance(train.model, PicturesSpec) and train.model.normalization == "per_step":
+        yield ("train", "model", "normalization"), f"the solver {solver} takes no steps: expected another than per_step"
+
+
+_OF_STEPS = ("steps", "learned_lr", "lr_bounds", "adapts", "rule", "clip_norm", "minibatch")
+_OF_META_GRADIENT = ("meta_gradient", "outer_loss", "first_order_share", "implicit", "backward")
 
 
 def _train_impossibilities(train: TrainSpec) -> Iterator[Impossibility]:

@@ -25,14 +25,18 @@ class Named(Protocol):
     def slug(self) -> str:
         """Its name in results, files and metrics."""
 
+    @property
+    def solved(self) -> bool:
+        """Whether a head is solved for in closed form, instead of gradient steps."""
+
 
 class MethodInfo:
     """What a method declares.
 
     name: in results, files and metrics. rank: its place in tables, the smaller the earlier. color, line: in figures, as matplotlib
     takes them. baseline: false for what the pipeline is there to learn. trained: whether it has a training of its own. optional:
-    whether it is compared only where `train.baselines` leaves it in. takes_steps: whether it adapts by gradient steps. about: what
-    it does, in words that continue its name, for reports.
+    whether it is compared only where `train.baselines` leaves it in. takes_steps: whether it adapts by gradient steps, or by
+    solving for a head, which counts as one. about: what it does, in words that continue its name, for reports.
     fitted: whether `fit` makes its parameters, without gradient steps. reference: whether a task on which another method is worse
     than this one is harmed by that method. simple: how simple a baseline is, the smaller the simpler: of several that are as good,
     the verdict names the simplest.

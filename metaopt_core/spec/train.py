@@ -17,13 +17,25 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from metaopt_core.spec.base import MOST, Positive, Share, Spec, StepSize, Ways, as_tuple, ascending
+from metaopt_core.spec.heads import ProcessSpec
 from metaopt_core.spec.method import BaselineName
 from metaopt_core.spec.networks import ModelSpec, PicturesSpec
 
 
 class InnerSpec(Spec):
-    """The inner loop: gradient descent on the support set."""
+    """The inner loop: gradient descent on the support set, or a last layer that is solved for in closed form."""
 
+    solver: Literal["gradient", "ridge", "gp"] = Field(
+        "gradient",
+        description="`gradient` takes the steps that other keys describe. `ridge` (R2-D2) and `gp` (DKT, ADKF) replace the "
+        "network's last layer by ridge regression or a Gaussian process on its features, which are learned through the solution.",
+    )
+    prior: Literal["none", "pooled"] = Field(
+        "none",
+        description="Of `ridge` and `gp`: what the support set adapts. With `pooled`, it is the residual of a last layer that all "
+        "tasks share, which is learned with the features.",
+    )
+    process: ProcessSpec | None = Field(None, description="The Gaussian process of `solver: gp`.")
     lr: StepSize = Field(0.01, description="Step size α of the inner loop; the initial value of learned step sizes.")
     steps: Positive = Field(1, description="Gradient steps from the initialization to the adapted parameters, in training.")
     learned_lr: Literal["none", "scalar", "per_layer_and_step", "per_parameter"] = Field(
@@ -120,6 +132,17 @@ class ValidationSpec(Spec):
     )
 
 
+_SOLVED = {"meta_gradient": "exact", "outer_loss": "last_step", "first_order_share": 0.0, "backward": "auto", "implicit": None}
+_ONE_STEP = {
+    "steps": 1,
+    "learned_lr": "none",
+    "lr_bounds": None,
+    "adapts": "all",
+    "rule": "gradient_descent",
+    "clip_norm": None,
+    "minibatch": None,
+}
+
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "maml": {},
     "fomaml": {"meta_gradient": "first_order"},
@@ -136,6 +159,10 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
         "model": {"normalization": "per_step"},
     },
     "imaml": {"meta_gradient": "implicit", "inner": {"steps": 5, "clip_norm": 3.0}},
+    "ridge": _SOLVED | {"inner": _ONE_STEP | {"solver": "ridge"}},
+    "r2d2": _SOLVED | {"inner": _ONE_STEP | {"solver": "ridge"}},
+    "dkt": _SOLVED | {"inner": _ONE_STEP | {"solver": "gp"}},
+    "adkf": _SOLVED | {"inner": _ONE_STEP | {"solver": "gp", "process": {"kernel_parameters": "by_task", "trained_by": "queries"}}},
 }
 """The presets that algorithm names stand for; `model` is left out for a network that doesn't normalize by a batch.
 
@@ -148,6 +175,8 @@ step sizes were learned for.
 # What results are stored under, apart from the labels, which change nothing that is stored.
 _KEYS = {"anil": "anil", "boil": "boil", "meta-sgd": "meta-sgd", "maml++": "mamlpp"}
 _KEYS_BY_META_GRADIENT = {"exact": "maml", "first_order": "fomaml", "reptile": "reptile", "implicit": "imaml"}
+
+_KEYS_OF_SOLVED = {"R2-D2": "r2d2", "DKT": "dkt", "ADKF": "adkf"}
 
 _LABELS = {"anil": "ANIL", "boil": "BOIL", "meta-sgd": "Meta-SGD", "maml++": "MAML++"}
 _LABELS_BY_META_GRADIENT = {"exact": "MAML", "first_order": "FOMAML", "reptile": "Reptile", "implicit": "iMAML"}
@@ -185,7 +214,9 @@ class TrainSpec(Spec):
         description="How a task's losses are reduced: `mean` over its examples, or that times the number of ways, as in the 2017 "
         "code, which acts like a step size `ways` times as large.",
     )
-    algorithm: Literal["maml", "fomaml", "reptile", "anil", "boil", "meta-sgd", "maml++", "imaml"] = Field(
+    algorithm: Literal[
+        "maml", "fomaml", "reptile", "anil", "boil", "meta-sgd", "maml++", "imaml", "ridge", "r2d2", "dkt", "adkf"
+    ] = Field(
         "maml",
         description="A preset for several of the choices below. Explicit settings override it.",
     )
@@ -257,13 +288,24 @@ class TrainSpec(Spec):
         return self.inner.learned_lr in {"per_parameter", "per_layer_and_step"}
 
     @property
+    def solved(self) -> bool:
+        """Whether a head is solved for in closed form, instead of gradient steps."""
+        return self.inner.solver != "gradient"
+
+    @property
     def label(self) -> str:
         """The algorithm's name as people write it."""
+        if self.inner.solver == "ridge":
+            return "R2-D2"
+        if self.inner.solver == "gp":
+            return "ADKF" if (self.inner.process or ProcessSpec()).kernel_parameters == "by_task" else "DKT"
         return _LABELS.get(self.algorithm) or _LABELS_BY_META_GRADIENT[self.meta_gradient]
 
     @property
     def slug(self) -> str:
         """Its name in results, files and metrics."""
+        if self.solved:
+            return _KEYS_OF_SOLVED[self.label]
         return _KEYS.get(self.algorithm) or _KEYS_BY_META_GRADIENT[self.meta_gradient]
 
 

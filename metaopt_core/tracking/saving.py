@@ -7,6 +7,7 @@ dimensions, so they would refuse either one task or a batch, and also float64. T
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import mlflow
 import numpy as np
@@ -28,7 +29,9 @@ def recipe(spec: PipelineSpec, shape: TaskShape, model: str | None = None, inner
     train = spec.train.model_copy(update={"baselines": None})  # the logged model has none
     method, lr = method_of(spec, model), inner_lr or spec.evaluate_inner_lr
     if method.of_model:
-        return Recipe(train, shape, spec.evaluate_inner_lr, "safe" if method.of_model == "safe" else "plain", spec.horizon)
+        adaptation: Literal["plain", "safe"] = "safe" if method.of_model == "safe" else "plain"
+        steps = 1 if train.solved else spec.horizon
+        return Recipe(train, shape, spec.evaluate_inner_lr, adaptation, steps)
     steps = spec.horizon if method.takes_steps else 0
     return Recipe(train, shape, lr, "plain", steps, import_path(method))
 

@@ -30,7 +30,7 @@ WIDTH = 64
 def embedding_learner(spec: "PipelineSpec", shape: TaskShape) -> Learner:
     """ProtoNet's learner: its network is the embedding, its loss the plain mean."""
     network = build(spec.train.model, shape.input_shape, WIDTH)
-    return replace(Learner.for_training(spec, shape), network=network, loss_scale=1.0)
+    return replace(Learner.for_training(spec, shape), network=network, head=None, loss_scale=1.0)
 
 
 def served(train: "TrainSpec", shape: TaskShape, params: Params) -> "ByPrototypes":

@@ -68,10 +68,12 @@ class Padded:
 
 CONV = SMALL_CONV.model_dump()
 SINUSOID = SPEC.model_dump()
+_OF_HEADS = ("model", "iterations", "shots", "queries", "validation")
 SPECS: dict[str, dict[str, Any]] = {
     "regression": SINUSOID | {"evaluate": {"steps": 3, "shifted": {"fewer": {"shots": 3}}}},
     "regression, Meta-SGD": SINUSOID | {"train": SINUSOID["train"] | {"algorithm": "meta-sgd", "inner": {"steps": 3}}},
     "regression, Reptile": SINUSOID | {"train": SINUSOID["train"] | {"algorithm": "reptile"}},
+    "regression, DKT": SINUSOID | {"train": {key: SINUSOID["train"][key] for key in _OF_HEADS} | {"algorithm": "dkt"}},
     "transductive conv4": CONV | {"evaluate": {"steps": 2, "shifted": {"fewer": {"ways": 2}}}},
     "conv4 by groups": CONV | {"train": CONV["train"] | {"model": {"name": "conv4", "filters": 8, "normalization": "group"}}},
     "conv4 by steps": CONV

@@ -36,6 +36,25 @@ def test_each_task_is_computed_by_its_own_parameters_alone(spec: ModelSpec, inpu
         torch.testing.assert_close(together[task], alone[0], rtol=1e-5, atol=1e-6)
 
 
+WITH_BATCH_NORM = ModuleSpec(name="module", path="tests.own_nets:Pictures", arguments={"batch": True})
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("spec", "input_shape", "outputs"), [*NETWORKS, (WITH_BATCH_NORM, PICTURES, 5)])
+def test_features_by_shared_parameters_and_the_last_layer_make_the_outputs(
+    spec: ModelSpec, input_shape: tuple[int, ...], outputs: int, weighted: bool
+) -> None:
+    network, tasks = build(spec, input_shape, outputs), 3
+    params, x = network.init(0), torch.rand(tasks, 4, *input_shape, generator=torch.Generator().manual_seed(0))
+    weight = torch.tensor([[1.0, 1, 0, 1], [1, 1, 1, 1], [0, 1, 1, 0]]) if weighted else None
+    expected = network({name: value.expand(tasks, *value.shape) for name, value in params.items()}, x, weight)
+    body = {name: value for name, value in params.items() if name not in network.head}
+    features = network.features(body, x, weight)
+    assert features.shape == (tasks, 4, network.width)
+    kept = torch.ones(tasks, 4, 1) if weight is None else (weight > 0)[..., None]
+    torch.testing.assert_close(network.last(params, features) * kept, expected * kept, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(("spec", "input_shape", "outputs"), NETWORKS)
 def test_initial_parameters_are_a_function_of_seed_and_stream(spec: ModelSpec, input_shape: tuple[int, ...], outputs: int) -> None:
     network = build(spec, input_shape, outputs)
