@@ -118,7 +118,7 @@ class Learner:
 
     def deviation(self, theta: Mapping[str, Tensor], x: Tensor, weight: Tensor | None = None) -> Tensor:
         """The standard deviations of the targets that `outputs` predicts, of a head that knows them."""
-        assert self.head is not None
+        assert self.head is not None, "gradient steps predict no deviations"
         return self.head.deviation(theta, self.features(theta, x, weight))
 
     def features(self, params: Mapping[str, Tensor], x: Tensor, weight: Tensor | None = None) -> Tensor:
@@ -283,8 +283,7 @@ class Learner:
             yield loss.unpack(place.theta)
 
     def _solve(self, head: Head, params: Mapping[str, Tensor], batch: TaskBatch, steps: int) -> Iterator[Params]:
-        """The shared parameters as they are, which predict by the prior, then with what the head's solution is for each task. Steps
-        after the first change nothing."""
+        """Shared parameters, which predict by the prior, then the same with each task's solution. Later steps change nothing."""
         x, y, weight = batch.support_x, batch.support_y, batch.support_weight
         checks.parameters(params, x, batch.query_x)
         checks.examples(self.network, x, y, weight, self.classification)

@@ -25,6 +25,9 @@ _PSI, _FEATURES, _ALPHA, _PRECISION = (f"{SOLVED}{name}" for name in ("kernel", 
 FITTING_STEPS = 20
 """Steps of Newton's method at most, in which ψ is fitted to a task."""
 
+SPREAD = 0.3
+"""Standard deviation of the prior of a task's ψ around the learned one: few rows say little about noise and scales."""
+
 _CONVERGED = 1e-7  # largest derivative by ψ where the fit ends
 _SMALLEST_CURVATURE = 1e-6
 
@@ -33,7 +36,7 @@ _SMALLEST_CURVATURE = 1e-6
 class GaussianProcess(Head):
     """marginal: whether training maximizes the marginal likelihood of support and query rows together; else it is the
     predictive likelihood of the queries, or the cross-entropy. fitted: whether ψ is fitted to each task's support set, with a
-    normal prior around the learned ψ (of standard deviation 1: a factor of e), without which few rows say too little."""
+    normal prior around the learned ψ (of standard deviation SPREAD)."""
 
     kernel: Kernel
     marginal: bool
@@ -101,7 +104,7 @@ class GaussianProcess(Head):
         (by_psi,) = torch.autograd.grad(losses.sum(), psi, retain_graph=True)
         # ψ solves g(ψ, φ) = 0, so dψ/dφ = −H⁻¹ ∂g/∂φ (section 3.2, equation 7). H is 3×3.
         direction = solve(hessian, by_psi[..., None])[..., 0]
-        correction = (direction * (observed.gradient(psi.detach()) + psi.detach() - shared)).sum(1).to(losses.dtype)
+        correction = (direction * (observed.gradient(psi.detach()) + (psi.detach() - shared) / SPREAD**2)).sum(1).to(losses.dtype)
         return losses - (correction - correction.detach()), {"fit_residual": left}
 
     def fit(self, observed: Observed, shared: Psi) -> tuple[Psi, Tensor, Tensor]:
@@ -116,8 +119,8 @@ class GaussianProcess(Head):
         def at(psi: Psi) -> tuple[Tensor, Tensor, Tensor]:
             value, gradient, hessian = observed.fitted(psi)
             away = psi - shared
-            prior = torch.eye(psi.shape[1], dtype=psi.dtype, device=psi.device)
-            return value + away.square().sum(1) / 2, gradient + away, hessian + prior
+            curvature = torch.eye(psi.shape[1], dtype=psi.dtype, device=psi.device) / SPREAD**2
+            return value + away.square().sum(1) / (2 * SPREAD**2), gradient + away / SPREAD**2, hessian + curvature
 
         with torch.no_grad():
             psi, damping = shared, shared.new_zeros(len(shared), 1)
