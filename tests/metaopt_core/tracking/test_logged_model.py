@@ -56,7 +56,7 @@ def _predict(model: PyFuncModel, arrays: Arrays, **params: Any) -> npt.NDArray[A
 
 
 def _saved(spec: PipelineSpec, folder: Path) -> tuple[PyFuncModel, Params]:
-    parameters = Learner.from_spec(spec, shape_of(spec)).network.init(0)
+    parameters = Learner.from_spec(spec, shape_of(spec)).initial(0)
     save_file(parameters, folder / "parameters.safetensors")
     save(spec, shape_of(spec), folder / "parameters.safetensors", folder / "model")
     return mlflow.pyfunc.load_model(str(folder / "model")), parameters
@@ -107,6 +107,16 @@ def test_it_predicts_what_the_learner_predicts(
     )
     with torch.no_grad():
         np.testing.assert_array_equal(_predict(model, curves, steps=5), predictions)
+
+
+@pytest.mark.parametrize("algorithm", ["ridge", "adkf"])
+def test_a_head_in_closed_form_predicts_by_its_solution(algorithm: str, curves: Arrays, tmp_path: Path) -> None:
+    train = {"model": {"name": "mlp", "hidden": [8]}, "iterations": 1, "shots": 5, "queries": 5, "algorithm": algorithm}
+    spec = sinusoid_spec("solved", train=train)
+    model, parameters = _saved(spec, tmp_path)
+    predictions = _predict(model, curves)
+    np.testing.assert_allclose(predictions, _expected(spec, parameters, curves, 1), atol=1e-5)
+    assert np.abs(predictions - _predict(model, curves, steps=0)).max() > 0.01
 
 
 def test_a_classification_gets_the_probabilities_of_its_classes(
