@@ -10,11 +10,12 @@ from prefect.context import FlowRunContext
 from safetensors.torch import save_file
 
 from metaopt_core.distributions.contract import load
-from metaopt_core.errors import StoppedError
+from metaopt_core.errors import StoppedError, UserError
 from metaopt_core.meta.learner import device_named
 from metaopt_core.methods.contract import Setting, compared, fit_all, parameters_file
 from metaopt_core.pipeline.execution import Execution
 from metaopt_core.pipeline.store import TIMES, StageOutput
+from metaopt_core.reporting import data_check
 from metaopt_core.tracking.runs import curve_name, running
 from metaopt_core.training.loop import Record
 from metaopt_core.training.phase import SNAPSHOTS
@@ -40,6 +41,8 @@ def train(
     spec, store, identity = execution.spec, execution.store, execution.identities["train"]
     checkpoints = execution.home.checkpoints / identity.fingerprint
     distribution, shape = load(upstream["generate"] / "", spec.seed)
+    if refusals := data_check.asked(spec, distribution)[1]:  # before hours of training, also what evaluation would stop at
+        raise UserError("\n".join(refusals))
     setting, learned = Setting(spec, shape, distribution), spec.learned.key(spec.train)
     methods = [method for method in compared(spec) if method.trained]
     phases = [method.phase(setting) for method in methods]

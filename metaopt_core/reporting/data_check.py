@@ -36,7 +36,15 @@ class Checked:
 
 def check(spec: PipelineSpec, distribution: TaskDistribution) -> Checked:
     """Ask loaded data for what the stages of a pipeline will ask for; nothing is trained."""
-    train, enough, refusals = spec.train, [], []
+    enough, refusals = asked(spec, distribution)
+    return Checked(spec.name, distribution.findings(), enough, refusals)
+
+
+def asked(spec: PipelineSpec, distribution: TaskDistribution) -> tuple[list[tuple[str, str, int, int]], list[str]]:
+    """`enough` and `refusals` of `Checked`."""
+    train = spec.train
+    enough: list[tuple[str, str, int, int]] = []
+    refusals: list[str] = []
     trained = Episode(train.ways, train.most_shots, train.queries, train.fewest_shots)
     try:
         distribution.train(trained, 0, 1)
@@ -49,7 +57,7 @@ def check(spec: PipelineSpec, distribution: TaskDistribution) -> Checked:
         except UserError as error:
             enough.append((what, split, 0, count))
             refusals.append(str(error))
-    return Checked(spec.name, distribution.findings(), enough, list(dict.fromkeys(refusals)))
+    return enough, list(dict.fromkeys(refusals))
 
 
 def _held_out(spec: PipelineSpec) -> Iterator[tuple[str, HeldOutSplit, Episode]]:
