@@ -121,7 +121,7 @@ class TableSettings(DistributionSpec):
     usual_baselines = (
         *("pretrained", "protonet", "support_mean", "majority", "pooled_ridge", "pooled_ridge_offset", "pooled_logistic"),
         *("pooled_boosting", "pooled_boosting_offset", "mixed_model", "mixed_model_gp", "ridge_alone", "logistic_alone"),
-        *("nearest_neighbours", "random_forest", "gp_alone", "gp_shared"),
+        *("nearest_neighbours", "random_forest", "gp_alone", "gp_shared", "boosting_on_support"),
     )
 
     path: WrittenPath | None = Field(

@@ -25,6 +25,7 @@ from tests.small import setting_of
 METHODS = (
     *("support_mean", "pooled_ridge", "pooled_ridge_offset", "pooled_boosting", "pooled_boosting_offset", "mixed_model"),
     *("mixed_model_gp", "ridge_alone", "nearest_neighbours", "random_forest", "gp_alone", "gp_shared"),
+    "boosting_on_support",
 )
 RANDOM = np.random.default_rng(0)
 
