@@ -178,7 +178,7 @@ def test_each_is_fitted_ready_and_better_where_tasks_share_a_line(setting: Setti
             within = ((outputs - tasks.query_y).abs() < 1.96 * deviation).float().mean()
             assert float(within) > 0.75
     assert {name for name, (_, params) in fits.items() if params} == set(METHODS)
-    assert min(errors, key=lambda name: errors[name]) in {"mixed_model", "mixed_model_gp", "gp_shared", "ridge_alone"}
+    assert min(errors, key=lambda name: errors[name]) in {"mixed_model", "gp_shared", "boosting_on_support"}
     assert errors["mixed_model"] < errors["pooled_ridge_offset"] < errors["pooled_ridge"]
 
 
