@@ -2,5 +2,5 @@
 
 SUPPORT = (
     *("by_gradient", "contract"),
-    *("fitted", "from_support", "support", "linear", "alone", "boosting", "support_features", "gaussian", "gp_grid"),
+    *("fitted", "from_support", "support", "linear", "alone", "boosting", "support_features", "gaussian", "gp_grid", "on_features"),
 )

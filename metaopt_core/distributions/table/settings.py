@@ -119,7 +119,8 @@ class TableSettings(DistributionSpec):
     resamples = True
     judged_by = ("r2", "accuracy", "rmse", "mae", "loss", "calibration_error")
     usual_baselines = (
-        *("pretrained", "protonet", "support_mean", "majority", "pooled_ridge", "pooled_ridge_offset", "pooled_logistic"),
+        *("pretrained", "pretrained_ridge", "pretrained_logistic", "protonet"),
+        *("support_mean", "majority", "pooled_ridge", "pooled_ridge_offset", "pooled_logistic"),
         *("pooled_boosting", "pooled_boosting_offset", "mixed_model", "mixed_model_gp", "ridge_alone", "logistic_alone"),
         *("nearest_neighbours", "random_forest", "gp_alone", "gp_shared", "boosting_on_support"),
     )

@@ -1,0 +1,31 @@
+"""The nearest class mean of the features of the pre-trained network (`metaopt_core.methods.on_features`)."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from metaopt_core.methods.contract import Adapter, Method, Setting
+from metaopt_core.spec.distribution import Targets
+from metaopt_core.spec.method import Named
+
+if TYPE_CHECKING:
+    from metaopt_core.networks.network import Params
+
+
+class PretrainedCentroid(Method):
+    """It needs the baseline `pretrained`, and is left out without it."""
+
+    name = "pretrained_centroid"
+    title = "pre-trained + nearest centroid"
+    rank = 33
+    color = "lightsalmon"
+    line = ""
+    simple = 20
+    about = "the nearest class mean of the features of the pre-trained network"
+
+    def refusal(self, train: Named, targets: Targets) -> str | None:  # noqa: ARG002
+        return None if targets == "classes" else "needs classes, and TASKS have none"
+
+    def prepare(self, setting: Setting, trained: "Mapping[str, Params]") -> Adapter | None:
+        from metaopt_core.methods import on_features
+
+        return on_features.ready(setting, trained, on_features.SHARPNESS, on_features.centroids)
