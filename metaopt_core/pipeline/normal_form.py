@@ -1,7 +1,7 @@
 """Python source as pieces, each in a normal form that keeps what computes and leaves out what only informs people.
 
-A piece is a function, the header of a class, a method, an assignment or an import; it counts as a whole or not at all. Left out,
-because it changes no number (docs/architecture.md, "Identity", has the reasons):
+A piece is a function, the header of a class, a method, a class attribute that a contract declares, an assignment or an import; it
+counts as a whole or not at all. Left out, because it changes no number (docs/architecture.md, "Identity", has the reasons):
 
 - comments, formatting, docstrings, type hints, and code that is only for a type checker or for `python -m`;
 - the arguments of calls that only inform (TELLS: progress bars, errors for users, logging), and the texts of all other errors;
@@ -15,7 +15,7 @@ import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 TELLS = (
@@ -35,14 +35,23 @@ SPEC = "metaopt_core.spec.base.Spec"
 
 PRESENTATION: Mapping[str, frozenset[str]] = {
     SPEC: frozenset(),
-    "metaopt_core.spec.distribution.DistributionSpec": frozenset({"noun"}),
-    "metaopt_core.spec.method.MethodInfo": frozenset({"color", "label", "title"}),
-    "metaopt_core.spec.metric.metric": frozenset({"title", "unit"}),
+    "metaopt_core.spec.distribution.DistributionSpec": frozenset({"not_shown", "noun"}),
+    "metaopt_core.spec.method.MethodInfo": frozenset({"about", "color", "label", "line", "title"}),
+    "metaopt_core.spec.metric.metric": frozenset({"about", "title", "unit"}),
     "metaopt_core.spec.train.TrainSpec": frozenset({"label"}),
     "metaopt_core.training.phase.Phase": frozenset({"title"}),
     "pydantic.Field": frozenset({"description", "title"}),
 }
 """Contract, which is a base class or what is called → the names of what it declares for people alone."""
+
+BY_VALUE: Mapping[str, frozenset[str]] = {
+    "metaopt_core.spec.distribution.DistributionSpec": frozenset({"judged_by", "libraries", "usual_baselines"}),
+    "metaopt_core.spec.method.MethodInfo": frozenset({"libraries", "rank"}),
+    "metaopt_core.spec.metric.metric": frozenset({"rank"}),
+}
+"""What only decides which methods and metrics there are, in which order, and which libraries count, is a value of an identity."""
+
+_LEFT_OUT = {contract: names | BY_VALUE.get(contract, frozenset()) for contract, names in PRESENTATION.items()}
 
 _CHECKS = {"model_validator", "field_validator", "model_serializer", "field_serializer"}  # pydantic's
 _INERT = {  # decorators that only change how a function is called
@@ -107,12 +116,7 @@ def whole(path: Path) -> str:
 
 def pieces_of(path: Path, module: str) -> tuple[Piece, ...]:
     """The pieces of a file, in order. module: its dotted name."""
-    return _read(path, module, path.stat().st_mtime_ns)
-
-
-@cache
-def _read(path: Path, module: str, _modified: int) -> tuple[Piece, ...]:
-    return tuple(_reader(path, module, _modified).pieces())
+    return _reader(path, module, path.stat().st_mtime_ns).pieces
 
 
 @cache
@@ -150,7 +154,11 @@ class _Reader:
         inherited = (_reader(file, module, file.stat().st_mtime_ns).contracts(name) for file in files)
         return frozenset({dotted} & PRESENTATION.keys()).union(*inherited)
 
-    def pieces(self) -> Iterator[Piece]:
+    @cached_property
+    def pieces(self) -> tuple[Piece, ...]:
+        return tuple(self._pieces())
+
+    def _pieces(self) -> Iterator[Piece]:
         for node in _statements(self._tree.body):
             if isinstance(node, ast.Assign) and (name := _defined(node)) and _Normal(Piece(), self).tells(node.value):
                 self.telling.add(name)
@@ -171,9 +179,9 @@ class _Reader:
         header.bases = tuple(ast.unparse(base) for base in node.bases)
         normal = _Normal(header, self)
         contracts = self.contracts(node.name)
-        said = frozenset().union(*(PRESENTATION[contract] for contract in contracts))
+        said = frozenset().union(*(_LEFT_OUT[contract] for contract in contracts))
         parts = [node.name, *map(normal.form, [*node.decorator_list, *node.bases, *node.keywords])]
-        methods = []
+        members = []
         for statement in node.body:
             names = _decorators(statement)
             if _defined(statement) in said or (SPEC in contracts and names & _CHECKS):
@@ -182,14 +190,18 @@ class _Reader:
                 always = statement.name.startswith("__") or bool(names - _INERT)
                 method = Piece(name=statement.name, owner=node.name, always=always, kind="function")
                 method.text = f"{node.name}." + _Normal(method, self).statement(statement)
-                methods.append(method)
+                members.append(method)
+            elif BY_VALUE.keys() & contracts and _is_declared(statement):
+                declared = Piece(name=_defined(statement), owner=node.name)
+                declared.text = f"{node.name}." + _Normal(declared, self).statement(statement, in_class=True)
+                members.append(declared)
             else:
                 parts.append("" if SPEC in contracts and normal.is_field(statement) else normal.statement(statement, in_class=True))
         kept = parts[1 + len(node.decorator_list) + len(node.bases) + len(node.keywords) :]
-        header.says = any(kept) or bool(node.decorator_list) or any(method.always for method in methods)
+        header.says = any(kept) or bool(node.decorator_list) or any(member.always for member in members)
         header.text = f"class {' '.join(filter(None, parts))}"
         yield header
-        yield from methods
+        yield from members
 
     def _import_pieces(self, node: ast.Import | ast.ImportFrom) -> Iterator[Piece]:
         for bound, (module, name) in self.imported(node).items():
@@ -211,8 +223,6 @@ def _statements(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
         test = ast.unparse(node.test) if isinstance(node, ast.If) else ""
         if isinstance(node, ast.If) and test in {"TYPE_CHECKING", "typing.TYPE_CHECKING", "__name__ == '__main__'"}:
             yield from _statements(node.orelse)
-        elif isinstance(node, ast.If) and test in {"not TYPE_CHECKING", "not typing.TYPE_CHECKING"}:
-            yield from _statements(node.body)
         else:
             yield node
 
@@ -225,6 +235,14 @@ def _defined(node: ast.stmt) -> str | None:
         case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
             return name
     return None
+
+
+def _is_declared(node: ast.stmt) -> bool:
+    """Whether a statement of a class sets an attribute of the class, which counts where it is mentioned, as a method does."""
+    if isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.unparse(node.annotation):
+        return False
+    name = _defined(node)
+    return isinstance(node, ast.Assign | ast.AnnAssign) and name is not None and not name.startswith(("_", "model_"))
 
 
 def _is_text(node: ast.expr) -> bool:
@@ -346,7 +364,7 @@ class _Normal:
             case ast.Call(func=ast.Name(id="cast"), args=[hint, value]):
                 self._typed(hint)
                 return self.form(value)
-        kept = [one for one in node.keywords if one.arg not in PRESENTATION.get(self._dotted(node.func), ())]
+        kept = [one for one in node.keywords if one.arg not in _LEFT_OUT.get(self._dotted(node.func), ())]
         arguments = [*map(self.form, node.args), *(f"{one.arg}={self.form(one.value)}" for one in kept)]
         return f"{self.form(node.func)}({','.join(arguments)})"
 

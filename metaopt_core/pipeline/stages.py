@@ -61,7 +61,7 @@ def _train(spec: PipelineSpec) -> dict[str, Any]:
         "train.validation.fewest_shots": spec.validation_fewest_shots,
         "train.validation.queries": spec.validation_queries,
         "train.pretrain_iterations": spec.pretrain_iterations,
-        "train.baselines": _methods(spec, (method for method in spec.methods if _has_parameters(method) and method.baseline)),
+        "train.baselines": sorted(_methods(spec, (one for one in spec.methods if _has_parameters(one) and one.baseline))),
     }
 
 
