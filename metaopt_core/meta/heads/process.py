@@ -25,7 +25,7 @@ _PSI, _FEATURES, _ALPHA, _PRECISION = (f"{SOLVED}{name}" for name in ("kernel", 
 FITTING_STEPS = 20
 """Steps of Newton's method at most, in which ψ is fitted to a task."""
 
-SPREAD = 0.3
+SPREAD = 0.1
 """Standard deviation of the prior of a task's ψ around the learned one: few rows say little about noise and scales."""
 
 _CONVERGED = 1e-7  # largest derivative by ψ where the fit ends
