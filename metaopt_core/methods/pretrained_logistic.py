@@ -18,6 +18,7 @@ class PretrainedLogistic(Method):
     title = "pre-trained + logistic regression"
     rank = 32
     color = "chocolate"
+    libraries = ("scikit-learn",)
     line = ""
     simple = 20
     about = "logistic regression on the features of the pre-trained network"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from metaopt_core.pipeline.stages import PUBLISHING, STAGES, flatten
+from metaopt_core.spec.method import named_method
 from metaopt_core.spec.pipeline import PipelineSpec
 from tests.made_outputs import sinusoid_spec
 from tests.small import SMALL_CONV
@@ -33,6 +34,7 @@ def test_the_libraries_of_what_a_spec_chooses_count_where_they_compute() -> None
     fitted = libraries(sinusoid_spec("fitted", train=train))
     assert {"lightgbm"} == fitted["train"] & {"lightgbm", "pillow"}
     assert "scikit-learn" in fitted["evaluate"]
+    assert named_method("pretrained_logistic").libraries == ("scikit-learn",)
     table = sinusoid_spec("table", generate={"distribution": "table", "path": "a.csv", "task": "a", "target": "b"})
     assert libraries(table)["generate"] == {"numpy", "scipy", "pandas", "pyarrow", "fsspec", "sqlalchemy"}
     assert PUBLISHING == "log"
