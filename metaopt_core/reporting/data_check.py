@@ -69,7 +69,9 @@ def _held_out(spec: PipelineSpec) -> Iterator[tuple[str, HeldOutSplit, Episode]]
     yield f"validation: {shots} examples, {queries}", "validation", episode
     for number in spec.evaluated_shots:
         what = f"evaluation: {counted(number, 'example')}, {counted(spec.evaluate_queries, 'query')}"
-        yield what, "test", Episode(ways, number, spec.evaluate_queries)
+        asked = Episode(ways, number, spec.evaluate_queries)
+        yield what, "test", asked
+        yield f"choosing for {counted(number, 'example')}, {counted(spec.evaluate_queries, 'query')}", "validation", asked
 
 
 def splits(checked: Checked) -> Table | None:

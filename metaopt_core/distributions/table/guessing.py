@@ -85,7 +85,7 @@ def guess(file: Path, task: Sequence[str], target: Sequence[str], name: str | No
     if classes:
         said.append(f"problem: classification, since {target[0]} has {classes} values")
     if ids:
-        said.append(f"dropped: {', '.join(ids)}, which have too many values to be categories")
+        said.append(f"dropped: {', '.join(ids)}, too many different values to be categories")
     return Guess(name or _name(file), tuple(task), tuple(target), classes, tuple(ids), rows, tuple(said))
 
 
