@@ -172,12 +172,13 @@ pipelines:
 {ways}      shots: {trained}{of_class}
       queries: {queries} # rows{of_class} that judge the adapted model
       inner: {{lr: 0.05, steps: 3}}
-      outer: {{lr: 0.003, schedule: cosine}}
+      outer: {{lr: 0.003, schedule: cosine, clip_norm: 1.0}}
       validation: {{every: 100}}
     evaluate:
       steps: 3
       shots: {_flow(shots)} # every method with each number of support rows
       repeats: 5 # each task several times, with other support rows
+      adaptation: safe # of the logged model: step sizes halve where a step would not lower the support loss
 """
 
 
