@@ -20,6 +20,10 @@ PAPERS = {
     "meta-sgd": "Li et al. 2017, equation 1",
     "maml++": "Antoniou et al. 2019, section 4",
     "imaml": "Rajeswaran et al. 2019, equation 6",
+    "ridge": "Bertinetto et al. 2019, section 3 (R2-D2)",
+    "r2d2": "the same as `ridge`",
+    "dkt": "Patacchiola et al. 2020, equation 4",
+    "adkf": "Chen et al. 2023, section 3.2",
 }
 
 INTRODUCTION = """# The pipelines file
