@@ -276,7 +276,8 @@ def test_every_function_that_a_stage_calls_counts(executed: dict[str, set[tuple[
     missing = set()
     for name, calls in executed.items():
         covered = code.definitions(entries(name, WAVES, SMALL_CONV), STAGES[name].follows)
-        missing |= {f"{name}: {file} {function}" for file, function in calls if function not in covered.get(file, ())}
+        called = {call for call in calls if not call[1].endswith(".refusal")}  # which methods there are is in the slice
+        missing |= {f"{name}: {file} {function}" for file, function in called if function not in covered.get(file, ())}
         assert len(calls) > 10
     of_another_algorithm = {f"{name}: metaopt_core/methods/solved.py Solved.refusal" for name in ("train", "evaluate")}
     # their values are in the slice: the seed, and the algorithm that rules out a method
