@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,8 @@ def test_a_metric_looks_at_no_padding_and_counts_a_weight_of_two_twice(metric: M
     random = torch.Generator().manual_seed(0)
     outputs = torch.randn(4, 5, 3, generator=random)
     targets = torch.randint(3, (4, 5), generator=random) if metric.targets == "classes" else torch.randn(4, 5, 3, generator=random)
-    of: Callable[..., Tensor] = metric.of
+    support = {name: torch.randn(4, 3, generator=random) for name in metric.takes}
+    of: Callable[..., Tensor] = partial(metric.of, **support)
     expected = of(outputs, targets, None)
     assert expected.shape == (4,)
     kept = TaskBatch(outputs, targets, padded(outputs, content), padded(targets, content), query_weight=weights(targets))
