@@ -34,6 +34,10 @@ class Stream(IntEnum):
     TRAIN_AUGMENTATION = 15
 
 
+NEVER_TRAINED_ON = 2**40
+"""The index of a meta-train task that no training comes to."""
+
+
 def uniform(seed: int, stream: Stream, start: int, count: int, width: int) -> npt.NDArray[np.float64]:
     """Uniform numbers in [0, 1), [count, width]: row j belongs to index start + j."""
     stride = -(-width // _PER_COUNT) * _PER_COUNT

@@ -94,7 +94,7 @@ def objective(setting: Setting, params: Params, metric: str, steps: int) -> floa
     judge = next(one for one in spec.metrics if one.name == metric)
 
     def of_chunk(chunk: TaskBatch) -> Tensor:
-        *_, theta = learner.adapt(params_there, chunk, steps)
+        theta = learner.adapted(params_there, chunk, steps)
         with torch.no_grad():
             return _of_tasks(judge, learner.outputs(theta, steps, chunk.query_x, chunk.query_weight), chunk, learner.loss_scale)
 

@@ -11,7 +11,7 @@ PyTorch is the reference: if `usable` says no (on a GPU, for other dtypes, while
 caller does the same with PyTorch's operations, and the tests compare the two. If the library can't be compiled, one line says so.
 """
 
-from metaopt_core.kernels.library import configure, usable
+from metaopt_core.kernels.compiled import configure, usable
 from metaopt_core.kernels.operations import (
     Normal,
     SquaredErrorLoops,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from metaopt_core.kernels.library import call
+from metaopt_core.kernels.compiled import call
 
 
 def convolve(x: Tensor, weight: Tensor) -> Tensor:

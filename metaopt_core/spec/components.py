@@ -42,11 +42,6 @@ def _is_component(value: Any, kind: type, module: str) -> bool:
     return isinstance(value, type) and issubclass(value, kind) and value.__module__ == module and bool(value.component_name())  # type: ignore[attr-defined]
 
 
-def module_of(component: Any) -> str:
-    """The module that defines a component, whose code is part of the identity of what is computed with it."""
-    return str(component.__module__)
-
-
 def find(package: str, kind: type, name: str) -> Any:
     """The component with a name or import path. Raises PydanticCustomError, which says what was expected."""
     components = known(package, kind)

@@ -21,7 +21,7 @@ from metaopt_core.distributions.batch import Episode, HeldOutSplit, Prediction, 
 from metaopt_core.distributions.contract import Generated
 from metaopt_core.distributions.functions import figures
 from metaopt_core.distributions.functions.settings import FunctionsSettings, MixtureSettings
-from metaopt_core.distributions.random import Stream, normal, uniform
+from metaopt_core.distributions.random import NEVER_TRAINED_ON, Stream, normal, uniform
 
 Array = npt.NDArray[np.float64]
 
@@ -40,10 +40,6 @@ _HELD_OUT: Mapping[HeldOutSplit, _Streams] = {
     "validation": _Streams(Stream.VALIDATION, Stream.VALIDATION_FAMILY, Stream.VALIDATION_NOISE),
     "test": _Streams(Stream.TEST, Stream.TEST_FAMILY, Stream.TEST_NOISE),
 }
-
-
-_NEVER_TRAINED_ON = 2**40
-"""The index of a meta-train task beyond any training."""
 
 
 def materialize(spec: FunctionsSettings, seed: int, folder: Path) -> None:
@@ -89,7 +85,7 @@ class Functions(Generated):
     def train_sample(self, trained: Episode, episode: Episode, start: int, count: int) -> TaskBatch:
         """The functions that were trained on, with new support points, and queries without noise on an even grid over x."""
         parameters = uniform(self.seed, _TRAIN.tasks, start, count, 2 + trained.shots + trained.queries)[:, :2]
-        numbers = np.concatenate([parameters, uniform(self.seed, _TRAIN.tasks, _NEVER_TRAINED_ON + start, count, episode.shots)], 1)
+        numbers = np.concatenate([parameters, uniform(self.seed, _TRAIN.tasks, NEVER_TRAINED_ON + start, count, episode.shots)], 1)
         family = uniform(self.seed, _TRAIN.family, start, count, 2)
         noise = normal(self.seed, _TRAIN.noise, start, count, episode.shots)
         return self._on_a_grid(episode, numbers, family, noise)

@@ -20,7 +20,7 @@ from torch import Tensor
 from metaopt_core.distributions.batch import MOST_ROWS, Episode, HeldOutSplit, PooledSplit, Prediction, Rows, TaskBatch, own_shots
 from metaopt_core.distributions.findings import Findings
 from metaopt_core.distributions.preparing import Preparation
-from metaopt_core.distributions.random import Stream, uniform, without_replacement
+from metaopt_core.distributions.random import NEVER_TRAINED_ON, Stream, uniform, without_replacement
 from metaopt_core.distributions.table import checking, figures
 from metaopt_core.distributions.table.settings import SPLITS, TableSettings
 from metaopt_core.errors import UserError
@@ -28,7 +28,6 @@ from metaopt_core.errors import UserError
 Integers = npt.NDArray[np.int64]
 _STREAMS: Mapping[HeldOutSplit, Stream] = {"validation": Stream.VALIDATION, "test": Stream.TEST}
 _SHUFFLED = 1024  # rows of a cell that are shuffled as a whole; of more rows a few are drawn
-_NEVER_TRAINED_ON = 2**40  # the index of a meta-train task that no training comes to
 _REPEATS_APART = 2**24  # more than there are tasks of a split
 _NAMED = 10  # tasks that a message names
 
@@ -110,7 +109,7 @@ class Table:
         split = self.splits["train"]
         enough = self._enough(split, episode)
         task = np.array(enough)[np.arange(start, start + count) % len(enough)]
-        numbers = uniform(self.seed, Stream.TRAIN, _NEVER_TRAINED_ON + start, count, self._width(split, episode))
+        numbers = uniform(self.seed, Stream.TRAIN, NEVER_TRAINED_ON + start, count, self._width(split, episode))
         wanted = own_shots(episode, 0, Stream.HELD_OUT_SHOTS, start, count).numpy()
         return self._batch(split, task, numbers[:, 1:], wanted, episode)
 

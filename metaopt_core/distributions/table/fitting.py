@@ -4,7 +4,6 @@ A pass sees a few thousand rows at a time and keeps sums, so memory does not gro
 two for each task.
 """
 
-import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from metaopt_core.distributions.preparing import Categorical, Numbers, Numeric, Preparation, joined, numbers, text
+from metaopt_core.distributions.splits import share_of
 from metaopt_core.distributions.table.roles import Roles
 from metaopt_core.distributions.table.settings import SPLITS, TableSettings
 from metaopt_core.distributions.table.source import Batch, read
@@ -132,8 +132,7 @@ class Splitting:
             return SPLITS.index(said)
         if self.spec.split.files:
             return self.listed.get(name, UNUSED)
-        hashed = hashlib.blake2b(f"{self.seed}\0{name if group is None else group}".encode(), digest_size=8).digest()
-        share = int.from_bytes(hashed) / 2**64
+        share = share_of(name if group is None else group, self.seed)
         train, validation = float(self.spec.split.train), float(self.spec.split.validation)
         return 0 if share < train else 1 if share < train + validation else 2
 

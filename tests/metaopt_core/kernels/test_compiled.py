@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from metaopt_core import kernels
-from metaopt_core.kernels import library
+from metaopt_core.kernels import compiled
 from metaopt_core.networks.build import build
 from metaopt_core.spec.networks import Conv4Spec
 
@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 def again(folder: Path) -> dict[str, int]:
     """What is in the folder after another process would have loaded the library: file → time of its last change."""
-    library._library.cache_clear()
+    compiled._library.cache_clear()
     assert kernels.usable(torch.ones(1))
     return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
@@ -48,7 +48,7 @@ def test_without_a_compiler_one_line_says_so_and_numbers_are_the_same(
     assert kernels.usable(x)
     expected = network(params, x)
     monkeypatch.setenv("CC", "no-such-compiler")
-    library._library.cache_clear()
+    compiled._library.cache_clear()
     for _ in range(2):
         torch.testing.assert_close(network(params, x), expected)
     written = capsys.readouterr().err
@@ -87,7 +87,7 @@ def test_what_is_not_what_was_made_is_made_again(folder: Path, damage: str) -> N
     assert tried.returncode == 0
     assert made.read_bytes() == whole
     assert made.lstat().st_mtime_ns > first[made.name]
-    assert library._trusted(made)
+    assert compiled._trusted(made)
 
 
 def test_a_folder_that_others_can_use_becomes_private(folder: Path) -> None:
@@ -116,5 +116,5 @@ def test_without_any_folder_of_ones_own_one_line_says_so(
     try:
         assert not kernels.usable(torch.ones(1))
     finally:
-        library._library.cache_clear()
+        compiled._library.cache_clear()
     assert capsys.readouterr().err.startswith("computing without compiled kernels, more slowly: ")
