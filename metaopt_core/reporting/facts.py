@@ -8,8 +8,10 @@ from metaopt_core.spec.train import ImplicitSpec, InnerSpec, TrainSpec
 _ADAPTED = {"all": "all parameters", "head": "only the last layer", "body": "all but the last layer"}
 
 
-def asked(spec: PipelineSpec, device: str) -> dict[str, str]:
-    """One line each on tasks, training, network, algorithm, loops and evaluation."""
+def asked(spec: PipelineSpec, device: str, test_tasks: int) -> dict[str, str]:
+    """One line each on tasks, training, network, algorithm, loops and evaluation. test_tasks: how many there are of them, which a
+    spec of data that are read doesn't know.
+    """
     train, outer = spec.train, spec.train.outer
     tasks = settings(spec.generate.model_dump(mode="json", exclude=set(spec.generate.not_shown)))
     kind = f"{train.ways}-way " if train.ways else ""
@@ -26,7 +28,7 @@ def asked(spec: PipelineSpec, device: str) -> dict[str, str]:
         "Algorithm": f"{train.label}; {_through_solution(train.inner) if train.solved else _meta_gradient(train)}",
         "Inner loop": _solution(train.inner) if train.solved else _inner_loop(train.inner),
         "Outer loop": f"Adam, step size {outer.lr:g}, {outer.schedule}{clipped}",
-        "Evaluation": f"{held_out}; {counted(spec.generate.held_out.test_tasks, 'meta-test task')} that training has not seen; "
+        "Evaluation": f"{held_out}; {counted(test_tasks, 'meta-test task')} that training has not seen; "
         f"up to {counted(spec.evaluate.steps, 'step')}, compared after {spec.horizon}",
         "Seed and device": f"{spec.seed}, {device}",
     }

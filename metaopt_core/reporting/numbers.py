@@ -121,8 +121,8 @@ def seconds(number: float) -> str:
 
 
 def settings(values: Mapping[str, Any]) -> str:
-    """Values of a spec in words: `amplitude 5 to 10, noise 0.5`."""
-    return ", ".join(f"{key.replace('_', ' ')} {_setting(value)}" for key, value in _flat(values).items())
+    """Values of a spec in words: `amplitude 5 to 10, noise 0.5`. What is not set is left out."""
+    return ", ".join(f"{key.replace('_', ' ')} {_setting(value)}" for key, value in _flat(values).items() if value is not None)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -44,7 +44,7 @@ def render(spec: PipelineSpec, upstream: Mapping[str, StageOutput]) -> str:
         model=summary["methods"][summary["model"]],
         verdict=in_short(summary),
         tiles=list(tiles(summary)),
-        facts=asked(spec, trained.get("device", spec.device)),
+        facts=asked(spec, trained.get("device", spec.device), summary["tasks"]),
         gap=_gap(history, summary["learned"], trained.get("best_iteration")),
         tables=_tables(summary) | {"worst": _worst(summary, tasks), "by_task": tables_by_task.by_task(summary, tasks)},
         cost=_cost(spec, upstream),

@@ -38,7 +38,7 @@ def test_a_name_stands_for_one_method_which_safe_and_gradient_steps_are_not(algo
     spec = with_algorithm(SPEC, algorithm)
     assert [method.key(spec.train) for method in compared(spec) if not method.baseline] == [key]
     assert (spec.learned.label(spec.train), spec.model_method) == (label, key)
-    assert "in closed form" in asked(spec, "cpu")["Inner loop"]
+    assert "in closed form" in asked(spec, "cpu", 5)["Inner loop"]
 
 
 @pytest.mark.parametrize(("algorithm", "iterations"), [("ridge", 200), ("dkt", 30), ("adkf", 30)])
